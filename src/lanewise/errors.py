@@ -1,0 +1,38 @@
+"""The exceptions of Lanewise: each message says where, with which values, and what to do.
+
+    LanewiseError
+    ├── NetError     (ValueError)  the text or graph of a network is wrong
+    ├── SizeError    (ValueError)  the network is well written, but its sizes cannot exist
+    ├── DataError    (ValueError)  images, labels or a data set are unusable
+    ├── RunError                   a run folder is missing, damaged or cannot be written
+    └── EngineError                the compiled engine cannot do what is asked on this machine
+
+Everything a user can cause derives from `LanewiseError`; the command line prints the message and
+leaves with exit code 2. Any other exception that reaches the top is a bug in Lanewise (code 1).
+"""
+
+from __future__ import annotations
+
+
+class LanewiseError(Exception):
+    """Base of every error that the user's input or machine can cause."""
+
+
+class NetError(LanewiseError, ValueError):
+    """A network's description is wrong: unknown word, missing number, impossible order."""
+
+
+class SizeError(LanewiseError, ValueError):
+    """A network's sizes cannot exist; the message shows the layer, its numbers and a remedy."""
+
+
+class DataError(LanewiseError, ValueError):
+    """A data set, an image or an array of labels cannot be used."""
+
+
+class RunError(LanewiseError):
+    """A run folder is missing a file, holds a damaged one, or cannot be written."""
+
+
+class EngineError(LanewiseError):
+    """The engine cannot compile or run here: missing CPU feature, missing kernel, wrong shapes."""

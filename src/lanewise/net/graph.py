@@ -1,0 +1,43 @@
+"""The network as a value: an immutable graph of named layers.
+
+The nodes stand in an order in which every node follows its inputs. The first is the `input`; the
+last is the output. The nets of the notation are chains today, but nothing here or in the rooms
+that read a graph may rely on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lanewise.net.layers import Layer
+
+
+@dataclass(frozen=True)
+class Node:
+    """A layer at its place: unique name, names of the nodes it reads, line of the text (1…)."""
+
+    name: str
+    layer: Layer
+    inputs: tuple[str, ...] = ()
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A whole network. `origin` says where it came from (zoo name, path or "net")."""
+
+    nodes: tuple[Node, ...]
+    origin: str = field(default="net", compare=False)
+
+    @property
+    def output(self) -> Node:
+        """The node whose value is the network's result."""
+        return self.nodes[-1]
+
+    def node(self, name: str) -> Node:
+        """The node with this name (KeyError if there is none)."""
+        return {node.name: node for node in self.nodes}[name]
+
+    def place(self, node: Node) -> str:
+        """Where an error message points: `lenet.net:7 conv2`."""
+        return f"{self.origin}:{node.line} {node.name}" if node.line else f"{self.origin} {node.name}"
