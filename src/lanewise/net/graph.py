@@ -40,4 +40,6 @@ class Graph:
 
     def place(self, node: Node) -> str:
         """Where an error message points: `lenet.net:7 conv2`."""
-        return f"{self.origin}:{node.line} {node.name}" if node.line else f"{self.origin} {node.name}"
+        return (
+            f"{self.origin}:{node.line} {node.name}" if node.line else f"{self.origin} {node.name}"
+        )
