@@ -1,0 +1,101 @@
+"""Arithmetic along one axis, in exact integers (PyTorch's convention).
+
+    n input size    k kernel    d dilation    K = d·(k − 1) + 1 the kernel's extent
+    s stride        b, e zeros added at the begin and the end        o output size
+
+Sources: PyTorch `aten/src/ATen/native/Pool.h` and `Convolution.cpp`, TensorFlow's `padding="SAME"`.
+Nothing here raises: an output size below 1 says that there is no output position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A window moving along one axis of `n` values."""
+
+    n: int
+    kernel: int
+    stride: int = 1
+    begin: int = 0
+    end: int = 0
+    dilation: int = 1
+    ceil: bool = False
+
+    @property
+    def extent(self) -> int:
+        """How many values the dilated kernel reaches over: d·(k − 1) + 1."""
+        return extent(self.kernel, self.dilation)
+
+    @property
+    def free(self) -> int:
+        """How far the window can move: n + b + e − K (negative: it does not fit)."""
+        return self.n + self.begin + self.end - self.extent
+
+    @property
+    def drops(self) -> bool:
+        """Whether ceil's last window is left out, because it would start in the end padding."""
+        if not self.ceil:
+            return False
+        return -(-self.free // self.stride) * self.stride >= self.n + self.begin
+
+    @property
+    def out(self) -> int:
+        """The number of windows: ⌊(n + b + e − K)/s⌋ + 1, or with ceil ⌈…⌉ + 1 less the dropped.
+
+        The division rounds down for negative numbers too, so 0 or less means "does not fit".
+        """
+        if self.ceil:
+            return -(-self.free // self.stride) + 1 - self.drops
+        return self.free // self.stride + 1
+
+    @property
+    def unread(self) -> int:
+        """Values at the end, padding included, that no window reads."""
+        return max(0, self.free - (self.out - 1) * self.stride)
+
+    @property
+    def overhang(self) -> int:
+        """How far ceil's last window reaches beyond the end padding."""
+        return max(0, (self.out - 1) * self.stride - self.free)
+
+    @property
+    def real_taps(self) -> int:
+        """Over all windows, the kernel taps that lie on real values and not on padding."""
+        return sum(self._windows_on_real(tap * self.dilation) for tap in range(self.kernel))
+
+    def _windows_on_real(self, offset: int) -> int:
+        """How many windows o have 0 ≤ o·s − b + offset < n."""
+        first = max(0, -((offset - self.begin) // self.stride))
+        last = min(self.out - 1, (self.n - 1 + self.begin - offset) // self.stride)
+        return max(0, last - first + 1)
+
+
+def extent(kernel: int, dilation: int = 1) -> int:
+    """How many values a dilated kernel reaches over: d·(k − 1) + 1."""
+    return dilation * (kernel - 1) + 1
+
+
+def output_size(
+    n: int,
+    kernel: int,
+    stride: int = 1,
+    pad: tuple[int, int] = (0, 0),
+    dilation: int = 1,
+    ceil: bool = False,
+) -> int:
+    """The number of output positions, below 1 where the window does not fit; `pad` = (begin, end)."""
+    return Axis(n, kernel, stride, *pad, dilation, ceil).out
+
+
+def same_pad(n: int, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[int, int]:
+    """(begin, end) of `pad same`: the output has ⌈n/s⌉ positions, an odd zero goes to the end.
+
+    At stride 1 this is PyTorch's `padding="same"`; for larger strides, which PyTorch refuses, it is
+    TensorFlow's rule, which then depends on n.
+    """
+    out = -(-n // stride)
+    total = max(0, (out - 1) * stride + extent(kernel, dilation) - n)
+    return total // 2, total - total // 2
