@@ -1,0 +1,263 @@
+"""LLVM IR becomes machine code, and machine code becomes callable addresses.
+
+The kernels arrive hand-tiled, so nothing between the text and the instruction selector is run: no
+mid-level passes, which would hoist weight broadcasts into spills and double the compile time. The
+stations are parse → verify → codegen → load; `CompileTimes` collects the seconds of each.
+
+Code is position independent and small-model, and is linked by LLVM's JITLink, which puts all
+sections of an object into one block of memory: tables stay in reach of the code however large
+both are. The only symbols from outside are memset, memcpy and memmove (which the code generator
+may call by itself) and those passed to `Library.load`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import re
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from lanewise.native.target import Target
+
+
+@dataclass
+class CompileTimes:
+    """Seconds spent in each station, summed over every module that was given this object."""
+
+    parse: float = 0.0
+    verify: float = 0.0
+    codegen: float = 0.0
+    load: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All stations together, in seconds."""
+        return self.parse + self.verify + self.codegen + self.load
+
+    @contextmanager
+    def station(self, name: str) -> Iterator[None]:
+        """Add the time of the `with` block to the station."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, name, getattr(self, name) + time.perf_counter() - start)
+
+
+# ---- text → object code -------------------------------------------------------------------------
+
+
+def compile_ir(ir_text: str, target: Target, times: CompileTimes | None = None) -> bytes:
+    """Object code of one module of textual IR; `times` gets the seconds of each station added.
+
+    The text needs no target triple or data layout. Raises RuntimeError with LLVM's words where
+    the text does not parse or verify: that is a bug of the engine, not of its user.
+    """
+    times = times if times is not None else CompileTimes()
+    machine = _machine(target)
+    with _module(ir_text, times) as module, times.station("codegen"):
+        return bytes(machine.emit_object(module))
+
+
+def assembly(ir_text: str, target: Target) -> str:
+    """The assembler text of what `compile_ir` makes, with LLVM's comments."""
+    machine = _machine(target)
+    machine.set_asm_verbosity(True)
+    with _module(ir_text, CompileTimes()) as module:
+        return str(machine.emit_assembly(module))
+
+
+@contextmanager
+def _module(ir_text: str, times: CompileTimes) -> Iterator[Any]:
+    """The parsed and verified module, in a context of its own: threads share nothing."""
+    import llvmlite.binding as llvm
+
+    with llvm.create_context() as context:
+        with times.station("parse"):
+            module = llvm.parse_assembly(ir_text, context)
+        with module:
+            with times.station("verify"):
+                module.verify()
+            yield module
+
+
+def _machine(target: Target) -> Any:
+    """A code generator for the target. Made anew each time (0.1 ms): it is not thread-safe."""
+    import llvmlite.binding as llvm
+
+    _initialise(target.native)
+    # Object files are ELF on Windows too: JITLink and MCJIT link no COFF.
+    triple = target.triple + ("-elf" if "windows" in target.triple else "")
+    return llvm.Target.from_triple(triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="small"
+    )
+
+
+@lru_cache(maxsize=2)
+def _initialise(native: bool) -> None:
+    """Register the code generators with LLVM, once; all of them only where another CPU is asked."""
+    import llvmlite.binding as llvm
+
+    if native:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+    else:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+
+
+# ---- spills -------------------------------------------------------------------------------------
+
+_FUNCTION_TYPE = re.compile(r"^\s*\.type\s+([\w$.]+)\s*,\s*[@%]function")
+_LABEL = re.compile(r"^([A-Za-z_$][\w$.]*):")
+_X86_VECTOR = re.compile(r"%[xyz]mm\d+")
+_X86_STACK = re.compile(r"\(%rsp[,)]")
+_X86_FRAME = re.compile(r"\(%rbp[,)]")
+_X86_FRAME_SET = re.compile(r"\smovq\s+%rsp, %rbp")
+_ARM_VECTOR = re.compile(r"\b(?:q\d+|v\d+\.\d*[bhsd])\b")
+_ARM_STACK = re.compile(r"\[sp[,\]]")
+
+
+def count_spills(assembly_text: str, target: Target) -> dict[str, int]:
+    """Vector-register loads and stores on the stack, per function of `assembly`'s text.
+
+    Counted are instructions that name a vector register and a stack address: stores, reloads, and
+    arithmetic with a spilled operand. A tile that fits the registers has none.
+    """
+    spills = _arm_spills if target.name == "neon" else _x86_spills
+    return {name: spills(lines) for name, lines in _functions(assembly_text)}
+
+
+def _functions(assembly_text: str) -> Iterator[tuple[str, list[str]]]:
+    """Each function's name and instructions. Mach-O text types no symbols: there, every label."""
+    lines = assembly_text.splitlines()
+    typed = {found[1] for line in lines if (found := _FUNCTION_TYPE.match(line))}
+    name, body = "", list[str]()
+    for line in lines:
+        label = _LABEL.match(line)
+        if label and (label[1] in typed or not typed):
+            if name:
+                yield name, body
+            name, body = label[1] if typed else label[1].removeprefix("_"), []
+        elif name:
+            body.append(line)
+    if name:
+        yield name, body
+
+
+def _x86_spills(lines: Sequence[str]) -> int:
+    """%rbp is a stack address only where it was made the frame pointer; else it is any pointer."""
+    framed = any(_X86_FRAME_SET.search(line) for line in lines)
+    return sum(
+        1
+        for line in lines
+        if _X86_VECTOR.search(line)
+        and (_X86_STACK.search(line) or (framed and _X86_FRAME.search(line)))
+    )
+
+
+def _arm_spills(lines: Sequence[str]) -> int:
+    """The d registers that a function saves for its caller are not counted: they are no spills."""
+    return sum(1 for line in lines if _ARM_VECTOR.search(line) and _ARM_STACK.search(line))
+
+
+# ---- object code → addresses --------------------------------------------------------------------
+
+
+class Library:
+    """Object code in memory, ready to be called; it stays there as long as this object lives.
+
+    Whoever holds an address must hold the library too, and let no thread run in it when it goes.
+    """
+
+    def __init__(self, name: str, tracker: Any, times: CompileTimes) -> None:
+        self._name = name
+        self._times = times
+        self._addresses: dict[str, int] = {}
+        # Unloaded with this object, but never at interpreter exit: threads may still run in it.
+        self._unload = weakref.finalize(self, tracker.close)
+        self._unload.atexit = False
+
+    @classmethod
+    def load(
+        cls,
+        objects: bytes | Sequence[bytes],
+        imports: Mapping[str, int] | None = None,
+        times: CompileTimes | None = None,
+    ) -> Library:
+        """Bring object code into memory: one object, or several that call each other.
+
+        `imports` are addresses of outside symbols that the code calls. Linking happens at the
+        first `address`, and is timed as `load` too.
+        """
+        import llvmlite.binding as llvm
+
+        times = times if times is not None else CompileTimes()
+        name = f"lanewise-{next(_numbers)}"
+        builder = llvm.JITLibraryBuilder()
+        for symbol, address in {**_process_symbols(), **(imports or {})}.items():
+            builder.import_symbol(symbol, address)
+        for code in [objects] if isinstance(objects, bytes) else objects:
+            builder.add_object_img(code)
+        with times.station("load"):
+            return cls(name, builder.link(_linker(), name), times)
+
+    def address(self, symbol: str) -> int:
+        """Where the symbol lies in memory. Raises KeyError for one that the code does not define,
+        RuntimeError where the code needs an outside symbol that was not imported."""
+        if symbol not in self._addresses:
+            with self._times.station("load"):
+                self._addresses[symbol] = self._look_up(symbol)
+        return self._addresses[symbol]
+
+    def _look_up(self, symbol: str) -> int:
+        if not self._unload.alive:
+            raise RuntimeError(f"the library of {symbol!r} is closed")
+        try:
+            found = _linker().lookup(self._name, symbol)
+        except RuntimeError as error:
+            if "Symbols not found" in str(error) and f" {symbol} " in str(error):
+                raise KeyError(symbol) from error
+            raise
+        address = int(found[symbol])
+        found.detach()  # a closed look-up would take the whole library out of memory
+        return address
+
+    def close(self) -> None:
+        """Take the code out of memory now. Its addresses must not be used any more."""
+        self._unload()
+
+
+_numbers = itertools.count()
+_linker_lock = threading.Lock()
+_linkers: list[Any] = []
+
+
+def _linker() -> Any:
+    """The one linker of this process (1.5 ms to make). It lives until the process ends."""
+    import llvmlite.binding as llvm
+
+    with _linker_lock:
+        if not _linkers:
+            _initialise(native=True)
+            _linkers.append(llvm.create_lljit_compiler(use_jit_link=True))
+        return _linkers[0]
+
+
+@lru_cache(maxsize=1)
+def _process_symbols() -> dict[str, int]:
+    """What LLVM may call by itself to fill or copy memory: the C library's own functions."""
+    move = ctypes.cast(ctypes.memmove, ctypes.c_void_p).value or 0
+    fill = ctypes.cast(ctypes.memset, ctypes.c_void_p).value or 0
+    symbols = {"memmove": move, "memcpy": move, "memset": fill}
+    if sys.platform == "darwin":  # LLVM for macOS prefers bzero
+        symbols["bzero"] = ctypes.cast(ctypes.CDLL(None).bzero, ctypes.c_void_p).value or 0
+    return symbols
