@@ -86,7 +86,7 @@ def output_size(
     dilation: int = 1,
     ceil: bool = False,
 ) -> int:
-    """The number of output positions, below 1 where the window does not fit; `pad` = (begin, end)."""
+    """The number of output positions, below 1 if the window does not fit; `pad` = (begin, end)."""
     return Axis(n, kernel, stride, *pad, dilation, ceil).out
 
 

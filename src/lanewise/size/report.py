@@ -1,0 +1,126 @@
+"""The whole calculus for one network: a row for every layer, and the totals of the rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lanewise.net.graph import Graph
+from lanewise.net.layers import Input, Pair
+from lanewise.net.load import name_of
+from lanewise.size.cost import cost
+from lanewise.size.field import infer_fields
+from lanewise.size.formula import FORMULAS
+from lanewise.size.memory import peak_bytes, stored_bytes
+from lanewise.size.shapes import Shape, infer_shapes
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer. MACs are for one image, `activation_bytes` for the whole batch (0: in place)."""
+
+    name: str
+    kind: str
+    output: Shape
+    formula: str
+    params: int
+    macs: int
+    padded_macs: int
+    receptive_field: Pair
+    jump: Pair
+    activation_bytes: int
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over the rows. `flops` is 2 · MACs; bytes are fp32 for the whole batch; `peak_bytes` is
+    the most that inference holds at once, parameters not included."""
+
+    params: int
+    macs: int
+    padded_macs: int
+    flops: int
+    activations_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class SizeReport:
+    """Every size of a network; `rows` starts with the input."""
+
+    name: str
+    input: Shape
+    batch: int
+    rows: tuple[Row, ...]
+    totals: Totals
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of `lanewise size --json`: the layers after the input, and the totals."""
+        return {
+            "name": self.name,
+            "input": list(self.input),
+            "layers": [_row_json(row) for row in self.rows if row.kind != Input.word],
+            "totals": {
+                "params": self.totals.params,
+                "macs": self.totals.macs,
+                "flops": self.totals.flops,
+                "activations_bytes": self.totals.activations_bytes,
+                "peak_bytes": self.totals.peak_bytes,
+            },
+        }
+
+
+def size(graph: Graph, batch: int = 1) -> SizeReport:
+    """The report for `batch` images at once; SizeError where a layer cannot exist."""
+    if batch < 1:
+        raise ValueError(f"batch is {batch}; use 1 or more")
+    shapes = infer_shapes(graph)
+    fields = infer_fields(graph, shapes)
+    stored = stored_bytes(graph, shapes, batch)
+    rows = []
+    for node in graph.nodes:
+        inputs = [shapes[name] for name in node.inputs]
+        spent = cost(node.layer, *inputs)
+        rows.append(
+            Row(
+                name=node.name,
+                kind=node.layer.word,
+                output=shapes[node.name],
+                formula=FORMULAS[type(node.layer)](node.layer, *inputs),
+                params=spent.params,
+                macs=spent.macs,
+                padded_macs=spent.padded_macs,
+                receptive_field=fields[node.name].size,
+                jump=fields[node.name].jump,
+                activation_bytes=stored[node.name],
+            )
+        )
+    totals = _totals(rows, peak_bytes(graph, shapes, batch))
+    return SizeReport(
+        name_of(graph.origin), shapes[graph.nodes[0].name], batch, tuple(rows), totals
+    )
+
+
+def _totals(rows: list[Row], peak: int) -> Totals:
+    macs = sum(row.macs for row in rows)
+    return Totals(
+        params=sum(row.params for row in rows),
+        macs=macs,
+        padded_macs=sum(row.padded_macs for row in rows),
+        flops=2 * macs,
+        activations_bytes=sum(row.activation_bytes for row in rows),
+        peak_bytes=peak,
+    )
+
+
+def _row_json(row: Row) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "kind": row.kind,
+        "output": list(row.output),
+        "formula": row.formula,
+        "params": row.params,
+        "macs": row.macs,
+        "receptive_field": list(row.receptive_field),
+        "jump": list(row.jump),
+    }
