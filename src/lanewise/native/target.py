@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from lanewise import flags
 from lanewise.errors import EngineError
 
 
@@ -164,9 +165,7 @@ def find_target(name: str = "host") -> Target:
 
 def _asked(name: str) -> str:
     """The flag stands in for the default only; a family asked for by name is kept."""
-    from lanewise import flags
-
-    return (flags.value("LANEWISE_TARGET") or "host") if name == "host" else name
+    return flags.value("LANEWISE_TARGET") if name == "host" else name
 
 
 def missing(family: Family, host: Host) -> tuple[str, ...]:

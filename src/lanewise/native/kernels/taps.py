@@ -1,0 +1,173 @@
+"""Which source index a window's tap touches: stride, padding and dilation as data.
+
+Along one axis, destination index o and tap t meet source index i when
+
+    forward    i = o·stride + t·dilation − pad          (o: output, i: input)
+    gradient   o = (i + pad − t·dilation) / stride      (i: input, o: output, if it divides)
+
+Pairs whose source lies outside are left out, so padding is neither stored nor multiplied. Rows
+become tables that a loop reads (`row_tables`), columns are cut into tiles whose pattern of pairs
+is known while the kernel is written (`column_segments`); equal neighbours become one loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from lanewise.native.nest import Buffer, Entry, IndexLike, Index, Var, as_index, table
+
+
+@dataclass(frozen=True)
+class Taps:
+    """The relation of one axis. `sources[d][t]` is the source index or None.
+
+    When the destination index grows by `period`, the source index grows by `advance`.
+    """
+
+    destination: int
+    source: int
+    taps: int
+    sources: tuple[tuple[int | None, ...], ...]
+    period: int
+    advance: int
+
+    @cached_property
+    def pairs(self) -> int:
+        """How many (destination, tap) pairs meet a source: the multiply–adds of this axis."""
+        return sum(source is not None for row in self.sources for source in row)
+
+
+def forward_taps(size: int, out: int, kernel: int, stride: int, pad: int, dilation: int) -> Taps:
+    """Output index × tap → input index."""
+    sources = tuple(
+        tuple(_inside(o * stride + t * dilation - pad, size) for t in range(kernel))
+        for o in range(out)
+    )
+    return Taps(out, size, kernel, sources, 1, stride)
+
+
+def gradient_taps(size: int, out: int, kernel: int, stride: int, pad: int, dilation: int) -> Taps:
+    """Input index × tap → output index."""
+
+    def source(i: int, t: int) -> int | None:
+        whole, rest = divmod(i + pad - t * dilation, stride)
+        return None if rest else _inside(whole, out)
+
+    sources = tuple(tuple(source(i, t) for t in range(kernel)) for i in range(size))
+    return Taps(size, out, kernel, sources, stride, 1)
+
+
+def _inside(index: int, size: int) -> int | None:
+    return index if 0 <= index < size else None
+
+
+# ---- rows: loops over tables --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RowTaps:
+    """For destination row d: `count(d)` entries m, each with a tap and a source row."""
+
+    taps: Taps
+
+    @cached_property
+    def entries(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        return tuple(
+            tuple((t, s) for t, s in enumerate(row) if s is not None) for row in self.taps.sources
+        )
+
+    @cached_property
+    def regular(self) -> bool:
+        """Every destination meets every tap: plain index arithmetic will do."""
+        full = all(len(row) == self.taps.taps for row in self.entries)
+        return full and self.taps.period == 1
+
+    @cached_property
+    def _tables(self) -> tuple[Buffer, Buffer, Buffer]:
+        width = max((len(row) for row in self.entries), default=0) or 1
+        tap, source = [], []
+        for row in self.entries:
+            padded = row + ((0, 0),) * (width - len(row))
+            tap += [t for t, _ in padded]
+            source += [s for _, s in padded]
+        count = table("row_count", [len(row) for row in self.entries])
+        return count, table("row_tap", tap), table("row_source", source)
+
+    def count(self, row: IndexLike) -> IndexLike:
+        """How many taps meet this destination row."""
+        return self.taps.taps if self.regular else Entry(self._tables[0], as_index(row))
+
+    def tap(self, row: IndexLike, m: Var) -> IndexLike:
+        """The m-th of them: its kernel row."""
+        return m if self.regular else Entry(self._tables[1], self._at(row, m))
+
+    def source(self, row: IndexLike, m: Var) -> IndexLike:
+        """The m-th of them: its source row."""
+        if not self.regular:
+            return Entry(self._tables[2], self._at(row, m))
+        first = self.taps.sources[0]
+        dilation = (first[1] or 0) - (first[0] or 0) if self.taps.taps > 1 else 0
+        return as_index(row) * self.taps.advance + as_index(m) * dilation + (first[0] or 0)
+
+    def _at(self, row: IndexLike, m: Var) -> Index:
+        width = len(self._tables[1].data or ()) // max(1, self.taps.destination)
+        return as_index(row) * width + m
+
+
+# ---- columns: tiles with a known pattern --------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Destination columns start, start + width, … (`tiles` of them), all with one pattern.
+
+    `pattern[j][t]`: source column of destination column j and tap t, relative to
+    `origin + advance·n` of tile n; None where the tap meets padding.
+    """
+
+    start: int
+    width: int
+    tiles: int
+    pattern: tuple[tuple[int | None, ...], ...]
+    origin: int
+    advance: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.width * self.tiles
+
+
+def column_segments(taps: Taps, width: int, whole: int = 0) -> tuple[Segment, ...]:
+    """Cut the destination axis into tiles of `width`; equal neighbours become one segment."""
+    if width > taps.period:
+        width -= width % taps.period
+    elif taps.period > 1:
+        width = taps.period
+    segments: list[Segment] = []
+    for start in range(0, taps.destination, width):
+        tile = _tile(taps, start, min(width, taps.destination - start))
+        last = segments[-1] if segments else None
+        if last and last.pattern == tile.pattern and last.width == width:
+            segments[-1] = Segment(
+                last.start, width, last.tiles + 1, last.pattern, last.origin, last.advance
+            )
+        else:
+            segments.append(tile)
+    return tuple(segments)
+
+
+def _tile(taps: Taps, start: int, width: int) -> Segment:
+    origin = start // taps.period * taps.advance
+    pattern = tuple(
+        tuple(None if s is None else s - origin for s in taps.sources[start + j])
+        for j in range(width)
+    )
+    advance = width // taps.period * taps.advance
+    return Segment(start, width, 1, pattern, origin, advance)
+
+
+def balanced_width(size: int, widest: int) -> int:
+    """The widest tile not above `widest` that cuts `size` most evenly: 28, 6 → 4 … 28, 7 → 7."""
+    tiles = -(-size // widest)
+    return -(-size // tiles)

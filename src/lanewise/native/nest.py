@@ -1,0 +1,368 @@
+"""The loop-nest language: what a kernel is before it is machine code.
+
+A kernel is a value: buffers, and statements over them. There are five statements and nothing else:
+
+    Loop(var, start, stop, step, body)      counted loop; the stop may be looked up in a table
+    Assign(register, value)                 a register is a mutable vector or scalar
+    Store(buffer, index, value)             write `value.lanes` neighbours at an index
+    Transpose(registers, values)            L vectors of L lanes, rows become columns
+
+and a handful of values: `Constant`, `Load`, `Read` (of a register), `FromIndex`, `LaneNumbers`
+and `Op`. An expression is evaluated where its statement stands, so a value that several statements
+share goes through a register (`Writer.let`).
+
+An index is affine in the loop variables, and may contain entries of integer tables: that is how
+padding, stride and dilation appear without a single branch (see `kernels/taps.py`). Because
+indices are affine over known ranges, a checker can prove them in bounds (`nest_check.py`), a
+counter can count every multiply–add (`nest_count.py`), and a slow interpreter (`nest_run.py`) is the
+definition against which the compiled code is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeAlias, Union
+
+LANES = 16
+ELEMENT_BYTES = {"f32": 4, "i32": 4, "u8": 1, "i64": 8, "i1": 1}
+
+
+# ---- indices ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Var:
+    """A loop variable. Two loops may use the same name; identity tells them apart."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A size known only when the program runs (a count of slices, of images)."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Entry:
+    """The integer that stands in a table (or an i64 buffer) at an index."""
+
+    table: Buffer
+    index: Index
+
+
+Atom: TypeAlias = Union[Var, Symbol, Entry]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Index:
+    """A sum of atom × factor, plus a constant."""
+
+    terms: tuple[tuple[Atom, int], ...] = ()
+    constant: int = 0
+
+    def __add__(self, other: IndexLike) -> Index:
+        other = as_index(other)
+        merged = dict(self.terms)
+        for atom, factor in other.terms:
+            merged[atom] = merged.get(atom, 0) + factor
+        terms = tuple((atom, factor) for atom, factor in merged.items() if factor)
+        return Index(terms, self.constant + other.constant)
+
+    __radd__ = __add__
+
+    def __mul__(self, factor: int) -> Index:
+        if factor == 0:
+            return Index()
+        return Index(tuple((a, f * factor) for a, f in self.terms), self.constant * factor)
+
+    __rmul__ = __mul__
+
+
+IndexLike: TypeAlias = Union[int, Var, Symbol, Entry, Index]
+
+
+def as_index(value: IndexLike) -> Index:
+    """Any of the forms an index is written in → the sum."""
+    if isinstance(value, Index):
+        return value
+    if isinstance(value, int):
+        return Index((), value)
+    return Index(((value, 1),), 0)
+
+
+# ---- buffers and values -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Buffer:
+    """An array a kernel is given. The last axis is contiguous; `align` is in bytes.
+
+    `access`: "read", "write" (every element written exactly once), "update" (read and written).
+    `below`: for an i64 buffer used as an index, every entry is in 0 … below − 1.
+    `data`: the entries of a constant table, which lives in the code itself.
+    """
+
+    name: str
+    shape: tuple[int | Symbol, ...]
+    dtype: str = "f32"
+    access: str = "read"
+    align: int = 64
+    below: int | Symbol | None = None
+    data: tuple[int | float, ...] | None = None
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Elements from one index to the next, per axis; only the first axis may be a symbol."""
+        strides = [1]
+        for size in reversed(self.shape[1:]):
+            assert isinstance(size, int), "only the first axis of a buffer may be symbolic"
+            strides.append(strides[-1] * size)
+        return tuple(reversed(strides))
+
+
+def table(name: str, entries: Sequence[int], below: int | None = None) -> Buffer:
+    """A constant table of integers, to be used as part of an index."""
+    bound = max(entries, default=0) + 1 if below is None else below
+    return Buffer(name, (len(entries),), "i64", "read", 64, bound, tuple(entries))
+
+
+@dataclass(eq=False, slots=True)
+class Register:
+    """A named mutable scalar or vector; becomes SSA values and phis when lowered."""
+
+    name: str
+    dtype: str
+    lanes: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Constant:
+    """One number in every lane."""
+
+    value: float | int
+    dtype: str = "f32"
+    lanes: int = LANES
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LaneNumbers:
+    """0, 1, 2 … in the lanes (i32)."""
+
+    dtype: str = "i32"
+    lanes: int = LANES
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Load:
+    """`lanes` neighbours along the last axis, starting at the index."""
+
+    buffer: Buffer
+    index: tuple[Index, ...]
+    lanes: int
+
+    @property
+    def dtype(self) -> str:
+        return self.buffer.dtype
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Read:
+    """The present value of a register."""
+
+    register: Register
+
+    @property
+    def dtype(self) -> str:
+        return self.register.dtype
+
+    @property
+    def lanes(self) -> int:
+        return self.register.lanes
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FromIndex:
+    """An index as a number in every lane (i32)."""
+
+    index: Index
+    dtype: str = "i32"
+    lanes: int = LANES
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Op:
+    """An operation of `OPERATIONS` on values."""
+
+    name: str
+    arguments: tuple[Value, ...]
+    dtype: str
+    lanes: int
+
+
+Value: TypeAlias = Union[Constant, LaneNumbers, Load, Read, FromIndex, Op]
+
+#: name → (number of arguments, type of the result; None: that of the last argument)
+OPERATIONS: dict[str, tuple[int, str | None]] = {
+    "fma": (3, None),
+    "add": (2, None),
+    "sub": (2, None),
+    "mul": (2, None),
+    "div": (2, None),
+    "max": (2, None),
+    "min": (2, None),
+    "neg": (1, None),
+    "sqrt": (1, None),
+    "gt": (2, "i1"),
+    "ge": (2, "i1"),
+    "lt": (2, "i1"),
+    "eq": (2, "i1"),
+    "select": (3, None),
+    "xor": (2, None),
+    "shl": (2, None),
+    "shr": (2, None),
+    "splat": (1, None),
+    "lanesum": (1, None),
+    "lanemax": (1, None),
+    "widen": (1, "i32"),
+    "narrow": (1, "u8"),
+    "tofloat": (1, "f32"),
+    "round": (1, "i32"),
+    "asfloat": (1, "f32"),
+    "asint": (1, "i32"),
+    "uns_tofloat": (1, "f32"),
+}
+
+
+def op(name: str, *arguments: Value) -> Op:
+    """Apply an operation; lanes and type follow from the arguments."""
+    count, dtype = OPERATIONS[name]
+    assert len(arguments) == count, f"{name} takes {count} values, not {len(arguments)}"
+    last = arguments[-1]
+    lanes = {"splat": LANES, "lanesum": 1, "lanemax": 1}.get(name, last.lanes)
+    return Op(name, arguments, dtype or last.dtype, lanes)
+
+
+# ---- statements ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Loop:
+    """var = start, start + step, … below stop."""
+
+    var: Var
+    start: Index
+    stop: Index
+    step: int
+    body: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Assign:
+    register: Register
+    value: Value
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Store:
+    buffer: Buffer
+    index: tuple[Index, ...]
+    value: Value
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Transpose:
+    """registers[i], lane j ← values[j], lane i; as many values as each has lanes."""
+
+    registers: tuple[Register, ...]
+    values: tuple[Value, ...]
+
+
+Statement: TypeAlias = Union[Loop, Assign, Store, Transpose]
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A finished loop nest: a function of its buffers and symbols, in that order."""
+
+    name: str
+    buffers: tuple[Buffer, ...]
+    symbols: tuple[Symbol, ...]
+    body: tuple[Statement, ...]
+
+
+# ---- writing kernels ----------------------------------------------------------------------------
+
+
+@dataclass
+class Writer:
+    """Builds a kernel statement by statement; `with writer.loop(...)` opens a body."""
+
+    name: str
+    buffers: Sequence[Buffer]
+    symbols: Sequence[Symbol] = ()
+    _bodies: list[list[Statement]] = field(default_factory=lambda: [[]])
+    _registers: int = 0
+
+    @contextmanager
+    def loop(
+        self, name: str, stop: IndexLike, start: IndexLike = 0, step: int = 1
+    ) -> Iterator[Var]:
+        """A loop over start, start + step … below stop."""
+        var = Var(name)
+        self._bodies.append([])
+        yield var
+        body = tuple(self._bodies.pop())
+        self._add(Loop(var, as_index(start), as_index(stop), step, body))
+
+    def let(self, value: Value, name: str = "v") -> Read:
+        """Evaluate now, use many times."""
+        return Read(self.assign(self.register(name, value.dtype, value.lanes), value))
+
+    def register(self, name: str, dtype: str = "f32", lanes: int = LANES) -> Register:
+        """A fresh register; assign to it before it is read."""
+        self._registers += 1
+        return Register(f"{name}{self._registers}", dtype, lanes)
+
+    def assign(self, register: Register, value: Value) -> Register:
+        """Set a register."""
+        self._add(Assign(register, value))
+        return register
+
+    def accumulators(self, name: str, count: int, start: Value | None = None) -> list[Register]:
+        """`count` registers that begin at `start` (zero)."""
+        begin = start or Constant(0.0)
+        cells = [self.register(name, begin.dtype, begin.lanes) for _ in range(count)]
+        return [self.assign(cell, begin) for cell in cells]
+
+    def load(self, buffer: Buffer, *index: IndexLike, lanes: int = LANES) -> Load:
+        """`lanes` neighbours at an index with one entry per axis."""
+        assert len(index) == len(buffer.shape), f"{buffer.name} has {len(buffer.shape)} axes"
+        return Load(buffer, tuple(as_index(i) for i in index), lanes)
+
+    def splat(self, buffer: Buffer, *index: IndexLike) -> Op:
+        """One element of a buffer, in every lane."""
+        return op("splat", self.load(buffer, *index, lanes=1))
+
+    def store(self, buffer: Buffer, *index: IndexLike, value: Value) -> None:
+        """Write `value` at an index with one entry per axis."""
+        assert len(index) == len(buffer.shape), f"{buffer.name} has {len(buffer.shape)} axes"
+        self._add(Store(buffer, tuple(as_index(i) for i in index), value))
+
+    def transpose(self, values: Sequence[Value]) -> list[Read]:
+        """As many vectors as they have lanes → the transposed vectors."""
+        assert all(value.lanes == len(values) for value in values)
+        cells = tuple(self.register("t", values[0].dtype, len(values)) for _ in values)
+        self._add(Transpose(cells, tuple(values)))
+        return [Read(cell) for cell in cells]
+
+    def finish(self) -> Kernel:
+        """The kernel, no longer changeable."""
+        assert len(self._bodies) == 1, "a loop is still open"
+        return Kernel(self.name, tuple(self.buffers), tuple(self.symbols), tuple(self._bodies[0]))
+
+    def _add(self, statement: Statement) -> None:
+        self._bodies[-1].append(statement)

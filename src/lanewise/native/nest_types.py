@@ -1,0 +1,101 @@
+"""Which types and lanes an operation takes, as one table."""
+
+from __future__ import annotations
+
+from lanewise.native.nest import ELEMENT_BYTES, Constant, Op, Value
+
+#: operation → the types it takes and gives, one line for each: "argument … argument result"
+SIGNATURES: dict[str, tuple[str, ...]] = {
+    "fma": ("f32 f32 f32 f32",),
+    "add": ("f32 f32 f32", "i32 i32 i32"),
+    "sub": ("f32 f32 f32", "i32 i32 i32"),
+    "mul": ("f32 f32 f32", "i32 i32 i32"),
+    "div": ("f32 f32 f32",),
+    "max": ("f32 f32 f32",),
+    "min": ("f32 f32 f32",),
+    "neg": ("f32 f32",),
+    "sqrt": ("f32 f32",),
+    "gt": ("f32 f32 i1", "i32 i32 i1"),
+    "ge": ("f32 f32 i1", "i32 i32 i1"),
+    "lt": ("f32 f32 i1", "i32 i32 i1"),
+    "eq": ("f32 f32 i1", "i32 i32 i1", "u8 u8 i1"),
+    "select": ("i1 f32 f32 f32", "i1 i32 i32 i32", "i1 u8 u8 u8"),
+    "xor": ("i32 i32 i32",),
+    "shl": ("i32 i32 i32",),
+    "shr": ("i32 i32 i32",),
+    "splat": ("f32 f32", "i32 i32", "u8 u8"),
+    "lanesum": ("f32 f32",),
+    "lanemax": ("f32 f32",),
+    "widen": ("u8 i32",),
+    "narrow": ("i32 u8",),
+    "tofloat": ("i32 f32",),
+    "round": ("f32 i32",),
+    "asfloat": ("i32 f32",),
+    "asint": ("f32 i32",),
+    "uns_tofloat": ("i32 f32",),
+}
+
+#: operations that change the number of lanes
+WIDENS = ("splat",)
+REDUCES = ("lanesum", "lanemax")
+
+#: smallest and largest integer constant; i32 may be written with or without a sign
+CONSTANT_RANGE = {"i32": (-(1 << 31), (1 << 32) - 1), "u8": (0, 255), "i1": (0, 1)}
+
+_RESULTS = {
+    (name, *line.split()[:-1]): line.split()[-1]
+    for name, lines in SIGNATURES.items()
+    for line in lines
+}
+
+
+def operation_fault(value: Op) -> str | None:
+    """What is wrong with the types or lanes of an operation; None if nothing."""
+    arguments = value.arguments
+    result = _RESULTS.get((value.name, *[a.dtype for a in arguments]))
+    if result is None:
+        given = " ".join(a.dtype for a in arguments)
+        known = SIGNATURES.get(value.name)
+        if known is None:
+            return f"there is no operation {value.name}"
+        return f"{value.name} does not take {given}; arguments and result may be {known}"
+    if result != value.dtype:
+        return f"{value.name} gives {result}, not {value.dtype}"
+    return _lanes_fault(value, [a.lanes for a in arguments])
+
+
+def _lanes_fault(value: Op, lanes: list[int]) -> str | None:
+    name = value.name
+    if name in WIDENS:
+        return None if lanes[0] == 1 else f"{name} takes 1 lane, not {lanes[0]}"
+    if name in REDUCES:
+        if value.lanes != 1 or not is_power_of_two(lanes[0]):
+            return f"{name} makes 1 lane of a power of two, not {value.lanes} of {lanes[0]}"
+        return None
+    if all(lane == value.lanes for lane in lanes):
+        return None
+    return f"{name} takes and gives equal lanes, not {lanes} and {value.lanes}"
+
+
+def constant_fault(value: Constant) -> str | None:
+    """What is wrong with a constant."""
+    if value.dtype == "f32":
+        return None
+    if value.dtype not in CONSTANT_RANGE:
+        return f"there are no constants of type {value.dtype}"
+    low, high = CONSTANT_RANGE[value.dtype]
+    if value.value != int(value.value) or not low <= value.value <= high:
+        return f"{value.value} is no {value.dtype}"
+    return None
+
+
+def value_fault(value: Value) -> str | None:
+    """What is wrong with a value's own type and lanes."""
+    if value.dtype not in ELEMENT_BYTES or not is_power_of_two(value.lanes):
+        return f"a value of {value.lanes} x {value.dtype}"
+    return None
+
+
+def is_power_of_two(number: int) -> bool:
+    """1, 2, 4, 8 …"""
+    return number > 0 and number & (number - 1) == 0
