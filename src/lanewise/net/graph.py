@@ -7,9 +7,9 @@ that read a graph may rely on it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from lanewise.net.layers import Layer
+from lanewise.net.layers import Input, Layer
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Graph:
     def node(self, name: str) -> Node:
         """The node with this name (KeyError if there is none)."""
         return {node.name: node for node in self.nodes}[name]
+
+    def with_input(self, layer: Input) -> Graph:
+        """The same network for another image."""
+        first, *others = self.nodes
+        return replace(self, nodes=(replace(first, layer=layer), *others))
 
     def place(self, node: Node) -> str:
         """Where an error message points: `lenet.net:7 conv2`."""

@@ -33,6 +33,10 @@ from lanewise.size.shapes import Shape, resolve_window
 
 Formula: TypeAlias = Callable[..., str]
 
+# Where nothing is computed.
+GIVEN = "given"
+UNCHANGED = "unchanged"
+
 
 def axis_formula(axis: Axis) -> str:
     """The output size along one axis: `⌊(28 + 4 − 5)/1⌋ + 1 = 28`.
@@ -55,7 +59,7 @@ def _window(layer: Conv | Pool, in_shape: Shape) -> str:
 
 
 def _given(layer: Layer) -> str:
-    return "given"
+    return GIVEN
 
 
 def _whole_map(layer: Layer, in_shape: Shape) -> str:
@@ -71,7 +75,7 @@ def _features(layer: Linear, in_shape: Shape) -> str:
 
 
 def _unchanged(layer: Layer, in_shape: Shape) -> str:
-    return "unchanged"
+    return UNCHANGED
 
 
 # Kind → rule: (layer, input shape…) → text.

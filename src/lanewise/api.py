@@ -1,0 +1,86 @@
+"""The public face in Python: `Net`, and `compile` for the engine itself.
+
+Importing this module imports the description and the calculus only; the engine comes with the first
+call of `compile`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from lanewise.net.graph import Graph
+from lanewise.net.load import load, name_of, read_text
+from lanewise.net.parse import parse
+from lanewise.net.show import show
+from lanewise.size.report import SizeReport, size
+
+if TYPE_CHECKING:
+    from lanewise.native import Program
+
+
+class Net:
+    """A network: the text it was written in, and the graph that the text describes.
+
+    >>> Net("lenet5").size().totals.params
+    61706
+    """
+
+    def __init__(self, spec: str | os.PathLike[str] | Graph | Net) -> None:
+        """`spec`: zoo name, path to a .net file, notation text, or a graph.
+
+        NetError (a ValueError) where there is no such network or its text is wrong.
+        """
+        if isinstance(spec, Net):
+            self._text, self._graph = spec.text, spec.graph
+        elif isinstance(spec, Graph):
+            self._text, self._graph = show(spec), spec
+        else:
+            self._text, origin = read_text(spec)
+            self._graph = parse(self._text, origin)
+
+    @property
+    def text(self) -> str:
+        """The description exactly as it was given."""
+        return self._text
+
+    @property
+    def graph(self) -> Graph:
+        """The immutable graph of named layers."""
+        return self._graph
+
+    @property
+    def name(self) -> str:
+        """The zoo name, the file's name without .net, or "net"."""
+        return name_of(self._graph.origin)
+
+    def size(self, batch: int = 1) -> SizeReport:
+        """Every size, exactly: `.rows`, `.totals`; SizeError (a ValueError) where one cannot exist.
+
+        Parameters and MACs are for one image, bytes for `batch` images in fp32.
+        """
+        return size(self._graph, batch)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both describe the same graph, however they are written."""
+        return self._graph == other._graph if isinstance(other, Net) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._graph)
+
+    def __repr__(self) -> str:
+        return f"<Net {self.name}: {len(self._graph.nodes)} layers>"
+
+
+def as_graph(net: str | os.PathLike[str] | Graph | Net) -> Graph:
+    """The graph of whatever names or holds a network."""
+    if isinstance(net, Graph):
+        return net
+    return net.graph if isinstance(net, Net) else load(net)
+
+
+def compile(net: str | os.PathLike[str] | Graph | Net, **options: Any) -> Program:
+    """The engine's program for a network; `options` as in `lanewise.native.compile_net`."""
+    from lanewise.native import compile_net
+
+    return compile_net(as_graph(net), **options)

@@ -1,0 +1,76 @@
+"""`lanewise size NET`: every size of a network, as text, Markdown or JSON."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+
+from lanewise.cli.terminal import print_json, width
+from lanewise.errors import SizeError
+from lanewise.net.check import check
+from lanewise.net.graph import Graph
+from lanewise.net.layers import Input
+from lanewise.net.load import load
+from lanewise.net.values import TRIPLE
+from lanewise.size.report import size
+from lanewise.size.table import as_markdown, as_text
+
+CONVENTIONS = ("torch",)
+
+EXAMPLES = """\
+examples:
+  lanewise size lenet5
+  lanewise size vgg16 --input 3x64x64 --batch 32
+  lanewise size my.net --markdown
+  lanewise size "input 1x28x28; conv 6 k5 pad2; relu; maxpool 2" --json
+"""
+
+
+def add(parser: ArgumentParser) -> None:
+    """The arguments of `lanewise size`."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("net", metavar="NET", help="zoo name, .net file or notation text")
+    parser.add_argument(
+        "--input", metavar="CxHxW", type=_input, help="another image than the network's own"
+    )
+    parser.add_argument(
+        "--batch", metavar="N", type=_batch, default=1, help="images at once, for memory (1)"
+    )
+    parser.add_argument(
+        "--convention", metavar="NAME", default="torch", help="rounding and padding rules (torch)"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON document")
+    form.add_argument("--markdown", action="store_true", help="a Markdown table")
+    parser.add_argument("--quiet", action="store_true", help="the table without the notes below")
+
+
+def run(args: Namespace) -> int:
+    """Prints the report."""
+    if args.convention not in CONVENTIONS:
+        raise SizeError(f"--convention {args.convention}: there is {', '.join(CONVENTIONS)}")
+    graph = load(args.net)
+    report = size(_with_input(graph, args.input) if args.input else graph, args.batch)
+    if args.json:
+        print_json(report.as_json())
+    elif args.markdown:
+        print(as_markdown(report, notes=not args.quiet), end="")
+    else:
+        print(as_text(report, width(), notes=not args.quiet), end="")
+    return 0
+
+
+def _with_input(graph: Graph, layer: Input) -> Graph:
+    return check(graph.with_input(layer))
+
+
+def _input(text: str) -> Input:
+    try:
+        return Input(*TRIPLE.read(text.lower()))
+    except ValueError as expected:
+        raise ArgumentTypeError(f"`{text}`; use {expected}") from None
+
+
+def _batch(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"`{text}`; use a whole number from 1")
+    return int(text)
