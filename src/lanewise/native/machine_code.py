@@ -115,7 +115,7 @@ def _module(ir_text: str, times: CompileTimes) -> Iterator[Any]:
 
 
 def _machine(target: Target) -> Any:
-    """A code generator for the target. Made anew each time (0.1 ms): it is not thread-safe."""
+    """A code generator for the target. Made anew each time (0.3 ms): it is not thread-safe."""
     import llvmlite.binding as llvm
 
     _initialise(target.native)
