@@ -1,8 +1,8 @@
 """The points at which a statement runs, and the values an index takes there.
 
-`Domain` follows the loops that are open around a statement. Loops whose bounds depend on one another
-(a stop looked up in a table at an outer variable) form a group; different groups are independent,
-so the points are the product of the groups' points. Two ways to the values of an index:
+`Domain` follows the loops that are open around a statement. Loops whose bounds depend on one
+another (a stop looked up in a table at an outer variable) form a group; different groups are
+independent, so the points are the product of the groups' points. Two ways to an index's values:
 
     span(index)         interval arithmetic: fast, never too small
     exact_span(index)   enumeration, group by group: exact
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 import numpy as np
 
@@ -27,7 +27,7 @@ MOST_POINTS = 1 << 22
 Span: TypeAlias = tuple[int, int]
 Terms: TypeAlias = tuple[tuple[Atom, int], ...]
 Points: TypeAlias = dict[Var, np.ndarray]
-Numbers: TypeAlias = Union[int, np.ndarray]
+Numbers: TypeAlias = int | np.ndarray
 
 
 class NestError(AssertionError):
@@ -39,10 +39,11 @@ class TooManyPointsError(NestError):
 
 
 class Domain:
-    """The open loops, for given values of the symbols."""
+    """The open loops, for given values of the symbols and the arrays that a kernel is given."""
 
-    def __init__(self, symbols: Mapping[str, int]) -> None:
+    def __init__(self, symbols: Mapping[str, int], buffers: Iterable[Buffer] = ()) -> None:
         self.symbols = symbols
+        self.buffers = frozenset(buffers)
         self.loops: list[Loop] = []
         self.groups: tuple[frozenset[Var], ...] = ()
         self._outer_groups: list[tuple[frozenset[Var], ...]] = []
@@ -98,9 +99,10 @@ class Domain:
         """The number of points of one group."""
         if len(group) == 1:
             (var,) = group
-            first, last = self._ranges[var]
-            step = next(loop.step for loop in self.loops if loop.var is var)
-            return max(0, (last - first) // step + 1)
+            loop = next(loop for loop in self.loops if loop.var is var)
+            (first, latest), (stop, highest) = self.span(loop.start), self.span(loop.stop)
+            if first == latest and stop == highest:
+                return len(range(first, stop, loop.step))
         return len(next(iter(self.points(group).values())))
 
     # -- intervals
@@ -151,6 +153,8 @@ class Domain:
         buffer = entry.table
         if buffer.dtype != "i64" or len(buffer.shape) != 1:
             raise NestError(f"{buffer.name} is no table: it is {buffer.dtype} {buffer.shape}")
+        if buffer.data is None and buffer not in self.buffers:
+            raise NestError(f"{buffer.name} is no parameter of the kernel")
         size = self.resolve(buffer.shape[0])
         span: Span | None = self.span(entry.index)
         if span is not None and not 0 <= span[0] <= span[1] < size:
@@ -186,6 +190,10 @@ class Domain:
     def _exact_sum(self, terms: Terms, running: bool) -> Span | None:
         lowest = highest = 0
         for group, part in self.parts(terms, running):
+            if not self._known(part):
+                low, high = self._sum(part)
+                lowest, highest = lowest + low, highest + high
+                continue
             points = self.points(group)
             if group and not len(next(iter(points.values()))):
                 return None
@@ -195,10 +203,7 @@ class Domain:
         return lowest, highest
 
     def parts(self, terms: Terms, running: bool = True) -> list[tuple[frozenset[Var], Terms]]:
-        """The terms, sorted into independent groups of variables.
-
-        An entry of a table the kernel is given (its numbers are unknown) cannot be enumerated.
-        """
+        """The terms, sorted into independent groups of variables."""
         groups = self.groups if running else tuple(self._needs[v] for v in self._named(terms))
         groups = _joined((*groups, *(self._named((term,)) for term in terms)))
         found: dict[frozenset[Var], list[tuple[Atom, int]]] = {}
@@ -253,6 +258,11 @@ class Domain:
         if table not in self._arrays:
             self._arrays[table] = np.array(table.data, np.int64)
         return self._arrays[table]
+
+    def _known(self, terms: Terms) -> bool:
+        """No entry stands in a table that the kernel is given only when it runs."""
+        entries = [atom for atom, _ in terms if isinstance(atom, Entry)]
+        return all(e.table.data is not None and self._known(e.index.terms) for e in entries)
 
     # -- who depends on whom
 

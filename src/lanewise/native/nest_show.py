@@ -3,9 +3,10 @@
     for (c = 0; c < 6; c++) {
         acc1 += x[c][p + r][q] * w[k][c][r][s];
 
-Every value is a vector whose lanes stand side by side; an array whose last axis is just these lanes
-is written without it (`x f32 [6][28][28] x 16`). `a * b + c` is rounded once (a fused multiply–add);
-a product rounded by itself stands in parentheses: `(a * b) + c`. A loop of one turn is its body.
+Every value is a vector whose lanes stand side by side; an array whose last axis is just these
+lanes is written without it (`x f32 [6][28][28] x 16`). `a * b + c` is rounded once (a fused
+multiply–add); a product rounded by itself stands in parentheses: `(a * b) + c`. A loop of one turn
+is shown as its body.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from lanewise.native.nest import (
     Statement,
     Store,
     Symbol,
-    Transpose,
     Value,
     Var,
 )

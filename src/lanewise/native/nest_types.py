@@ -1,8 +1,21 @@
-"""Which types and lanes an operation takes, as one table."""
+"""Types and lanes: which an operation takes (one table), and whether a kernel keeps to them."""
 
 from __future__ import annotations
 
-from lanewise.native.nest import ELEMENT_BYTES, Constant, Op, Value
+from collections.abc import Iterator
+
+from lanewise.native.nest import (
+    ELEMENT_BYTES,
+    Assign,
+    Constant,
+    Load,
+    Loop,
+    Op,
+    Statement,
+    Store,
+    Transpose,
+    Value,
+)
 
 #: operation → the types it takes and gives, one line for each: "argument … argument result"
 SIGNATURES: dict[str, tuple[str, ...]] = {
@@ -49,6 +62,38 @@ _RESULTS = {
 }
 
 
+def type_faults(body: tuple[Statement, ...]) -> Iterator[tuple[Statement, str]]:
+    """Statements whose types or lanes disagree, each with what is wrong."""
+    for statement in body:
+        if isinstance(statement, Loop):
+            yield from type_faults(statement.body)
+            continue
+        values = statement.values if isinstance(statement, Transpose) else (statement.value,)
+        fault = next(filter(None, map(value_fault, values)), None)
+        fault = fault or statement_fault(statement)
+        if fault:
+            yield statement, fault
+
+
+def statement_fault(statement: Assign | Store | Transpose) -> str | None:
+    """Whether the target of a statement has the type and lanes of its value."""
+    if isinstance(statement, Assign):
+        target, value = statement.register, statement.value
+        if (target.dtype, target.lanes) != (value.dtype, value.lanes):
+            left, right = f"{target.dtype} x {target.lanes}", f"{value.dtype} x {value.lanes}"
+            return f"the register is {left}, the value {right}"
+        return None
+    if isinstance(statement, Store):
+        if statement.buffer.dtype != statement.value.dtype:
+            return f"the array is {statement.buffer.dtype}, the value {statement.value.dtype}"
+        return None
+    kinds = {(one.dtype, one.lanes) for one in (*statement.registers, *statement.values)}
+    counts = {len(statement.registers), len(statement.values), *(lanes for _, lanes in kinds)}
+    if len(kinds) != 1 or len(counts) != 1:
+        return f"transpose takes L values of L lanes and one type, not {sorted(kinds)}"
+    return None
+
+
 def operation_fault(value: Op) -> str | None:
     """What is wrong with the types or lanes of an operation; None if nothing."""
     arguments = value.arguments
@@ -90,9 +135,19 @@ def constant_fault(value: Constant) -> str | None:
 
 
 def value_fault(value: Value) -> str | None:
-    """What is wrong with a value's own type and lanes."""
+    """What is wrong with a value or one of its arguments."""
+    if isinstance(value, Op):
+        for argument in value.arguments:
+            fault = value_fault(argument)
+            if fault:
+                return fault
+        return operation_fault(value)
     if value.dtype not in ELEMENT_BYTES or not is_power_of_two(value.lanes):
-        return f"a value of {value.lanes} x {value.dtype}"
+        return f"there is no value of {value.lanes} x {value.dtype}"
+    if isinstance(value, Constant):
+        return constant_fault(value)
+    if isinstance(value, Load) and value.dtype == "i64":
+        return f"{value.buffer.name} holds i64: such numbers serve as part of an index only"
     return None
 
 
