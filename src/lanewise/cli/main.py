@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from lanewise import __version__
+from lanewise.cli import terminal
 from lanewise.errors import LanewiseError
 
 # Verb → (module with `add(parser)` and `run(args) -> int`, what it does in one line).
@@ -99,7 +100,7 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
     parser = Parser(
         prog=f"lanewise {verb}",
         description=summary[0].upper() + summary[1:] + ".",
-        formatter_class=RawDescriptionHelpFormatter,
+        formatter_class=_formatter,
         allow_abbrev=False,
     )
     module.add(parser)
@@ -108,6 +109,10 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
     except SystemExit as leave:  # argparse leaves this way after --help
         return int(leave.code or 0)
     return int(module.run(args))
+
+
+def _formatter(prog: str) -> RawDescriptionHelpFormatter:
+    return RawDescriptionHelpFormatter(prog, width=terminal.width())
 
 
 def _parse(parser: Parser, arguments: list[str]) -> Namespace:

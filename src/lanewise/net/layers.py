@@ -4,6 +4,9 @@ A rule about a layer (its shape, cost, kernels, PyTorch twin …) never lives he
 table of the room that needs it, keyed by these classes. `KINDS` lists them all, so that a test can
 walk kind × table.
 
+A kind without fields of its own inherits its dataclass methods (equality compares the class too)
+instead of generating them again, which would cost more than all the rest of importing this room.
+
 All pairs are (height, width). `Pad` is per side: ((top, bottom), (left, right)), or a rule's name.
 """
 
@@ -60,49 +63,42 @@ class Pool(Layer):
     ceil: bool = False
 
 
-@dataclass(frozen=True)
 class MaxPool(Pool):
     """The largest value of each window; padding never wins."""
 
     word: ClassVar[str] = "maxpool"
 
 
-@dataclass(frozen=True)
 class AvgPool(Pool):
     """The mean of each window; padding counts as zeros (PyTorch's count_include_pad=True)."""
 
     word: ClassVar[str] = "avgpool"
 
 
-@dataclass(frozen=True)
 class SumPool(Pool):
     """The sum of each window."""
 
     word: ClassVar[str] = "sumpool"
 
 
-@dataclass(frozen=True)
 class GlobalMax(Layer):
     """The largest value of each feature map: C×H×W → C×1×1."""
 
     word: ClassVar[str] = "globalmax"
 
 
-@dataclass(frozen=True)
 class GlobalAvg(Layer):
     """The mean of each feature map: C×H×W → C×1×1."""
 
     word: ClassVar[str] = "globalavg"
 
 
-@dataclass(frozen=True)
 class GlobalSum(Layer):
     """The sum of each feature map: C×H×W → C×1×1."""
 
     word: ClassVar[str] = "globalsum"
 
 
-@dataclass(frozen=True)
 class Flatten(Layer):
     """Feature maps → one row of features, in the order C, H, W."""
 
@@ -118,7 +114,6 @@ class Linear(Layer):
     bias: bool = True
 
 
-@dataclass(frozen=True)
 class ReLU(Layer):
     """max(x, 0)."""
 
@@ -133,14 +128,12 @@ class LeakyReLU(Layer):
     slope: float = 0.01
 
 
-@dataclass(frozen=True)
 class Tanh(Layer):
     """Hyperbolic tangent."""
 
     word: ClassVar[str] = "tanh"
 
 
-@dataclass(frozen=True)
 class Sigmoid(Layer):
     """1 / (1 + exp(−x))."""
 
