@@ -286,15 +286,16 @@ class Library:
 
     def address(self, symbol: str) -> int:
         """Where the symbol lies in memory. Raises KeyError for one that the code does not define,
-        RuntimeError where the code needs an outside symbol that was not imported."""
+        RuntimeError where the code needs an outside symbol that was not imported (LLVM names it on
+        stderr) or the library is closed."""
+        if not self._unload.alive:
+            raise RuntimeError(f"the library of {symbol!r} is closed")
         if symbol not in self._addresses:
             with self._times.station("load"):
                 self._addresses[symbol] = self._look_up(symbol)
         return self._addresses[symbol]
 
     def _look_up(self, symbol: str) -> int:
-        if not self._unload.alive:
-            raise RuntimeError(f"the library of {symbol!r} is closed")
         try:
             found = _linker().lookup(self._name, symbol)
         except RuntimeError as error:

@@ -179,7 +179,7 @@ def _best(host: Host) -> Target:
         if family.architecture != host.architecture or missing(family, host):
             continue
         # A CPU with part of AVX-512 must not get the 512-bit code of its own feature list.
-        partial = name == "avx2" and host.features.get("avx512f", False)
+        partial = name == "avx2" and any(host.features[f] for f in host.features if "avx512" in f)
         return _generic(name, host) if partial else _exact(name, host)
     raise EngineError(
         f"this CPU ({host.cpu}, {host.architecture}) has none of AVX-512, AVX2 with FMA, or NEON, "
@@ -188,8 +188,14 @@ def _best(host: Host) -> Target:
 
 
 def _exact(name: str, host: Host) -> Target:
-    """The host itself: its own scheduling model and every feature it has."""
-    features = ",".join(f"{'+' if on else '-'}{word}" for word, on in sorted(host.features.items()))
+    """The host itself: its own scheduling model and every feature it has.
+
+    LLVM reads the list in order, and a feature brings along what it is built on. The absent ones
+    stand last, so that none of them comes in that way.
+    """
+    present = sorted(word for word, on in host.features.items() if on)
+    absent = sorted(word for word, on in host.features.items() if not on)
+    features = ",".join([f"+{word}" for word in present] + [f"-{word}" for word in absent])
     return _target(name, host.triple, host.cpu, features, native=True)
 
 
