@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lanewise.errors import EngineError
+from lanewise.native import machine_code
 from lanewise.native import target as target_module
 from lanewise.native.machine_code import (
     CompileTimes,
@@ -262,6 +263,13 @@ def test_modules_are_the_same_on_any_number_of_threads() -> None:
         times = CompileTimes()
         assert compile_modules(texts, find_target(), threads, times) == alone
         assert times.codegen > 0
+
+
+def test_llvmlites_own_call_gives_the_same_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine_code._unlocked_emit() is not None
+    unlocked = compile_ir(FMA + kernel("sums", 9), find_target())
+    monkeypatch.setattr(machine_code, "_unlocked_emit", lambda: None)
+    assert compile_ir(FMA + kernel("sums", 9), find_target()) == unlocked
 
 
 # ---- loading ------------------------------------------------------------------------------------

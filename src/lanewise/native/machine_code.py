@@ -26,7 +26,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
-from lanewise.native.target import Target
+from lanewise.native.target import Target, architecture, read_host
 
 
 @dataclass
@@ -83,7 +83,6 @@ def compile_modules(
     serve best: each costs about a millisecond to load. `times` sums the seconds of all threads.
     """
     each = [CompileTimes() for _ in ir_texts]
-    _initialise(target.native)
     with ThreadPoolExecutor(max(1, threads)) as pool:
         objects = tuple(pool.map(compile_ir, ir_texts, itertools.repeat(target), each))
     if times is not None:
@@ -118,7 +117,8 @@ def _machine(target: Target) -> Any:
     """A code generator for the target. Made anew each time (0.3 ms): it is not thread-safe."""
     import llvmlite.binding as llvm
 
-    _initialise(target.native)
+    _initialise(architecture(target.triple) != read_host().architecture)
+    # Levels 1 to 3 give the same bytes for hand-tiled kernels, in the same time.
     # Object files are ELF on Windows too: JITLink and MCJIT link no COFF.
     triple = target.triple + ("-elf" if "windows" in target.triple else "")
     return llvm.Target.from_triple(triple).create_target_machine(
@@ -176,16 +176,16 @@ def _unlocked_emit() -> Callable[[Any, Any], bytes] | None:
 
 
 @lru_cache(maxsize=2)
-def _initialise(native: bool) -> None:
-    """Register the code generators with LLVM, once; all of them only where another CPU is asked."""
+def _initialise(foreign: bool) -> None:
+    """Register code generators with LLVM, once: this CPU's (0.3 ms), or all of them (12 ms)."""
     import llvmlite.binding as llvm
 
-    if native:
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-    else:
+    if foreign:
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
+    else:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
 
 
 # ---- spills -------------------------------------------------------------------------------------
@@ -322,7 +322,7 @@ def _linker() -> Any:
 
     with _linker_lock:
         if not _linkers:
-            _initialise(native=True)
+            _initialise(foreign=False)
             _linkers.append(llvm.create_lljit_compiler(use_jit_link=True))
         return _linkers[0]
 

@@ -107,9 +107,14 @@ class Host:
 
     @property
     def architecture(self) -> str:
-        """LLVM's word for the instruction set, with ARM's two spellings made one."""
-        word = self.triple.split("-", 1)[0]
-        return {"arm64": "aarch64", "amd64": "x86_64"}.get(word, word)
+        """LLVM's word for the instruction set."""
+        return architecture(self.triple)
+
+
+def architecture(triple: str) -> str:
+    """The instruction set a triple begins with; of several spellings, one."""
+    word = triple.split("-", 1)[0]
+    return {"arm64": "aarch64", "amd64": "x86_64"}.get(word, word)
 
 
 @lru_cache(maxsize=1)
@@ -118,7 +123,7 @@ def read_host() -> Host:
     import llvmlite.binding as llvm
 
     triple = llvm.get_process_triple()
-    if triple.split("-", 1)[0] in ("aarch64", "arm64"):
+    if architecture(triple) == "aarch64":
         features = {"neon": True, **_read_features()}  # part of every 64-bit ARM
     else:
         features = _read_features()
