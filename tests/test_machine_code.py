@@ -84,6 +84,7 @@ def fake_host(
         {feature: feature not in lacking for feature in features},
     )
     monkeypatch.setattr(target_module, "read_host", lambda: host)
+    monkeypatch.delenv("LANEWISE_TARGET", raising=False)
 
 
 # ---- targets ------------------------------------------------------------------------------------
