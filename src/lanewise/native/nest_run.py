@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from lanewise.native.nest import (
-    LANES,
     Assign,
     Buffer,
     Constant,
@@ -165,13 +164,15 @@ class _State:
             raise NestError(
                 f"{buffer.name}{text} is {place}, {lanes} lanes: outside of {array.shape}"
             )
-        view: Lanes = array[(*place[:-1], slice(place[-1], ends[-1] + 1))]
-        return view
+        at: tuple[Any, ...] = (*place[:-1], slice(place[-1], ends[-1] + 1))
+        return array[at]
 
     # -- values
 
     def value(self, value: Value) -> Lanes:
         if isinstance(value, Op):
+            if value.name == "splat":
+                return np.repeat(self.value(value.arguments[0]), value.lanes)
             return OPERATION[value.name](*[self.value(a) for a in value.arguments])
         if isinstance(value, Read):
             if value.register not in self.registers:
@@ -246,6 +247,7 @@ def _shift_right(a: Lanes, b: Lanes) -> Lanes:
     return np.right_shift(a.view(np.uint32), _distance(b)).view(np.int32)
 
 
+#: every operation but "splat", whose result depends on the lanes asked for
 OPERATION: dict[str, Callable[..., Lanes]] = {
     "fma": _fma,
     "add": np.add,
@@ -264,7 +266,6 @@ OPERATION: dict[str, Callable[..., Lanes]] = {
     "xor": np.bitwise_xor,
     "shl": _shift_left,
     "shr": _shift_right,
-    "splat": lambda a: np.repeat(a, LANES),
     "lanesum": _lanesum,
     "lanemax": _lanemax,
     "widen": lambda a: a.astype(np.int32),

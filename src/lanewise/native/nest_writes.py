@@ -15,7 +15,7 @@ from math import prod
 import numpy as np
 
 from lanewise.native.nest import Index
-from lanewise.native.nest_domain import MOST_POINTS, Domain, TooManyPointsError, Var, canonical
+from lanewise.native.nest_domain import MOST_POINTS, Domain, TooManyPointsError, Var
 
 #: Boxes that do not merge are added up element by element, but not beyond this many elements.
 MOST_ELEMENTS = 1 << 22
@@ -39,7 +39,7 @@ def box(
     `memo` is kept as long as the open loops stay the same. Raises NestError if the index depends
     on numbers known only when the kernel runs, TooManyPointsError if it is too entangled.
     """
-    key = tuple(canonical(part.terms) for part in index)
+    key = tuple(part.terms for part in index)
     if key not in memo:
         memo[key] = _layout(domain, index)
     axes, used = memo[key]
@@ -47,7 +47,7 @@ def box(
     for joint in axes:
         wide = lanes if len(shape) - 1 in joint else 1
         parts, sizes = [index[axis] for axis in joint], [shape[axis] for axis in joint]
-        at = (wide, *sizes, *((canonical(part.terms), part.constant) for part in parts))
+        at = (wide, *sizes, *((part.terms, part.constant) for part in parts))
         if at not in memo:
             memo[at] = _counts(domain, parts, sizes, wide)
         counts.append(memo[at])
