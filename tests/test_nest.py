@@ -186,7 +186,8 @@ def test_transposing(slices: int) -> None:
     assert work.loaded == {"source": slices * 16 * 32}
     assert work.stored == {"target": slices * 16 * 32 * 4}
     assert "target[n][i + 15] = t16;" in show(kernel)
-    assert "source[n][2][i:i + 16]" in show(kernel)
+    assert "(t1, t2, … t16) = transpose(" in show(kernel)
+    assert "float(int(source[n][2][i:i + 16]))," in show(kernel)
 
 
 # ---- broken kernels -----------------------------------------------------------------------------

@@ -18,6 +18,7 @@ least 1, and all are equal in such a sample: give values where that is not what 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from lanewise.native.nest import (
     Assign,
@@ -97,7 +98,7 @@ class _Check:
         self.sizes: dict[Buffer, tuple[int, ...]] = {}
         self.boxes: dict[Buffer, list[Box]] = {}
         self.unproven: dict[Buffer, str] = {}
-        self.memo: dict = {}
+        self.memo: dict[Any, Any] = {}
 
     def run(self) -> list[str]:
         try:

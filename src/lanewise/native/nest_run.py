@@ -165,7 +165,8 @@ class _State:
                 f"{buffer.name}{text} is {place}, {lanes} lanes: outside of {array.shape}"
             )
         at: tuple[Any, ...] = (*place[:-1], slice(place[-1], ends[-1] + 1))
-        return array[at]
+        view: Lanes = array[at]
+        return view
 
     # -- values
 
@@ -239,12 +240,14 @@ def _distance(b: Lanes) -> np.ndarray:
 
 
 def _shift_left(a: Lanes, b: Lanes) -> Lanes:
-    return np.left_shift(a.view(np.uint32), _distance(b)).view(np.int32)
+    shifted: Lanes = np.left_shift(a.view(np.uint32), _distance(b))
+    return shifted.view(np.int32)
 
 
 def _shift_right(a: Lanes, b: Lanes) -> Lanes:
     """Zeros come in from the left."""
-    return np.right_shift(a.view(np.uint32), _distance(b)).view(np.int32)
+    shifted: Lanes = np.right_shift(a.view(np.uint32), _distance(b))
+    return shifted.view(np.int32)
 
 
 #: every operation but "splat", whose result depends on the lanes asked for

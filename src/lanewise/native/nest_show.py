@@ -32,6 +32,7 @@ from lanewise.native.nest import (
     Statement,
     Store,
     Symbol,
+    Transpose,
     Value,
     Var,
 )
@@ -209,15 +210,25 @@ class _Printer:
             value = statement.value
             place = self.place(statement.buffer, statement.index, value.lanes)
             return f"{place} = {self.value(value)};"
-        left = ", ".join(self.names.of(register) for register in statement.registers)
-        right = ", ".join(self.value(value) for value in statement.values)
-        return f"({left}) = transpose({right});"
+        left, right = self.transposition(statement)
+        return f"({shortened(left)}) = transpose({shortened(right)});"
+
+    def transposition(self, statement: Transpose) -> tuple[list[str], list[str]]:
+        """The names of the registers, and the values."""
+        left = [self.names.of(register) for register in statement.registers]
+        return left, [self.value(value) for value in statement.values]
 
     def lines(self, body: Iterable[Statement], depth: int) -> Iterator[str]:
         for statement in body:
             if isinstance(statement, Loop) and turns_once(statement):
                 self.fixed[statement.var] = statement.start.constant
                 yield from self.lines(statement.body, depth)
+                continue
+            if isinstance(statement, Transpose):
+                left, right = self.transposition(statement)
+                yield f"{INDENT * depth}({shortened(left)}) = transpose("
+                yield from (f"{INDENT * (depth + 1)}{value}," for value in right)
+                yield f"{INDENT * depth});"
                 continue
             yield INDENT * depth + self.statement(statement)
             if isinstance(statement, Loop):
@@ -249,6 +260,13 @@ def show_statement(statement: Statement) -> str:
 def show_index(index: Index) -> str:
     """An index as text: `2*p + r - 1`."""
     return _Printer().index(index)
+
+
+def shortened(names: list[str]) -> str:
+    """a, b, … z."""
+    if len(names) <= 4:
+        return ", ".join(names)
+    return f"{names[0]}, {names[1]}, … {names[-1]}"
 
 
 def number(value: float | int, dtype: str) -> str:

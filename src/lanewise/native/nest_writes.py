@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 
-from lanewise.native.nest import Index
-from lanewise.native.nest_domain import MOST_POINTS, Domain, TooManyPointsError, Var
+from lanewise.native.nest import Index, Var
+from lanewise.native.nest_domain import MOST_POINTS, Domain, TooManyPointsError
 
 #: Boxes that do not merge are added up element by element, but not beyond this many elements.
 MOST_ELEMENTS = 1 << 22
@@ -32,7 +33,7 @@ class Box:
 
 
 def box(
-    domain: Domain, index: Sequence[Index], shape: Sequence[int], lanes: int, memo: dict
+    domain: Domain, index: Sequence[Index], shape: Sequence[int], lanes: int, memo: dict[Any, Any]
 ) -> Box:
     """The box of a store of `lanes` neighbours; the index is known to be in bounds.
 
