@@ -31,7 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 HELP = """\
-Convolutional neural networks on a CPU: sized exactly, compiled, trained and shown.
+Convolutional neural networks on a CPU: sized exactly, compiled and trained.
 
 usage: lanewise VERB ...          lanewise VERB --help explains one
 
@@ -39,7 +39,7 @@ usage: lanewise VERB ...          lanewise VERB --help explains one
 
 examples:
   lanewise size lenet5
-  lanewise size "input 1x28x28; conv 6 k5 pad2; relu; maxpool 2; flatten; linear 10"
+  lanewise size "input 1x28x28; conv 6 k5 pad2; relu; maxpool 2"
   lanewise train                              on the built-in digits
   lanewise train photos/ --run run            on a folder of class folders
   lanewise predict run holiday.jpg
@@ -119,7 +119,8 @@ def _parse(parser: Parser, arguments: list[str]) -> Namespace:
     args, unknown = parser.parse_known_args(arguments)
     if unknown:
         known = [option for action in parser._actions for option in action.option_strings]
-        parser.error(f"unknown argument {unknown[0]}; {_nearest(unknown[0], known)}".rstrip("; "))
+        hint = _nearest(unknown[0], known)
+        raise UsageError(f"unknown argument {unknown[0]}; {hint}see `{parser.prog} --help`")
     return args
 
 
@@ -158,19 +159,23 @@ def _reader_gone() -> int:
 def _machine_refused(error: OSError) -> int:
     """A file or a full disk that no room has turned into its own message."""
     if _debugging():
-        raise error
+        _show_place(error)
     what = f"{error.filename}: " if error.filename else ""
     return _complain(f"{what}{error.strerror or error}", 2)
 
 
 def _bug(error: Exception) -> int:
+    told = f"a bug in Lanewise: {type(error).__name__}: {error}"
     if _debugging():
-        raise error
-    return _complain(
-        f"a bug in Lanewise: {type(error).__name__}: {error}\n"
-        "LANEWISE_DEBUG=1 before the command shows where",
-        1,
-    )
+        _show_place(error)
+        return _complain(told, 1)
+    return _complain(f"{told}\nLANEWISE_DEBUG=1 before the command shows where", 1)
+
+
+def _show_place(error: Exception) -> None:
+    import traceback
+
+    traceback.print_exception(error)
 
 
 def _debugging() -> bool:
