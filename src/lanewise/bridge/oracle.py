@@ -1,0 +1,180 @@
+"""The oracle: the compiled engine against PyTorch, tensor by tensor.
+
+`compare` compiles a net, draws weights and images, and holds the engine's logits, loss, input
+gradient and every parameter gradient (on request also some steps of an optimizer) against float64
+values from PyTorch. A row's error and tolerance are the largest absolute difference and how far
+honest float32 may be off, both relative to the tensor's largest value.
+
+How the tolerance is made stands in `rounding.py`: a random-walk error ε·√terms for every sum of the
+net, its effect on every result measured by disturbing the reference. A draw in which some value
+lies so near a kink (ReLU at 0, equal values under a max pool) that rounding decides the side is
+replaced by the next draw; nets so large that this always happens keep the steadiest draw and its
+wider tolerance. Exact ties are tested apart, with whole numbers.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lanewise.bridge import require_torch
+from lanewise.bridge.reference import Arrays, Expected, Question, Values, answer
+from lanewise.bridge.verdict import Comparison, Disagreement, Row
+from lanewise.net.graph import Graph
+from lanewise.size.shapes import infer_shapes
+
+if TYPE_CHECKING:
+    from lanewise.native.optimizers import Optimizer
+    from lanewise.native.program import Program
+
+# Rounding moves the results of an honest net by far less; only a kink moves them this much.
+STEADY = 1e-3
+# How often images and weights are drawn anew to keep away from kinks, and the number of values
+# from which on it would be in vain.
+DRAWS = 8
+MANY_VALUES = 500_000
+# The pixel statistics of the uint8 road; any numbers will do that are not alike.
+MEAN, STD = (0.45, 0.5, 0.55), (0.2, 0.25, 0.3)
+
+
+def check(graph: Graph, **choices: Any) -> Comparison:
+    """`compare`, and Disagreement with the table where a tensor differs."""
+    comparison = compare(graph, **choices)
+    if not comparison.ok:
+        raise Disagreement(f"{graph.origin}: {comparison.summary()}\n{comparison.as_text()}")
+    return comparison
+
+
+def compare(
+    graph: Graph,
+    *,
+    batch: int = 17,
+    seed: int = 0,
+    training: bool = True,
+    pixels: bool = False,
+    label_smoothing: float = 0.0,
+    optimizer: Optimizer | None = None,
+    target: str = "host",
+    threads: int | None = None,
+) -> Comparison:
+    """The engine against PyTorch on random weights, images and labels drawn from `seed`.
+
+    training=False compares the logits only; pixels=True gives the engine uint8 images, which it
+    normalises itself; an optimizer adds rows for its state and the parameters after three steps.
+    """
+    require_torch()
+    from lanewise.bridge.updates import judge_updates
+    from lanewise.native import compile_net
+
+    program = compile_net(
+        graph,
+        training=training,
+        optimizer=optimizer,
+        label_smoothing=label_smoothing,
+        input_gradient=training,
+        threads=threads,
+        target=target,
+    )
+    trial = Trial(batch, seed, training, pixels, label_smoothing)
+    with closing(program):
+        rows = judge(program, graph, trial)
+        if optimizer is not None:
+            rows += judge_updates(program, optimizer, *draw(graph, trial, 0))
+    return Comparison(graph, batch, seed, target, tuple(rows))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is compared: how many images of which kind, drawn from which seed."""
+
+    batch: int = 17
+    seed: int = 0
+    training: bool = True
+    pixels: bool = False
+    label_smoothing: float = 0.0
+
+
+def judge(program: Program, graph: Graph, trial: Trial) -> list[Row]:
+    """A row for each tensor of a program that was compiled for this graph."""
+    number, expected = _steadiest(program, graph, trial)
+    _prepare(program, graph, trial, number)
+    computed = _measure(program, *draw(graph, trial, number), training=trial.training)
+    return [_row(name, computed[name], tensor) for name, tensor in expected.items()]
+
+
+def _row(name: str, computed: Values, expected: Expected) -> Row:
+    if computed.shape != expected.values.shape:
+        raise Disagreement(f"{name}: shape {computed.shape}, expected {expected.values.shape}")
+    error = float(np.abs(computed - expected.values).max(initial=0.0))
+    return Row(name, error / expected.scale, expected.tolerance / expected.scale)
+
+
+def draw(graph: Graph, trial: Trial, number: int) -> tuple[Values, Values]:
+    """(images N×C×H×W, labels N): normal float32 values, or uint8 pixels."""
+    shapes = infer_shapes(graph)
+    random = np.random.Generator(np.random.Philox((trial.seed, number)))
+    shape = (trial.batch, *shapes[graph.nodes[0].name])
+    labels = random.integers(prod(shapes[graph.output.name]), size=trial.batch)
+    if trial.pixels:
+        return random.integers(256, size=shape, dtype=np.uint8), labels
+    return random.standard_normal(shape, dtype=np.float32), labels
+
+
+def _steadiest(program: Program, graph: Graph, trial: Trial) -> tuple[int, dict[str, Expected]]:
+    """(number, what to expect) of the first draw away from kinks, or of the best."""
+    best: tuple[float, int, dict[str, Expected]] | None = None
+    for number in range(_draws(graph, trial)):
+        expected = answer(_prepare(program, graph, trial, number), seed=trial.seed)
+        shaken = max(tensor.shaken for tensor in expected.values())
+        if best is None or shaken < best[0]:
+            best = shaken, number, expected
+        if shaken < STEADY:
+            break
+    assert best is not None
+    return best[1:]
+
+
+def _draws(graph: Graph, trial: Trial) -> int:
+    values = trial.batch * sum(map(prod, infer_shapes(graph).values()))
+    return DRAWS if values < MANY_VALUES else 1
+
+
+def _prepare(program: Program, graph: Graph, trial: Trial, number: int) -> Question:
+    """Give the program the weights of a draw; the same draw as a question to PyTorch."""
+    program.initialise(trial.seed * DRAWS + number)
+    images, labels = draw(graph, trial, number)
+    if trial.pixels:
+        mean, std = _pixel_statistics(images.shape[1])
+        program.set_normalisation(mean, std)
+        images = (images / 255.0 - mean[:, None, None]) / std[:, None, None]
+    return Question(
+        graph,
+        {name: array.copy() for name, array in program.parameters.items()},
+        images,
+        labels,
+        trial.label_smoothing,
+        program.dropout_masks(len(images)) if trial.training else None,
+        trial.training,
+    )
+
+
+def _pixel_statistics(channels: int) -> tuple[Values, Values]:
+    """Uneven means and deviations, one for each channel."""
+    repeats = -(-channels // len(MEAN))
+    mean, std = (np.tile(np.array(row, "f4"), repeats)[:channels] for row in (MEAN, STD))
+    return mean, std
+
+
+def _measure(program: Program, images: Values, labels: Values, training: bool) -> Arrays:
+    """What the engine computes, under the names of `reference.py`."""
+    logits = program.forward(images)
+    if not training:
+        return {"logits": logits}
+    loss, _ = program.gradients_only(images, labels, want_input_gradient=True)
+    gradients = {f"{name}.grad": array for name, array in program.gradients.items()}
+    mean_loss = np.asarray(loss)
+    return {"logits": logits, "loss": mean_loss, "input.grad": program.input_gradient, **gradients}

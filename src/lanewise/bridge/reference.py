@@ -1,0 +1,180 @@
+"""What a net should compute: values and gradients from PyTorch in float64, with error bounds.
+
+`Question` is all that decides the answer; `answer` runs it once exactly and twice disturbed (see
+`rounding.py`) and gives, for every tensor, the exact values and how far float32 may lie from them.
+
+Tensors are called `logits` (as in inference, without dropout), `loss`, `<parameter>.grad` and
+`input.grad`; gradients are those of the mean loss over the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod, sqrt
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from lanewise.bridge.rounding import (
+    EPSILON,
+    LOUDNESS,
+    Noise,
+    Sizes,
+    Sum,
+    disturbances,
+)
+from lanewise.bridge.torch_module import copy_weights, to_torch
+from lanewise.net.graph import Graph, Node
+from lanewise.net.layers import Dropout
+from lanewise.size.shapes import infer_shapes
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    Watch: TypeAlias = Callable[[str, torch.Tensor], torch.Tensor]
+    Observer: TypeAlias = Callable[[], Watch]  # a new watch for every pass
+
+Values: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Arrays: TypeAlias = dict[str, Values]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A net with its weights, images N×C×H×W as the first layer sees them, and labels N.
+
+    `masks` are the factors of each dropout layer in training, by name. `training=False` asks for
+    the logits only.
+    """
+
+    graph: Graph
+    weights: Arrays
+    images: Values
+    labels: Values
+    label_smoothing: float = 0.0
+    masks: Arrays | None = None
+    training: bool = True
+
+    @property
+    def batch(self) -> int:
+        """The number of images."""
+        return len(self.images)
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether training and inference compute different values."""
+        return any(isinstance(node.layer, Dropout) for node in self.graph.nodes)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A tensor's exact values, how far float32 may lie from them, and how far a disturbance of
+    that size moved them (both absolute)."""
+
+    values: Values
+    tolerance: float
+    moved: float
+
+    @property
+    def scale(self) -> float:
+        """The largest absolute value; 1 for a tensor of zeros."""
+        return float(np.abs(self.values).max(initial=0.0)) or 1.0
+
+    @property
+    def shaken(self) -> float:
+        """How far the disturbance moved it, relative to its largest value."""
+        return self.moved / self.scale
+
+
+def answer(question: Question, seed: int = 0) -> dict[str, Expected]:
+    """Every tensor's exact values and tolerance. `seed` draws the disturbances."""
+    sizes = Sizes()
+    exact = _run(question, lambda: sizes.watch)
+    expected = disturbances(question.graph, sizes, _weight_sizes(question), question.batch)
+    disturbed = [_run(question, Noise(expected, seed, sign).watch) for sign in (1, -1)]
+    summed = _summation_errors(question, sizes, exact)
+    return {
+        name: _expect(values, [run[name] for run in disturbed], summed[name])
+        for name, values in exact.items()
+    }
+
+
+def _expect(values: Values, disturbed: list[Values], summed: float) -> Expected:
+    moved = max(float(np.abs(run - values).max(initial=0.0)) for run in disturbed)
+    return Expected(values, moved + LOUDNESS * summed, moved)
+
+
+def _run(question: Question, observer: Observer) -> Arrays:
+    """One pass in float64. Where there is dropout, logits need a pass of their own, without."""
+    result = {}
+    if not question.training or question.has_dropout:
+        result["logits"] = _values(_forward(question, observer(), None)[1])
+    if not question.training:
+        return result
+    model, logits, images = _forward(question, observer(), question.masks)
+    loss = _loss(question, logits)
+    loss.backward()
+    gradients = {f"{name}.grad": _values(value.grad) for name, value in model.named_parameters()}
+    first = {"logits": _values(logits), "loss": _values(loss), "input.grad": _values(images.grad)}
+    return first | gradients | result
+
+
+def _forward(
+    question: Question, watch: Watch, masks: Arrays | None
+) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """(the module, its logits, the images as a leaf that takes a gradient)."""
+    import torch
+
+    mask = None if masks is None else lambda name: torch.from_numpy(masks[name]).double()
+    model = to_torch(question.graph, dropout_mask=mask, watch=watch).double().eval()
+    copy_weights(question.weights, model)
+    images = torch.from_numpy(question.images.astype("f8")).requires_grad_(question.training)
+    with torch.set_grad_enabled(question.training):
+        return model, model(images), images
+
+
+def _loss(question: Question, logits: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(1),
+        torch.from_numpy(question.labels.astype("i8")),
+        label_smoothing=question.label_smoothing,
+    )
+
+
+def _values(tensor: torch.Tensor | None) -> Values:
+    assert tensor is not None, "every parameter of a net takes part in its result"
+    return tensor.detach().numpy()
+
+
+def _weight_sizes(question: Question) -> dict[str, float]:
+    """Root mean square of `<node>.weight`, by node."""
+    return {
+        name.removesuffix(".weight"): float(np.sqrt(np.mean(np.square(values, dtype="f8"))))
+        for name, values in question.weights.items()
+        if name.endswith(".weight")
+    }
+
+
+def _summation_errors(question: Question, sizes: Sizes, exact: Arrays) -> dict[str, float]:
+    """The error of each result's own last summation, which no disturbance of a node shows."""
+    largest = {name: float(np.abs(values).max(initial=0.0)) for name, values in exact.items()}
+    errors = {name: EPSILON * value for name, value in largest.items()}
+    errors["loss"] = 4 * EPSILON * (1 + largest["logits"])  # an exponential and a logarithm
+    shapes = infer_shapes(question.graph)
+    for node in question.graph.nodes if question.training else ():
+        positions = question.batch * prod(shapes[node.name][1:])
+        for parameter, factor in _summed_with(node, sizes):
+            name = f"{node.name}.{parameter}.grad"
+            if name in exact:
+                total = Sum(positions, factor)
+                natural = total.natural(sizes.gradients[node.name])
+                errors[name] = EPSILON * sqrt(positions) * max(natural, largest[name])
+    return errors
+
+
+def _summed_with(node: Node, sizes: Sizes) -> list[tuple[str, float]]:
+    """A gradient sums, over images and positions, the node's gradient times this size."""
+    return [("weight", sizes.values[node.inputs[0]]), ("bias", 1.0)] if node.inputs else []
