@@ -437,6 +437,25 @@ def test_lenet_as_it_is_printed_at_80_columns() -> None:
     assert "total                                          61,706  416,520         35,512" in lines
 
 
+def test_same_beyond_pytorch_is_remarked() -> None:
+    def remarks(layer: str) -> tuple[str, ...]:
+        return Net(f"input 1x28x29; {layer}").size().remarks
+
+    assert remarks("conv 6 k5 pad same") == remarks("conv 6 k5 stride2 pad1") == ()
+    assert remarks("conv 6 k5 stride2 pad same") == (
+        "conv1: pad same at stride 2 is TensorFlow's rule, here pad 1:2x2; "
+        "PyTorch has pad same for convolutions of stride 1 only.",
+    )
+    assert "here pad 1;" in remarks("maxpool 3 stride1 pad same")[0]
+    report = Net("input 1x28x29; maxpool 3 stride1 pad same").size()
+    assert report.remarks[0] in " ".join(as_text(report).split())
+
+
+def test_long_names_leave_room_for_formulas() -> None:
+    text = as_text(Net(f"input 1x28x28; {'a' * 30}: conv 6 k3x5 dilation 1x2").size(), 60)
+    assert "width ⌊(28 + 0 − (2·4 + 1))/1⌋ + 1 = 20" in text
+
+
 def test_json_is_the_interface_s() -> None:
     document = json.loads(json.dumps(size(load("lenet5")).as_json()))
     assert list(document) == ["name", "input", "layers", "totals"]

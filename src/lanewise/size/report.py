@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lanewise.net.graph import Graph
-from lanewise.net.layers import Input, Pair
+from lanewise.net.graph import Graph, Node
+from lanewise.net.layers import Conv, Input, Pair, Pool
 from lanewise.net.load import name_of
+from lanewise.net.values import PAD, PAIR
 from lanewise.size.cost import cost
-from lanewise.size.field import infer_fields
+from lanewise.size.field import Field, infer_fields
 from lanewise.size.formula import FORMULAS
 from lanewise.size.memory import peak_bytes, stored_bytes
-from lanewise.size.shapes import Shape, infer_shapes
+from lanewise.size.shapes import Shape, infer_shapes, resolve_window
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,15 @@ class Totals:
 
 @dataclass(frozen=True)
 class SizeReport:
-    """Every size of a network; `rows` starts with the input."""
+    """Every size of a network; `rows` starts with the input. `remarks` tell where a layer is legal
+    here and not in PyTorch."""
 
     name: str
     input: Shape
     batch: int
     rows: tuple[Row, ...]
     totals: Totals
+    remarks: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The document of `lanewise size --json`: the layers after the input, and the totals."""
@@ -77,27 +81,32 @@ def size(graph: Graph, batch: int = 1) -> SizeReport:
     shapes = infer_shapes(graph)
     fields = infer_fields(graph, shapes)
     stored = stored_bytes(graph, shapes, batch)
-    rows = []
-    for node in graph.nodes:
-        inputs = [shapes[name] for name in node.inputs]
-        spent = cost(node.layer, *inputs)
-        rows.append(
-            Row(
-                name=node.name,
-                kind=node.layer.word,
-                output=shapes[node.name],
-                formula=FORMULAS[type(node.layer)](node.layer, *inputs),
-                params=spent.params,
-                macs=spent.macs,
-                padded_macs=spent.padded_macs,
-                receptive_field=fields[node.name].size,
-                jump=fields[node.name].jump,
-                activation_bytes=stored[node.name],
-            )
-        )
+    rows = [_row(node, shapes, fields[node.name], stored[node.name]) for node in graph.nodes]
     totals = _totals(rows, peak_bytes(graph, shapes, batch))
     return SizeReport(
-        name_of(graph.origin), shapes[graph.nodes[0].name], batch, tuple(rows), totals
+        name=name_of(graph.origin),
+        input=shapes[graph.nodes[0].name],
+        batch=batch,
+        rows=tuple(rows),
+        totals=totals,
+        remarks=tuple(_remarks(graph, shapes)),
+    )
+
+
+def _row(node: Node, shapes: dict[str, Shape], field: Field, stored: int) -> Row:
+    inputs = [shapes[name] for name in node.inputs]
+    spent = cost(node.layer, *inputs)
+    return Row(
+        name=node.name,
+        kind=node.layer.word,
+        output=shapes[node.name],
+        formula=FORMULAS[type(node.layer)](node.layer, *inputs),
+        params=spent.params,
+        macs=spent.macs,
+        padded_macs=spent.padded_macs,
+        receptive_field=field.size,
+        jump=field.jump,
+        activation_bytes=stored,
     )
 
 
@@ -111,6 +120,20 @@ def _totals(rows: list[Row], peak: int) -> Totals:
         activations_bytes=sum(row.activation_bytes for row in rows),
         peak_bytes=peak,
     )
+
+
+def _remarks(graph: Graph, shapes: dict[str, Shape]) -> Iterator[str]:
+    for node in graph.nodes:
+        layer = node.layer
+        if not isinstance(layer, Conv | Pool) or layer.pad != "same":
+            continue
+        if isinstance(layer, Conv) and layer.stride == (1, 1):
+            continue
+        pad = PAD.show(resolve_window(layer, shapes[node.inputs[0]]).pad)
+        yield (
+            f"{node.name}: pad same at stride {PAIR.show(layer.stride)} is TensorFlow's rule, "
+            f"here pad {pad}; PyTorch has pad same for convolutions of stride 1 only."
+        )
 
 
 def _row_json(row: Row) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from lanewise.size.report import Row, SizeReport, Totals
 from lanewise.size.shapes import show_shape
 
 GAP = "  "
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True)
@@ -149,13 +150,20 @@ def _table(report: SizeReport, columns: Sequence[Column], width: int) -> Iterato
     rows = [[column.title for column in columns], *_cells(report, columns)]
     title, *lines, total = aligned(rows, [column.right for column in columns])
     yield title
-    indent = " " * (max(len(row[0]) for row in rows) + len(GAP))
+    # Below the outputs, unless long names would leave too little room.
+    indent = " " * (min(10, max(len(row[0]) for row in rows)) + len(GAP))
     for row, line in zip(report.rows, lines, strict=True):
         yield line
-        below = "; ".join(_below(row, columns))
-        yield from wrap(below, width, initial_indent=indent, subsequent_indent=indent)
+        below = "; ".join(map(_unbroken, _below(row, columns)))
+        for part in wrap(below, width, initial_indent=indent, subsequent_indent=indent):
+            yield part.replace(NO_BREAK, " ")
     yield ""
     yield total
+
+
+def _unbroken(text: str) -> str:
+    """Text that lines break only after its commas, so that a formula stays together."""
+    return text.replace(" ", NO_BREAK).replace(f",{NO_BREAK}", ", ")
 
 
 def _below(row: Row, columns: Sequence[Column]) -> Iterator[str]:
@@ -178,6 +186,7 @@ def _notes(report: SizeReport) -> Iterator[str]:
         f"included{padded}. {totals.flops:,} FLOPs = 2 · MACs."
     )
     yield "field: receptive field / jump, in pixels of the input, padding included."
+    yield from report.remarks
 
 
 def _markdown_line(cells: Sequence[str]) -> str:
