@@ -14,7 +14,7 @@ from lanewise.data.decode import MOST_PIXELS, open_image
 from lanewise.data.loaded import Loaded, Part
 from lanewise.data.messages import examples, shown
 from lanewise.data.preprocessing import WHITE, Preprocessing
-from lanewise.data.scan import Scan, scan_folder
+from lanewise.data.scan import Scan
 from lanewise.data.store import open_store
 from lanewise.data.store_file import Store
 from lanewise.errors import DataError
@@ -25,10 +25,9 @@ _GRAY_MODES = frozenset(("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"
 
 
 def load_folder(
-    root: str, rule: Preprocessing, on_progress: Callable[[int, int], None] | None, cache: bool
+    scan: Scan, rule: Preprocessing, on_progress: Callable[[int, int], None] | None, cache: bool
 ) -> Loaded:
-    """All good images below `root` under `rule`, in the folder's own parts."""
-    scan = scan_folder(root)
+    """All good images of the scan under `rule`, in the folder's own parts."""
     store = open_store(scan, rule, on_progress, cache)
     found = [entry for files in scan.parts.values() for entry in files]
     bad = {index for index, _ in store.record.skipped}
@@ -40,7 +39,7 @@ def load_folder(
     parts = _parts(scan, store, good, labels, sources)
     names, parts, notes = _without_empty_classes(scan, parts, skipped)
     return Loaded(
-        name=os.path.basename(os.path.abspath(root)) or root,
+        name=os.path.basename(os.path.abspath(scan.root)) or scan.root,
         class_names=names,
         named=True,
         parts=parts,
@@ -51,15 +50,14 @@ def load_folder(
     )
 
 
-def folder_shape(root: str) -> tuple[int, int, int]:
+def folder_shape(scan: Scan) -> tuple[int, int, int]:
     """(C, H, W): the medians of a sample of the images; one channel where all of them are gray."""
-    scan = scan_folder(root)
     files = [scan.path(found) for found in scan.parts["train"]]
     step = max(1, len(files) / SAMPLE)
     sample = [files[int(index * step)] for index in range(min(SAMPLE, len(files)))]
     looks = [look for look in map(_look, sample) if look is not None]
     if not looks:
-        raise DataError(f"{shown(root)}: none of {len(sample)} sampled images can be read")
+        raise DataError(f"{shown(scan.root)}: none of {len(sample)} sampled images can be read")
     channels = 3 if any(colour for _, _, colour in looks) else 1
     height = int(np.median([height for height, _, _ in looks]))
     width = int(np.median([width for _, width, _ in looks]))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ from lanewise.data.idx import Pair, find_pairs, idx_shape, read_pairs
 from lanewise.data.loaded import Loaded, loaded_arrays, shape_of_images
 from lanewise.data.messages import shown
 from lanewise.data.preprocessing import Preprocessing
+from lanewise.data.scan import Scan, scan_folder
 from lanewise.errors import DataError
 
 Shape = tuple[int, int, int]
@@ -93,10 +95,14 @@ class ClassFolder:
         return os.path.basename(os.path.abspath(self.root))
 
     def native_shape(self) -> Shape:
-        return folder_shape(self.root)
+        return folder_shape(self._scan)
 
     def load(self, rule: Preprocessing, on_progress: Progress | None, cache: bool) -> Loaded:
-        return load_folder(self.root, rule, on_progress, cache)
+        return load_folder(self._scan, rule, on_progress, cache)
+
+    @cached_property
+    def _scan(self) -> Scan:
+        return scan_folder(self.root)
 
 
 @dataclass(frozen=True)

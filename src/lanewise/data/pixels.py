@@ -47,14 +47,15 @@ if TYPE_CHECKING:
 
 def standard(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     """Steps 1 to 3: first frame, upright, mode "L" or "RGB". Raises DataError if refused."""
-    from PIL import ImageOps
+    from PIL import ExifTags, ImageOps
 
     if image.tell():
         image.seek(0)
     image.load()
     file_format = image.format
-    # TIFF is already upright after load(), and then says so itself.
-    upright = ImageOps.exif_transpose(image)
+    # TIFF is already upright after load(), and then has no such tag any more.
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    upright = ImageOps.exif_transpose(image) if turned else image
     if upright.mode == "I" and file_format == "PNG":
         return _sixteen_bits(upright, background)
     rule = RULES.get(upright.mode)

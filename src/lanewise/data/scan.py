@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
 
 from lanewise.data.data_set import Skipped
 from lanewise.data.messages import examples, shown
@@ -53,11 +55,15 @@ class Scan:
 
     def path(self, found: Found) -> str:
         """The path as the user would write it."""
-        return os.path.join(self.root, *found.path.split("/"))
+        return self._prefix + (found.path if os.sep == "/" else found.path.replace("/", os.sep))
 
     def file_paths(self) -> list[str]:
         """All image files, part after part."""
         return [self.path(found) for files in self.parts.values() for found in files]
+
+    @cached_property
+    def _prefix(self) -> str:
+        return os.path.join(self.root, "")
 
 
 def scan_folder(root: str) -> Scan:
@@ -74,9 +80,10 @@ def scan_folder(root: str) -> Scan:
     for part, found in classes.items():
         files: list[Found] = []
         for label, name in enumerate(names):
-            inside = list(_class_files(root, found[name], label, skipped))
+            relative = _relative(root, found[name])
+            inside = list(_class_files(found[name], relative, label, skipped))
             if not inside:
-                notes.append(f"empty class folder: {shown(os.path.relpath(found[name], root))}")
+                notes.append(f"empty class folder: {relative}")
             files += inside
         parts[part] = tuple(files)
     return Scan(root, names, parts, tuple(skipped), tuple(notes))
@@ -94,7 +101,8 @@ def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
         if not os.path.isdir(path):
             found.append(path)
             continue
-        inside = [file.path for file in _files_below(path) if _extension(file.name) in EXTENSIONS]
+        files = (entry for _, entry in _files_below(path, ""))
+        inside = [file.path for file in files if _extension(file.name) in EXTENSIONS]
         if not inside:
             raise DataError(f"{shown(path)}: no images in this folder; {wanted_extensions()}")
         found += sorted(inside)
@@ -198,9 +206,8 @@ def _loose_files(root: str, folder: str) -> list[Skipped]:
     ]
 
 
-def _class_files(root: str, folder: str, label: int, skipped: list[Skipped]) -> Iterator[Found]:
-    for entry in sorted(_files_below(folder, skipped), key=lambda entry: entry.path):
-        path = _relative(root, entry.path)
+def _class_files(folder: str, name: str, label: int, skipped: list[Skipped]) -> Iterator[Found]:
+    for path, entry in sorted(_files_below(folder, name), key=itemgetter(0)):
         extension = _extension(entry.name)
         if extension not in EXTENSIONS:
             what = f"extension {extension}" if extension else "no extension"
@@ -214,12 +221,15 @@ def _class_files(root: str, folder: str, label: int, skipped: list[Skipped]) -> 
         yield Found(path, label, status.st_size, status.st_mtime_ns, status.st_mode)
 
 
-def _files_below(folder: str, skipped: list[Skipped] | None = None) -> Iterator[os.DirEntry[str]]:
-    """The files in `folder` at any depth; links are followed, and a loop of links is left."""
+def _files_below(folder: str, name: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """(path from `name` on, with slashes; entry) of the files in `folder` at any depth.
+
+    Links are followed; a folder that was seen already, in a loop of links, is left.
+    """
     visited: set[tuple[int, int]] = set()
-    waiting = [folder]
+    waiting = [(folder, name)]
     while waiting:
-        here = waiting.pop()
+        here, prefix = waiting.pop()
         status = os.stat(here)
         if (status.st_dev, status.st_ino) in visited:
             continue
@@ -227,9 +237,9 @@ def _files_below(folder: str, skipped: list[Skipped] | None = None) -> Iterator[
             visited.add((status.st_dev, status.st_ino))
         for entry in _entries(here):
             if entry.is_dir():
-                waiting.append(entry.path)
+                waiting.append((entry.path, f"{prefix}/{entry.name}"))
             else:
-                yield entry
+                yield f"{prefix}/{entry.name}", entry
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -259,7 +269,8 @@ def _ignored(name: str) -> bool:
 
 
 def _extension(name: str) -> str:
-    return os.path.splitext(name)[1].casefold()
+    stem, dot, extension = name.rpartition(".")
+    return dot + extension.casefold() if stem else ""
 
 
 def _relative(root: str, path: str) -> str:
