@@ -1,0 +1,118 @@
+"""exp, log, tanh and the logistic function as polynomials: values in, a value out.
+
+The coefficients are minimax fits of this project (weighted least squares, reweighted until the
+error is level). Errors against float64, in units of the last place: exp and log below 1,
+tanh below 1.5, sigmoid below 2.5; `tests/test_kernels.py` measures them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lanewise.native.nest import Constant, Value, Writer, op
+
+LOG2_E = 1.4426950408889634
+LN2_HIGH = 0.693145751953125  # 15 bits: n · LN2_HIGH is exact
+LN2_LOW = 1.428606765330187e-06
+#: below LOWEST e^x is no normal number any more; at HIGHEST it is 2.4e38
+LOWEST, HIGHEST = -87.33654, 88.37626
+
+#: (e^r − 1 − r) / r² for |r| ≤ ln 2 / 2
+EXPONENTIAL = (0.49999994, 0.16666521, 0.041668388, 0.0083687454, 0.0013814538)
+#: (log(1 + f) − f + f²/2) / f³ for √½ ≤ 1 + f < √2
+LOGARITHM = (
+    0.33333313,
+    -0.25000009,
+    0.20002119,
+    -0.16667996,
+    0.14219551,
+    -0.12405590,
+    0.11888178,
+    -0.11675653,
+    0.067466080,
+)
+#: (tanh(x) / x − 1) / x² as a polynomial in x², for |x| < TANH_SMALL
+TANH = (-0.33333331, 0.13333176, -0.053942855, 0.021678984, -0.0081230942, 0.0020928367)
+TANH_SMALL = 0.625
+ROOT_HALF_BITS = 0x3F3504F3  # the bits of √½
+
+
+def exponential(writer: Writer, x: Value) -> Value:
+    """e^x; 0 where that is below 1.2e-38, at most 2.4e38. NaN stays NaN: of `max(a, b)` the second wins."""
+    clamped = writer.let(op("min", number(HIGHEST), op("max", number(LOWEST), x)))
+    n = writer.let(op("round", op("mul", clamped, number(LOG2_E))))
+    whole = writer.let(op("tofloat", n))
+    r = op("fma", whole, number(-LN2_LOW), op("fma", whole, number(-LN2_HIGH), clamped))
+    r = writer.let(r)
+    tail = op("fma", op("mul", r, r), polynomial(writer, r, EXPONENTIAL), r)
+    power = op("asfloat", op("shl", op("add", n, integer(127)), integer(23)))
+    result = op("mul", op("add", tail, number(1.0)), power)
+    return writer.let(op("select", op("lt", x, number(LOWEST)), number(0.0), result))
+
+
+def logarithm(writer: Writer, x: Value) -> Value:
+    """The natural logarithm of positive normal numbers."""
+    bits = writer.let(op("sub", op("asint", x), integer(ROOT_HALF_BITS)))
+    # shr is logical: an offset of 128 makes the exponent positive, and is taken off again
+    n = op("sub", op("shr", op("add", bits, integer(1 << 30)), integer(23)), integer(128))
+    n = writer.let(n)
+    mantissa = op("sub", op("asint", x), op("shl", n, integer(23)))
+    f = writer.let(op("sub", op("asfloat", mantissa), number(1.0)))
+    whole = writer.let(op("tofloat", n))
+    square = writer.let(op("mul", f, f))
+    cubic = op("mul", op("mul", square, f), polynomial(writer, f, LOGARITHM))
+    small = op("fma", square, number(-0.5), op("fma", whole, number(LN2_LOW), cubic))
+    return writer.let(op("fma", whole, number(LN2_HIGH), op("add", f, small)))
+
+
+def tanh(writer: Writer, x: Value) -> Value:
+    """Hyperbolic tangent: an odd polynomial near zero, 1 − 2 / (e^2|x| + 1) elsewhere."""
+    size = writer.let(op("max", x, op("neg", x)))
+    square = writer.let(op("mul", x, x))
+    near = op("fma", op("mul", x, square), polynomial(writer, square, TANH), x)
+    near = writer.let(near)
+    grown = exponential(writer, op("min", number(40.0), op("add", size, size)))
+    rest = op("div", number(2.0), op("add", grown, number(1.0)))
+    far = writer.let(op("sub", number(1.0), rest))
+    far = op("select", op("lt", x, number(0.0)), op("neg", far), far)
+    # "not above" rather than "below": a NaN takes the polynomial and stays a NaN
+    return writer.let(op("select", op("ge", size, number(TANH_SMALL)), far, near))
+
+
+def sigmoid(writer: Writer, x: Value) -> Value:
+    """1 / (1 + e^−x)."""
+    shrunk = exponential(writer, op("neg", x))
+    return writer.let(op("div", number(1.0), op("add", shrunk, number(1.0))))
+
+
+def polynomial(writer: Writer, x: Value, coefficients: Sequence[float]) -> Value:
+    """Horner's rule, one fused multiply–add a step; coefficients from the lowest power up."""
+    result: Value = number(coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        result = op("fma", result, x, number(coefficient))
+    return writer.let(result)
+
+
+def number(value: float) -> Constant:
+    """The same float in every lane."""
+    return Constant(value)
+
+
+def integer(value: int) -> Constant:
+    """The same 32-bit integer in every lane."""
+    return Constant(value, "i32")
+
+
+def is_positive(value: Value) -> Value:
+    """Lane by lane: greater than zero?"""
+    return op("gt", value, number(0.0))
+
+
+def keep_where(condition: Value, value: Value) -> Value:
+    """The value where the condition holds, zero elsewhere."""
+    return op("select", condition, value, number(0.0))
+
+
+def rectified(value: Value) -> Value:
+    """max(0, x), which lets NaN through: of `max(a, b)` the second wins when they do not compare."""
+    return op("max", number(0.0), value)

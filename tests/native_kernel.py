@@ -1,0 +1,58 @@
+"""Compile one kernel and call it on numpy arrays: what the kernel tests stand on."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+import numpy as np
+
+from lanewise.native.lower import lower
+from lanewise.native.machine_code import Library, compile_ir
+from lanewise.native.nest import Kernel
+from lanewise.native.target import find_target
+
+DTYPES = {"f32": np.float32, "i32": np.int32, "u8": np.uint8, "i64": np.int64}
+
+
+def ir_of(kernel: Kernel) -> str:
+    """One kernel as a module whose function can be called from outside."""
+    lowered = lower(kernel)
+    function = lowered.function.replace("define internal", "define", 1)
+    return "\n".join([*lowered.tables, *sorted(lowered.declarations), function])
+
+
+def compile_kernel(kernel: Kernel) -> Callable[..., None]:
+    """The kernel as a function of its arrays, then its symbols (integers)."""
+    library = Library.load(compile_ir(ir_of(kernel), find_target("host")))
+    kinds = [ctypes.c_void_p] * len(kernel.buffers) + [ctypes.c_int64] * len(kernel.symbols)
+    function = ctypes.CFUNCTYPE(None, *kinds)(library.address(kernel.name))
+
+    def call(*arguments: np.ndarray | int) -> None:
+        arrays = arguments[: len(kernel.buffers)]
+        for buffer, array in zip(kernel.buffers, arrays, strict=True):
+            assert array.dtype == DTYPES[buffer.dtype], buffer.name
+            assert array.flags.c_contiguous and array.ctypes.data % buffer.align == 0, buffer.name
+            fixed = [size for size in buffer.shape if isinstance(size, int)]
+            assert array.size % max(1, int(np.prod(fixed))) == 0, buffer.name
+        function(*[a.ctypes.data for a in arrays], *arguments[len(kernel.buffers) :])
+
+    call.library = library  # type: ignore[attr-defined]  # the code lives as long as the function
+    return call
+
+
+def aligned(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
+    """An array of a strange number (so that what is not written shows), on a 64-byte address."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    array = raw[start : start + size].view(dtype).reshape(shape)
+    array[...] = 77
+    return array
+
+
+def placed(values: np.ndarray, dtype: type = np.float32) -> np.ndarray:
+    """A copy of the values on a 64-byte address."""
+    array = aligned(values.shape, dtype)
+    array[...] = values
+    return array
