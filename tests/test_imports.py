@@ -108,6 +108,21 @@ def test_heavy_packages_stay_in_their_rooms(file: Path) -> None:
             assert module.split(".")[0] != "torch", f"{file.name}:{line}: torch inside functions"
 
 
+@pytest.mark.parametrize(
+    ("room", "code", "found"),
+    [
+        ("net", "import lanewise.size.axis", "size"),
+        ("net", "def f():\n    from lanewise.size import axis", "size"),
+        ("data", "from lanewise import native", "native"),
+        ("size", "from lanewise import train", "lanewise"),
+    ],
+)
+def test_an_import_against_the_order_is_found(room: str, code: str, found: str) -> None:
+    ((module, _),) = imported(ast.parse(code))
+    assert target_room(module) == found
+    assert found not in MAY_IMPORT[room]
+
+
 def test_the_order_of_rooms_has_no_circle() -> None:
     def reach(room: str, seen: tuple[str, ...] = ()) -> None:
         assert room not in seen, " → ".join((*seen, room))

@@ -11,7 +11,12 @@ import pytest
 
 from lanewise.net.check import RULES
 from lanewise.net.grammar import FORMS
-from lanewise.net.layers import KINDS, Layer, Pool
+from lanewise.net.layers import KINDS, Flatten, Input, Layer, Pool
+
+NO_KERNEL: dict[type[Layer], str] = {
+    Input: "images are gathered, normalised and laid out before the first layer",
+    Flatten: "the lane layout already is C, H, W: another name for the same values",
+}
 
 # (module, table) → kinds without a rule, each with its reason.
 TABLES: dict[tuple[str, str], dict[type[Layer], str]] = {
@@ -22,6 +27,10 @@ TABLES: dict[tuple[str, str], dict[type[Layer], str]] = {
     ("lanewise.size.cost", "MACS"): {},
     ("lanewise.size.field", "FIELDS"): {},
     ("lanewise.size.memory", "IN_PLACE"): {},
+    ("lanewise.bridge.torch_module", "RULES"): {},
+    ("lanewise.bridge.rounding", "ARITHMETIC"): {},
+    ("lanewise.native.kernels.rules", "FORWARD"): NO_KERNEL,
+    ("lanewise.native.kernels.rules", "GRADIENT"): NO_KERNEL,
 }
 
 
