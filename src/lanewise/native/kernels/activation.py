@@ -1,7 +1,7 @@
 """Activations and other work element by element: forward and gradient as neighbours.
 
-Every gradient needs the output y only, never the input: relu and leakyrelu look at its sign, tanh' is
-1 − y², sigmoid' is y (1 − y). So the input's memory is free as soon as the output exists.
+Every gradient needs the output y only, never the input: relu and leakyrelu look at its sign,
+tanh' is 1 − y², sigmoid' is y (1 − y). So the input's memory is free once the output exists.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Dropout whose mask is a pure function of (seed, step, sample, layer, element).
 
 Every lane has a key, made from seed, step and sample (`lane_keys`); every element of every layer
-mixes its number and the layer's salt into it. No state and no stored mask: the gradient asks the same
-function again. All arithmetic is on unsigned 32-bit integers, modulo 2³².
+mixes its number and the layer's salt into it. No state and no stored mask: the gradient asks the
+same function again. All arithmetic is on unsigned 32-bit integers, modulo 2³².
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ ROOT_HALF_BITS = 0x3F3504F3  # the bits of √½
 
 
 def exponential(writer: Writer, x: Value) -> Value:
-    """e^x; 0 where that is below 1.2e-38, at most 2.4e38. NaN stays NaN: of `max(a, b)` the second wins."""
+    """e^x; 0 where that is below 1.2e-38, at most 2.4e38. NaN stays NaN (see `rectified`)."""
     clamped = writer.let(op("min", number(HIGHEST), op("max", number(LOWEST), x)))
     n = writer.let(op("round", op("mul", clamped, number(LOG2_E))))
     whole = writer.let(op("tofloat", n))
@@ -114,5 +114,5 @@ def keep_where(condition: Value, value: Value) -> Value:
 
 
 def rectified(value: Value) -> Value:
-    """max(0, x), which lets NaN through: of `max(a, b)` the second wins when they do not compare."""
+    """max(0, x). NaN passes: `max(a, b)` is b where the two do not compare."""
     return op("max", number(0.0), value)
