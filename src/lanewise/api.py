@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from lanewise.errors import EngineError
 from lanewise.net.graph import Graph
 from lanewise.net.load import load, name_of, read_text
 from lanewise.net.parse import parse
@@ -79,8 +80,20 @@ def as_graph(net: str | os.PathLike[str] | Graph | Net) -> Graph:
     return net.graph if isinstance(net, Net) else load(net)
 
 
-def compile(net: str | os.PathLike[str] | Graph | Net, **options: Any) -> Program:
-    """The engine's program for a network; `options` as in `lanewise.native.compile_net`."""
+def compile(
+    net: str | os.PathLike[str] | Graph | Net,
+    *,
+    batch: int | None = None,
+    training: bool = False,
+    **options: Any,
+) -> Program:
+    """The engine's program for a network; further `options` as `lanewise.native.compile_net`.
+
+    A program takes any batch with each call: `batch` may be said, is checked, and binds nothing.
+    EngineError where this machine cannot run it; SizeError or NetError for the network itself.
+    """
+    if batch is not None and batch < 1:
+        raise EngineError(f"batch is {batch}; use 1 or more")
     from lanewise.native import compile_net
 
-    return compile_net(as_graph(net), **options)
+    return compile_net(as_graph(net), training=training, **options)
