@@ -396,7 +396,7 @@ class _Lowering:
         self.statements(self.kernel.body)
         parameters = [f"ptr noalias align {b.align} %{b.name}" for b in self.kernel.buffers]
         parameters += [f"i64 %{s.name}" for s in self.kernel.symbols]
-        head = f"define internal void @{self.kernel.name}({', '.join(parameters)}) noinline nounwind"
+        head = f"define void @{self.kernel.name}({', '.join(parameters)}) noinline nounwind"
         return "\n".join([head + " {", "entry:", *_flat(entry), "  ret void", "}"])
 
 

@@ -41,9 +41,10 @@ class Var:
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """A size known only when the program runs (a count of slices, of images)."""
+    """A size known only when the program runs (a count of slices, of images), at most `most`."""
 
     name: str
+    most: int | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -59,9 +59,9 @@ def check(kernel: Kernel, symbols: Mapping[str, int] | None = None) -> tuple[str
         return tuple(_Check(kernel, symbols or {}).run())
     notes: dict[str, None] = {}
     for value in SMALL_SAMPLES:
-        sample = {symbol.name: value for symbol in kernel.symbols}
+        sample = {symbol.name: min(value, symbol.most or value) for symbol in kernel.symbols}
         notes.update(dict.fromkeys(_Check(kernel, sample).run()))
-    large = {symbol.name: LARGE_SAMPLE for symbol in kernel.symbols}
+    large = {symbol.name: symbol.most or LARGE_SAMPLE for symbol in kernel.symbols}
     _Check(kernel, large, writes=False).run()
     return tuple(notes)
 

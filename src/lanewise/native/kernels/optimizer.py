@@ -133,7 +133,7 @@ def reduce_groups(name: str, stride: int) -> Kernel:
     gradient = partial[0] + partial[1] + … in this order, whoever computed them; the caller moves
     both pointers to the range it wants, and blocks · 16 ≤ stride. `stride` is a multiple of 16.
     """
-    groups, blocks = Symbol("groups"), Symbol("blocks")
+    groups, blocks = Symbol("groups"), Symbol("blocks", most=stride // LANES)
     partial = Buffer("partial", (groups, stride))
     gradient = Buffer("gradient", (blocks, LANES), access="write")
     writer = Writer(name, [partial, gradient], [groups, blocks])

@@ -1,0 +1,143 @@
+"""The driver: a net becomes a program. Nobody else calls the passes.
+
+    graph ─ fuse ─ plan (algorithm, tile, memory) ─ write nests ─ check ─ lower ─ machine code ─ program
+
+A program compiled before, for the same net on the same kind of CPU, is loaded from the cache: then
+only the graph's parameters are laid out again, and nothing is written, checked or lowered.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict
+
+from lanewise import flags
+from lanewise.errors import EngineError
+from lanewise.native.cache import Entry, MachineCodeCache, fingerprint
+from lanewise.native.optimizers import SGD, STATES, UPDATES, Optimizer
+from lanewise.native.program import Facts, Program
+from lanewise.native.target import Target, find_target
+from lanewise.net.graph import Graph
+from lanewise.net.show import show
+
+
+def compile_net(
+    graph: Graph,
+    *,
+    training: bool = False,
+    optimizer: Optimizer | None = None,
+    threads: int | None = None,
+    target: str = "host",
+    cache: bool = True,
+    input_gradient: bool = False,
+) -> Program:
+    """A net as machine code for this CPU.
+
+    training: also compile the loss, all gradients and the optimizer's update. threads: workers
+    (default: one per core this process may use, or LANEWISE_THREADS). input_gradient: also keep the
+    gradient of the images. The batch size is free: it is given with each call.
+
+    Raises SizeError or NetError where the net cannot exist, EngineError where this machine cannot
+    run it.
+    """
+    started = time.perf_counter()
+    machine = find_target(target)
+    if not machine.native:
+        raise EngineError(
+            f"target {machine.name}: this machine can compile for it but not run it;"
+            " use target host, or unset LANEWISE_TARGET"
+        )
+    optimizer = optimizer or SGD()
+    shelf = MachineCodeCache() if cache else None
+    key = fingerprint(show(graph), _options(training, optimizer, input_gradient), machine)
+    entry = shelf.get(key) if shelf else None
+    made = entry is None
+    if entry is None:
+        entry = build(graph, machine, training, optimizer, input_gradient)
+        if shelf:
+            shelf.put(key, entry)
+    facts = Facts(**entry.metadata)
+    program = Program(graph, machine, entry.objects, facts, optimizer, thread_count(threads))
+    program.compile_seconds = time.perf_counter() - started
+    program.from_cache = not made
+    return program
+
+
+def _options(training: bool, optimizer: Optimizer, input_gradient: bool) -> dict[str, object]:
+    update = type(optimizer).__name__ if training else None
+    return {"training": training, "update": update, "input_gradient": input_gradient}
+
+
+def thread_count(asked: int | None = None) -> int:
+    """Workers: what was asked, else LANEWISE_THREADS, else the cores this process may use."""
+    if asked is not None and asked < 1:
+        raise EngineError(f"threads is {asked}; use 1 or more, or leave it out for all cores")
+    return asked or flags.value("LANEWISE_THREADS") or cores()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def build(
+    graph: Graph, target: Target, training: bool, optimizer: Optimizer, input_gradient: bool = False
+) -> Entry:
+    """All passes, for both directions where training is asked for."""
+    from lanewise.native.machine_code import compile_modules
+
+    modules, facts = write_modules(graph, target, training, optimizer, input_gradient)
+    objects = compile_modules(modules, target, threads=min(len(modules), cores()))
+    return Entry(objects, asdict(facts))
+
+
+def write_modules(
+    graph: Graph, target: Target, training: bool, optimizer: Optimizer, input_gradient: bool = False
+) -> tuple[list[str], Facts]:
+    """The passes up to LLVM IR: modules of like size, and what the program must know."""
+    from lanewise.native import directions, driver, driver_loops, emit
+    from lanewise.native.kernels.optimizer import reduce_groups
+    from lanewise.native.plan import KernelShelf
+
+    shelf = KernelShelf()
+    layout = directions.parameter_layout(graph)
+    forward = directions.plan_forward(graph, target, shelf)
+    plans = [forward]
+    partial_bytes = layout.convolution_floats * 4
+    functions = driver.chunk_functions(
+        forward, "forward", driver.Addresses(forward, partial_bytes), training=False
+    )
+    kernels = list(forward.kernels)
+    jobs = 0
+    if training:
+        plan = directions.plan_training(graph, target, shelf, input_gradient)
+        plans.append(plan)
+        addresses = driver.Addresses(plan, partial_bytes)
+        functions += driver.chunk_functions(plan, "train", addresses, training=True)
+        updates = driver.UpdateKernels(
+            UPDATES[type(optimizer)]("update_parameters"),
+            reduce_groups("reduce_groups", layout.convolution_floats)
+            if layout.convolution_floats
+            else None,
+            len(STATES[type(optimizer)]),
+        )
+        more, jobs = driver.job_functions(plan, updates, layout.convolution_floats, addresses)
+        functions += more
+        if partial_bytes:
+            functions.append(driver.clear_partials(partial_bytes))
+        kernels += [*plan.kernels, updates.update, *([updates.reduce] if updates.reduce else [])]
+    choices = {choice.name: choice for plan in plans for choice in plan.choices}
+    functions += [driver.choice_function(choice) for choice in choices.values()]
+    functions.append(driver_loops.loops(target, jobs, training))
+    unique = {kernel.name: kernel for kernel in kernels}
+    modules = emit.modules(tuple(unique.values()), functions)
+    facts = Facts(
+        arena_bytes=max(plan.arena.size for plan in plans),
+        kept_bytes=plans[-1].kept_bytes if training else 0,
+        training=training,
+        input_gradient=input_gradient,
+    )
+    return modules, facts

@@ -1,0 +1,117 @@
+"""The two directions of a net as plans: forward alone, and forward with loss and backward."""
+
+from __future__ import annotations
+
+from lanewise.errors import EngineError
+from lanewise.native.fuse import Operation, operations
+from lanewise.native.kernels import images, loss
+from lanewise.native.kernels.rules import FORWARD, GRADIENT
+from lanewise.native.nest import LANES
+from lanewise.native.plan import (
+    FLOAT,
+    PROLOGUE,
+    Call,
+    Choice,
+    KernelShelf,
+    Layout,
+    Plan,
+    Planner,
+    Region,
+    Slot,
+    layout,
+)
+from lanewise.native.target import Target
+from lanewise.net.graph import Graph
+from lanewise.net.layers import Conv, Input
+from lanewise.size.cost import parameter_shapes
+
+
+def parameter_layout(graph: Graph) -> Layout:
+    """Where each parameter stands in the flat array."""
+    convolutions = {node.name for node in graph.nodes if isinstance(node.layer, Conv)}
+    shapes = parameter_shapes(graph)
+    return layout(shapes, {name for name in shapes if name.rpartition(".")[0] in convolutions})
+
+
+def plan_forward(graph: Graph, target: Target, shelf: KernelShelf) -> Plan:
+    """Images → logits."""
+    steps = operations(graph, training=False)
+    plan = Planner(target, steps, parameter_layout(graph), shelf, training=False)
+    _forward(plan, steps)
+    _rows_out(plan, plan.value(steps[-1].name), steps[-1].elements, "logits")
+    return plan.finish()
+
+
+def plan_training(
+    graph: Graph, target: Target, shelf: KernelShelf, input_gradient: bool = False
+) -> Plan:
+    """Images and labels → loss and all gradients."""
+    steps = operations(graph, training=True)
+    plan = Planner(target, steps, parameter_layout(graph), shelf, True, input_gradient)
+    if not plan.wants_gradient(steps[-1].name):
+        raise EngineError(
+            f"{graph.origin}: there is nothing to train: the net has no convolution and no full"
+            " connection; add a conv or a linear layer"
+        )
+    _forward(plan, steps)
+    _loss(plan, steps[-1])
+    for operation in reversed(steps):
+        if not isinstance(operation.layer, Input) and plan.wants_gradient(operation.name):
+            GRADIENT[type(operation.layer)](plan, operation)
+    if input_gradient:
+        _rows_out(plan, plan.gradient(steps[0].name), steps[0].elements, "input_gradient")
+    return plan.finish()
+
+
+def _forward(plan: Planner, steps: tuple[Operation, ...]) -> None:
+    _gather(plan, steps[0])
+    for operation in steps[1:]:
+        FORWARD[type(operation.layer)](plan, operation)
+
+
+def _gather(plan: Planner, image: Operation) -> None:
+    """Sixteen images, anywhere in memory, into lanes; bytes are normalised, floats are not."""
+    sizes = image.shape
+    one, zero = (
+        plan.shelf.get(
+            f"gather_{dtype}", sizes, lambda n, d=dtype: images.gather(n, *sizes, dtype=d)
+        )
+        for dtype in ("u8", "f32")
+    )
+    places = (
+        Region("images"),
+        Slot("lane_index", PROLOGUE["lane_index"]),
+        Region("scale"),
+        Region("shift"),
+        plan.value(image.name),
+    )
+    choice = Choice("gather", "images_are_bytes", one, zero)
+    plan.calls.append(Call({1: choice}, places, ("image_count",)))
+
+
+def _rows_out(plan: Planner, slot: Slot, elements: int, region: str) -> None:
+    """Lanes back to one row per image."""
+    plan.call(
+        "scatter",
+        elements,
+        lambda name: images.scatter(name, elements),
+        slot,
+        Region(region, 0, LANES * elements * FLOAT),
+    )
+
+
+def _loss(plan: Planner, output: Operation) -> None:
+    classes = output.elements
+    plan.call(
+        "softmax_cross_entropy",
+        classes,
+        lambda name: loss.softmax_cross_entropy(name, classes, gradient=True),
+        plan.value(output.name),
+        Slot("label", PROLOGUE["label"]),
+        Slot("lane_weight", PROLOGUE["lane_weight"]),
+        Region("loss_settings"),
+        plan.gradient(output.name),
+        Slot("loss", 64, kept=True),
+        Slot("correct", 64, kept=True),
+    )
+    plan._written.add(output.name)

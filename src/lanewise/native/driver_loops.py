@@ -1,0 +1,418 @@
+"""The part of the native program that no network changes: threads, tickets, barriers, prologues.
+
+`driver.py` emits what the plan decides (segments, jobs); this text calls it. Written directly in
+LLVM IR, because it is about atomics and control, not about arithmetic.
+"""
+
+from __future__ import annotations
+
+from lanewise.native.driver import (
+    FORWARD,
+    PARKED,
+    SEEN,
+    SPINS,
+    WORD,
+    WORDS_PER_LINE,
+    YIELD_EVERY,
+    Function,
+)
+from lanewise.native.nest import LANES
+from lanewise.native.plan import WIDE
+from lanewise.native.target import Target
+
+#: per architecture: a spinning thread's hint, and reading and setting the floating-point mode
+_PAUSE = {"x86": "call void @llvm.x86.sse2.pause()", "arm": "call void @llvm.aarch64.hint(i32 1)"}
+
+_X86_MODE = """
+declare void @llvm.x86.sse2.pause()
+declare void @llvm.x86.sse.stmxcsr(ptr)
+declare void @llvm.x86.sse.ldmxcsr(ptr)
+define internal i64 @flush_denormals() {
+  %word = alloca i32, align 4
+  call void @llvm.x86.sse.stmxcsr(ptr %word)
+  %old = load i32, ptr %word, align 4
+  %new = or i32 %old, 32832
+  store i32 %new, ptr %word, align 4
+  call void @llvm.x86.sse.ldmxcsr(ptr %word)
+  %wide = zext i32 %old to i64
+  ret i64 %wide
+}
+define internal void @restore_mode(i64 %mode) {
+  %word = alloca i32, align 4
+  %old = trunc i64 %mode to i32
+  store i32 %old, ptr %word, align 4
+  call void @llvm.x86.sse.ldmxcsr(ptr %word)
+  ret void
+}
+"""
+
+_ARM_MODE = """
+declare void @llvm.aarch64.hint(i32)
+declare i64 @llvm.aarch64.get.fpcr()
+declare void @llvm.aarch64.set.fpcr(i64)
+define internal i64 @flush_denormals() {
+  %old = call i64 @llvm.aarch64.get.fpcr()
+  %new = or i64 %old, 16777216
+  call void @llvm.aarch64.set.fpcr(i64 %new)
+  ret i64 %old
+}
+define internal void @restore_mode(i64 %mode) {
+  call void @llvm.aarch64.set.fpcr(i64 %mode)
+  ret void
+}
+"""
+
+_MIX = """
+; a 32-bit finaliser: every input bit reaches every output bit
+define internal i32 @mix(i32 %a) {
+  %b = lshr i32 %a, 16
+  %c = xor i32 %a, %b
+  %d = mul i32 %c, 2146121005
+  %e = lshr i32 %d, 15
+  %f = xor i32 %d, %e
+  %g = mul i32 %f, -2073254261
+  %h = lshr i32 %g, 16
+  %i = xor i32 %g, %h
+  ret i32 %i
+}
+"""
+
+
+def loops(target: Target, jobs: int, training: bool) -> str:
+    """All fixed functions: `begin`, `run`, `worker` (called from Python) and what they need."""
+    family = "arm" if target.triple.startswith(("aarch64", "arm64")) else "x86"
+    mode = _ARM_MODE if family == "arm" else _X86_MODE
+    parts = [
+        "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
+        mode,
+        _MIX,
+        _barrier(_PAUSE[family]),
+        _prologue("forward"),
+        _slices("forward"),
+        _begin(),
+        _run(training),
+        _forward(),
+        _worker(_PAUSE[family]),
+    ]
+    if training:
+        parts += [_prologue("training"), _slices("train"), _train(jobs)]
+    return "\n".join(parts)
+
+
+def _word(f: Function, number: int | str) -> str:
+    return f.emit(f"getelementptr i64, ptr %context, i64 {number}")
+
+
+def _barrier(pause: str) -> str:
+    """Everyone waits for the last one. The last opens the gate for all."""
+    f = Function("define internal void @barrier(ptr %context) noinline nounwind")
+    threads = f.read("threads")
+    alone = f.emit(f"icmp ule i64 {threads}, 1")
+    f.do(f"br i1 {alone}, label %done, label %arrive")
+    f.label("arrive")
+    arrived, passed = _word(f, WORD["arrived"]), _word(f, WORD["passed"])
+    gate = f.emit(f"load atomic i64, ptr {passed} acquire, align 8")
+    before = f.emit(f"atomicrmw add ptr {arrived}, i64 1 acq_rel")
+    mine = f.emit(f"add i64 {before}, 1")
+    last = f.emit(f"icmp eq i64 {mine}, {threads}")
+    f.do(f"br i1 {last}, label %open, label %spin")
+    f.label("open")
+    f.do(f"store atomic i64 0, ptr {arrived} release, align 8")
+    following = f.emit(f"add i64 {gate}, 1")
+    f.do(f"store atomic i64 {following}, ptr {passed} release, align 8")
+    f.do("br label %done")
+    f.label("spin")
+    f.lines += [
+        "  %turn = phi i64 [ 0, %arrive ], [ %turn.next, %again ]",
+        f"  %now = load atomic i64, ptr {passed} acquire, align 8",
+        f"  %opened = icmp ne i64 %now, {gate}",
+        "  br i1 %opened, label %done, label %wait",
+        "wait:",
+        f"  {pause}",
+        "  %turn.next = add i64 %turn, 1",
+        f"  %part = urem i64 %turn.next, {YIELD_EVERY}",
+        "  %long = icmp eq i64 %part, 0",
+        "  br i1 %long, label %yield, label %again",
+        "yield:",
+    ]
+    f.do(f"call i32 {f.pointer('yield_function')}()")
+    f.do("br label %again")
+    f.label("again")
+    f.do("br label %spin")
+    f.label("done")
+    f.do("ret void")
+    return f.text()
+
+
+def _prologue(kind: str) -> str:
+    """Which image each lane holds, its label, its share of the mean loss, its random key.
+
+    Lanes beyond the last image repeat it with a share of zero.
+    """
+    f = Function(
+        f"define internal void @{kind}_prologue(ptr %context, ptr %index, ptr %label, ptr %weight,"
+        " ptr %keys, i64 %slice, i64 %start, i64 %images, i64 %step) noinline nounwind"
+    )
+    f.do("br label %prepare")
+    f.label("prepare")
+    first = f.emit(f"mul i64 %slice, {LANES}")
+    training = kind == "training"
+    if training:
+        order, labels = f.pointer("order"), f.pointer("labels")
+        count = f.emit("uitofp i64 %images to float")
+        share = f.emit(f"fdiv float 1.0, {count}")
+        number = f.emit(f"add i64 {f.read('first_step')}, %step")
+        seed = f.emit(f"trunc i64 {f.read('seed')} to i32")
+        mixed_seed = f.emit(f"call i32 @mix(i32 {seed})")
+        step32 = f.emit(f"trunc i64 {number} to i32")
+        both = f.emit(f"xor i32 {mixed_seed}, {step32}")
+        key = f.emit(f"call i32 @mix(i32 {both})")
+    f.do("br label %lanes")
+    f.label("lanes")
+    f.do("%lane = phi i64 [ 0, %prepare ], [ %lane.next, %lanes ]")
+    number = f.emit(f"add i64 {first}, %lane")
+    inside = f.emit(f"icmp ult i64 {number}, %images")
+    last = f.emit("sub i64 %images, 1")
+    clamped = f.emit(f"select i1 {inside}, i64 {number}, i64 {last}")
+    place = f.emit(f"add i64 {clamped}, %start")
+    image = place
+    if training:
+        at = f.offset(order, place, 8)
+        image = f.emit(f"load i64, ptr {at}, align 8")
+    f.do(f"store i64 {image}, ptr {f.offset('%index', '%lane', 8)}, align 8")
+    if training:
+        label = f.emit(f"load i32, ptr {f.offset(labels, image, 4)}, align 4")
+        f.do(f"store i32 {label}, ptr {f.offset('%label', '%lane', 4)}, align 4")
+        weight = f.emit(f"select i1 {inside}, float {share}, float 0.0")
+        f.do(f"store float {weight}, ptr {f.offset('%weight', '%lane', 4)}, align 4")
+        _store_key(f, key, image)
+    f.do("%lane.next = add i64 %lane, 1")
+    f.do(f"%more = icmp ult i64 %lane.next, {LANES}")
+    f.do("br i1 %more, label %lanes, label %done")
+    f.label("done")
+    f.do("ret void")
+    return f.text()
+
+
+def _store_key(f: Function, key: str, image: str) -> None:
+    sample = f.emit(f"trunc i64 {image} to i32")
+    joined = f.emit(f"xor i32 {key}, {sample}")
+    mixed = f.emit(f"call i32 @mix(i32 {joined})")
+    f.do(f"store i32 {mixed}, ptr {f.offset('%keys', '%lane', 4)}, align 4")
+
+
+def _slices(name: str) -> str:
+    """Slices from … to − 1, WIDE at a time."""
+    f = Function(
+        f"define internal void @{name}_slices(ptr %context, ptr %arena, i64 %from, i64 %to,"
+        " i64 %start, i64 %images, i64 %slices, i64 %groups, i64 %step) noinline nounwind"
+    )
+    rest = "i64 %start, i64 %images, i64 %slices, i64 %groups, i64 %step"
+    f.lines += f"""  br label %head
+head:
+  %s = phi i64 [ %from, %entry ], [ %s.wide, %wide ], [ %s.one, %one ]
+  %more = icmp ult i64 %s, %to
+  br i1 %more, label %choose, label %done
+choose:
+  %s.wide = add i64 %s, {WIDE}
+  %fits = icmp ule i64 %s.wide, %to
+  br i1 %fits, label %wide, label %one
+wide:
+  call void @{name}_{WIDE}(ptr %context, ptr %arena, i64 %s, {rest})
+  br label %head
+one:
+  call void @{name}_1(ptr %context, ptr %arena, i64 %s, {rest})
+  %s.one = add i64 %s, 1
+  br label %head
+done:
+  ret void""".split("\n")
+    return f.text()
+
+
+def _begin() -> str:
+    """Announce a command; how many workers sleep in Python and must be woken."""
+    f = Function("define i64 @begin(ptr %context) noinline nounwind")
+    generation = _word(f, WORD["generation"])
+    f.emit(f"atomicrmw add ptr {generation}, i64 1 seq_cst")
+    threads = f.read("threads")
+    f.lines += f"""  br label %head
+head:
+  %i = phi i64 [ 1, %entry ], [ %i.next, %body ]
+  %count = phi i64 [ 0, %entry ], [ %count.next, %body ]
+  %more = icmp ult i64 %i, {threads}
+  br i1 %more, label %body, label %done
+body:
+  %line = mul i64 %i, {WORDS_PER_LINE}
+  %word = add i64 %line, {PARKED}
+  %flag.p = getelementptr i64, ptr %context, i64 %word
+  %flag = load atomic i64, ptr %flag.p seq_cst, align 8
+  %count.next = add i64 %count, %flag
+  %i.next = add i64 %i, 1
+  br label %head
+done:
+  ret i64 %count""".split("\n")
+    return f.text()
+
+
+def _run(training: bool) -> str:
+    """The command of the context, as one of its threads."""
+    f = Function("define void @run(ptr %context, i64 %thread) noinline nounwind")
+    mode = f.emit("call i64 @flush_denormals()")
+    arena = f.emit(f"mul i64 %thread, {f.read('arena_stride')}")
+    mine = f.offset(f.pointer("arena"), arena)
+    forward = f.emit(f"icmp eq i64 {f.read('command')}, {FORWARD}")
+    f.do(f"br i1 {forward}, label %forward, label %train")
+    f.label("forward")
+    f.do(f"call void @run_forward(ptr %context, ptr {mine}, i64 %thread)")
+    f.do("br label %done")
+    f.label("train")
+    if training:
+        f.do(f"call void @run_train(ptr %context, ptr {mine}, i64 %thread)")
+    f.do("br label %done")
+    f.label("done")
+    f.do(f"call void @restore_mode(i64 {mode})")
+    f.do("ret void")
+    return f.text()
+
+
+def _forward() -> str:
+    """All slices, two at a time, whoever takes the ticket."""
+    f = Function(
+        "define internal void @run_forward(ptr %context, ptr %arena, i64 %thread) noinline nounwind"
+    )
+    images = f.read("image_count")
+    more = f.emit(f"add i64 {images}, {LANES - 1}")
+    slices = f.emit(f"udiv i64 {more}, {LANES}")
+    ticket = _word(f, WORD["slice_ticket"])
+    f.lines += f"""  br label %take
+take:
+  %number = atomicrmw add ptr {ticket}, i64 1 acq_rel
+  %from = mul i64 %number, {WIDE}
+  %left = icmp ult i64 %from, {slices}
+  br i1 %left, label %work, label %done
+work:
+  %end = add i64 %from, {WIDE}
+  %whole = icmp ule i64 %end, {slices}
+  %to = select i1 %whole, i64 %end, i64 {slices}
+  call void @forward_slices(ptr %context, ptr %arena, i64 %from, i64 %to, i64 0, i64 {images}, i64 {slices}, i64 1, i64 0)
+  br label %take
+done:
+  call void @barrier(ptr %context)
+  ret void""".split("\n")
+    return f.text()
+
+
+def _train(jobs: int) -> str:
+    """Many steps: groups of slices by ticket, barrier, jobs by ticket, barrier."""
+    f = Function(
+        "define internal void @run_train(ptr %context, ptr %arena, i64 %thread) noinline nounwind"
+    )
+    total, batch, steps = f.read("total"), f.read("batch"), f.read("steps")
+    most, together = f.read("groups"), f.read("groups_together")
+    slice_ticket, job_ticket = _word(f, WORD["slice_ticket"]), _word(f, WORD["job_ticket"])
+    f.lines += f"""  %leader = icmp eq i64 %thread, 0
+  br label %step.head
+step.head:
+  %step = phi i64 [ 0, %entry ], [ %step.next, %step.end ]
+  %any = icmp ult i64 %step, {steps}
+  br i1 %any, label %step.begin, label %finished
+step.begin:
+  %start = mul i64 %step, {batch}
+  %rest = sub i64 {total}, %start
+  %short = icmp ult i64 %rest, {batch}
+  %images = select i1 %short, i64 %rest, i64 {batch}
+  %images.up = add i64 %images, {LANES - 1}
+  %slices = udiv i64 %images.up, {LANES}
+  %few = icmp ult i64 %slices, {most}
+  %groups = select i1 %few, i64 %slices, i64 {most}
+  %groups.less = sub i64 %groups, 1
+  br i1 %leader, label %reset.jobs, label %take.group
+reset.jobs:
+  store atomic i64 0, ptr {job_ticket} release, align 8
+  br label %take.group
+take.group:
+  %item = atomicrmw add ptr {slice_ticket}, i64 1 acq_rel
+  %g0 = mul i64 %item, {together}
+  %left = icmp ult i64 %g0, %groups
+  br i1 %left, label %group, label %groups.done
+group:
+  %g1.far = add i64 %g0, {together}
+  %g1.fits = icmp ult i64 %g1.far, %groups
+  %g1 = select i1 %g1.fits, i64 %g1.far, i64 %groups
+  %s0.scaled = mul i64 %g0, %slices
+  %s0.up = add i64 %s0.scaled, %groups.less
+  %s0 = udiv i64 %s0.up, %groups
+  %s1.scaled = mul i64 %g1, %slices
+  %s1.up = add i64 %s1.scaled, %groups.less
+  %s1 = udiv i64 %s1.up, %groups
+  call void @train_slices(ptr %context, ptr %arena, i64 %s0, i64 %s1, i64 %start, i64 %images, i64 %slices, i64 %groups, i64 %step)
+  br label %take.group
+groups.done:
+  call void @barrier(ptr %context)
+  br i1 %leader, label %reset.groups, label %take.job
+reset.groups:
+  store atomic i64 0, ptr {slice_ticket} release, align 8
+  br label %take.job
+take.job:
+  %number = atomicrmw add ptr {job_ticket}, i64 1 acq_rel
+  %todo = icmp ult i64 %number, {jobs}
+  br i1 %todo, label %work, label %jobs.done
+work:
+  call void @job(ptr %context, i64 %number, i64 %step, i64 %slices, i64 %groups)
+  br label %take.job
+jobs.done:
+  call void @barrier(ptr %context)
+  br label %step.end
+step.end:
+  %step.next = add i64 %step, 1
+  br label %step.head
+finished:
+  ret void""".split("\n")
+    return f.text()
+
+
+def _worker(pause: str) -> str:
+    """Follow commands until told to leave (1), or until nothing came for a while (0: sleep)."""
+    f = Function("define i64 @worker(ptr %context, i64 %thread) noinline nounwind")
+    generation = _word(f, WORD["generation"])
+    line = f.emit(f"mul i64 %thread, {WORDS_PER_LINE}")
+    seen = _word(f, f.emit(f"add i64 {line}, {SEEN}"))
+    parked = _word(f, f.emit(f"add i64 {line}, {PARKED}"))
+    leave = _word(f, WORD["leave"])
+    f.lines += f"""  store atomic i64 0, ptr {parked} seq_cst, align 8
+  br label %watch
+watch:
+  %known = load i64, ptr {seen}, align 8
+  br label %spin
+spin:
+  %turn = phi i64 [ 0, %watch ], [ %turn.next, %wait ]
+  %now = load atomic i64, ptr {generation} seq_cst, align 8
+  %new = icmp ne i64 %now, %known
+  br i1 %new, label %follow, label %wait
+wait:
+  {pause}
+  %turn.next = add i64 %turn, 1
+  %patient = icmp ult i64 %turn.next, {SPINS}
+  br i1 %patient, label %spin, label %park
+park:
+  store atomic i64 1, ptr {parked} seq_cst, align 8
+  %again = load atomic i64, ptr {generation} seq_cst, align 8
+  %late = icmp ne i64 %again, %known
+  br i1 %late, label %unpark, label %sleep
+unpark:
+  store atomic i64 0, ptr {parked} seq_cst, align 8
+  br label %follow
+sleep:
+  ret i64 0
+follow:
+  %command = load atomic i64, ptr {generation} seq_cst, align 8
+  store i64 %command, ptr {seen}, align 8
+  %stop = load i64, ptr {leave}, align 8
+  %leaving = icmp ne i64 %stop, 0
+  br i1 %leaving, label %gone, label %work
+work:
+  call void @run(ptr %context, i64 %thread)
+  br label %watch
+gone:
+  ret i64 1""".split("\n")
+    return f.text()

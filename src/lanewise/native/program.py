@@ -1,0 +1,379 @@
+"""What the user of the engine holds: parameters in memory, and calls into machine code."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from lanewise.errors import DataError, EngineError
+from lanewise.native.directions import parameter_layout
+from lanewise.native.driver import CONTEXT_WORDS, FORWARD, TRAIN, WORD
+from lanewise.native.machine_code import Library
+from lanewise.native.nest import LANES
+from lanewise.native.optimizers import STATES, Optimizer, step_settings
+from lanewise.native.plan import WIDE, Parameter
+from lanewise.native.target import Target
+from lanewise.native.workers import Workers, close_at_end, yield_address
+from lanewise.net.graph import Graph
+from lanewise.net.layers import Input
+from lanewise.size.shapes import infer_shapes
+
+#: convolution gradients are summed in this many groups of slices, added in their order
+GROUPS = 8
+PARTIAL_BYTES = 256 << 20  # fewer groups where they would take more memory than this
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a compiled net tells the program; stored beside the machine code."""
+
+    arena_bytes: int
+    kept_bytes: int
+    training: bool
+    input_gradient: bool
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The outcome of training steps: mean loss and number of correct images of each."""
+
+    losses: np.ndarray
+    corrects: np.ndarray
+
+
+def aligned(count: int, dtype: type = np.float32) -> np.ndarray:
+    """Zeros that begin on a cache line."""
+    size = np.dtype(dtype).itemsize
+    raw = np.zeros(count * size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + count * size].view(dtype)
+
+
+class Program:
+    """A compiled net with its parameters. Made by `compile_net`.
+
+    Images are N×C×H×W, uint8 (normalised by `set_normalisation`) or float32 (taken as they are).
+    One call at a time: calls from several threads wait for each other.
+    """
+
+    compile_seconds: float = 0.0
+    from_cache: bool = False
+
+    def __init__(
+        self,
+        graph: Graph,
+        target: Target,
+        objects: tuple[bytes, ...],
+        facts: Facts,
+        optimizer: Optimizer,
+        threads: int,
+    ) -> None:
+        self.graph, self.target, self.facts = graph, target, facts
+        self.optimizer, self.threads = optimizer, threads
+        self.steps_done = 0
+        shapes = infer_shapes(graph)
+        first = graph.nodes[0].layer
+        assert isinstance(first, Input)
+        self.input_shape = (first.channels, first.height, first.width)
+        self.output_shape = shapes[graph.output.name]
+        self._layout = parameter_layout(graph)
+        self._context = aligned(CONTEXT_WORDS, np.int64)
+        self._make_arrays()
+        self._library = Library.load(objects)
+        self._workers = self._make_workers()
+        self._finalizer = close_at_end(self, self._workers)
+
+    # -- arrays and views
+
+    def _make_arrays(self) -> None:
+        floats = max(LANES, self._layout.floats)
+        training = self.facts.training
+        self._flat = aligned(floats)
+        self._flat_gradients = aligned(floats if training else LANES)
+        names = STATES[type(self.optimizer)] if training else ()
+        self._flat_states = {name: aligned(floats) for name in names}
+        convolution = self._layout.convolution_floats
+        self._groups = max(1, min(GROUPS, PARTIAL_BYTES // max(1, convolution * 4)))
+        self._partials = aligned(max(LANES, convolution * self._groups if training else 0))
+        self._arena_stride = -(-self.facts.arena_bytes // 4096) * 4096 + 4096
+        self._arena = aligned(self._arena_stride * self.threads, np.uint8)
+        self._kept, self._capacity = aligned(64, np.uint8), 0
+        channels = self.input_shape[0]
+        self._scale = np.full(channels, 1 / 255, np.float32)
+        self._shift = np.zeros(channels, np.float32)
+        self._loss_settings = np.zeros(1, np.float32)
+        self.parameters = self._views(self._flat)
+        self.gradients = self._views(self._flat_gradients) if training else {}
+        self.optimizer_state = {
+            f"{name}.{state}": view
+            for state, flat in self._flat_states.items()
+            for name, view in self._views(flat).items()
+        }
+
+    def _views(self, flat: np.ndarray) -> dict[str, np.ndarray]:
+        def view(p: Parameter) -> np.ndarray:
+            return flat[p.offset : p.offset + p.size].reshape(p.shape)
+
+        return {name: view(p) for name, p in self._layout.parameters.items()}
+
+    def initialise(self, seed: int = 0) -> None:
+        """Fresh parameters: uniform within ±1/√(inputs of one output), as PyTorch does by default.
+
+        The optimizer's state and step count begin anew. One seed gives the same bits everywhere.
+        """
+        random = np.random.Generator(np.random.Philox(seed))
+        bound = 1.0
+        for name, view in self.parameters.items():
+            if name.endswith(".weight"):
+                bound = 1 / np.sqrt(prod(view.shape[1:]))
+            view[...] = random.uniform(-bound, bound, view.shape)
+        for flat in self._flat_states.values():
+            flat[:] = 0
+        self.steps_done = 0
+
+    def set_parameters(self, values: Mapping[str, np.ndarray]) -> None:
+        """Copy parameters in; names and shapes must be exactly the program's."""
+        if set(values) != set(self.parameters):
+            odd = sorted(set(values) ^ set(self.parameters))
+            raise EngineError(f"{self.graph.origin}: parameters do not match the net: {odd}")
+        for name, view in self.parameters.items():
+            if np.shape(values[name]) != view.shape:
+                raise EngineError(
+                    f"{self.graph.origin}: {name} is {np.shape(values[name])}, not {view.shape}"
+                )
+            view[...] = values[name]
+
+    def set_normalisation(self, mean: np.ndarray | tuple, std: np.ndarray | tuple) -> None:
+        """For uint8 images: (pixel / 255 − mean) / std, per channel (or one number for all)."""
+        mean = np.broadcast_to(np.asarray(mean, np.float64), self._scale.shape)
+        std = np.broadcast_to(np.asarray(std, np.float64), self._scale.shape)
+        if not np.all(std > 0):
+            raise DataError(f"a standard deviation must be positive, not {std.min()}")
+        self._scale[:] = 1 / (255 * std)
+        self._shift[:] = -mean / std
+
+    # -- running
+
+    def forward(self, images: np.ndarray) -> np.ndarray:
+        """Logits, float32, N × the net's output shape; dropout does nothing."""
+        images = self._images(images)
+        count = len(images)
+        if count == 0:
+            return np.zeros((0, *self.output_shape), np.float32)
+        elements = prod(self.output_shape)
+        rows = aligned(-(-count // LANES) * LANES * elements)
+        self._set_images(images)
+        self._set(logits=rows.ctypes.data, command=FORWARD)
+        self._run()
+        return rows.reshape(-1, *self.output_shape)[:count]
+
+    def step(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        *,
+        lr: float = 0.01,
+        smoothing: float = 0.0,
+        seed: int = 0,
+    ) -> tuple[float, int]:
+        """One update on one batch: (mean loss, number correct), both from before the update."""
+        order = np.arange(len(images), dtype=np.int64)
+        rates = np.array([lr], np.float32)
+        steps = self.run_steps(
+            images, labels, order, len(images), rates, seed=seed, smoothing=smoothing
+        )
+        return float(steps.losses[0]), int(steps.corrects[0])
+
+    def gradients_only(
+        self, images: np.ndarray, labels: np.ndarray, *, smoothing: float = 0.0, seed: int = 0
+    ) -> tuple[float, int]:
+        """Fill `gradients` (and `input_gradient`) without an update: (mean loss, number correct)."""
+        order = np.arange(len(images), dtype=np.int64)
+        rates = np.zeros(1, np.float32)
+        steps = self._train(images, labels, order, len(images), rates, seed, smoothing, False)
+        return float(steps.losses[0]), int(steps.corrects[0])
+
+    def run_steps(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        order: np.ndarray,
+        batch: int,
+        learning_rates: np.ndarray,
+        *,
+        seed: int = 0,
+        smoothing: float = 0.0,
+    ) -> Steps:
+        """Many updates in one native call.
+
+        Step i trains on images order[i·batch : (i+1)·batch] with learning_rates[i]; the last batch may
+        be short. There must be as many rates as batches. `seed` is that of dropout.
+        """
+        steps = self._train(images, labels, order, batch, learning_rates, seed, smoothing, True)
+        self.steps_done += len(learning_rates)
+        return steps
+
+    def _train(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        order: np.ndarray,
+        batch: int,
+        learning_rates: np.ndarray,
+        seed: int,
+        smoothing: float,
+        update: bool,
+    ) -> Steps:
+        if not self.facts.training:
+            raise EngineError("this program was compiled for inference; compile with training=True")
+        images = self._images(images)
+        labels = self._labels(labels, len(images))
+        order = self._order(order, len(images))
+        rates = np.ascontiguousarray(learning_rates, np.float32)
+        if batch < 1 or len(rates) != -(-len(order) // batch):
+            raise DataError(
+                f"{len(order)} images in batches of {batch} need {-(-len(order) // max(1, batch))}"
+                f" learning rates, not {len(rates)}"
+            )
+        self._reserve(min(batch, len(order)))
+        steps = Steps(np.zeros(len(rates)), np.zeros(len(rates), np.int64))
+        settings = aligned(len(rates) * 16).reshape(-1, 16)
+        settings[:] = step_settings(self.optimizer, rates, self.steps_done)
+        self._loss_settings[0] = smoothing
+        self._set_images(images)
+        gradient = self._input_gradient(batch)
+        self._set(
+            command=TRAIN,
+            labels=labels.ctypes.data,
+            order=order.ctypes.data,
+            total=len(order),
+            batch=batch,
+            steps=len(rates),
+            first_step=self.steps_done,
+            seed=seed & 0x7FFFFFFFFFFFFFFF,
+            step_settings=settings.ctypes.data,
+            loss_settings=self._loss_settings.ctypes.data,
+            losses=steps.losses.ctypes.data,
+            corrects=steps.corrects.ctypes.data,
+            update=int(update),
+            input_gradient=gradient.ctypes.data,
+        )
+        self._run()
+        if self.facts.input_gradient:
+            self.input_gradient = gradient.reshape(-1, *self.input_shape)[: len(order)]
+        return steps
+
+    def _input_gradient(self, batch: int) -> np.ndarray:
+        rows = -(-batch // LANES) * LANES if self.facts.input_gradient else 0
+        return aligned(rows * prod(self.input_shape))
+
+    def _reserve(self, batch: int) -> None:
+        """Room for what the whole batch keeps, for all its slices."""
+        slices = -(-batch // LANES)
+        if slices > self._capacity:
+            self._kept = aligned(self.facts.kept_bytes * slices + 64, np.uint8)
+            self._capacity = slices
+
+    # -- what is given
+
+    def _images(self, images: np.ndarray) -> np.ndarray:
+        images = np.asarray(images)
+        if images.ndim == 3 and self.input_shape[0] == 1:
+            images = images[:, None]
+        if images.ndim != 4 or images.shape[1:] != self.input_shape:
+            wanted = "x".join(map(str, self.input_shape))
+            got = "x".join(map(str, images.shape))
+            raise DataError(f"images are {got}, but the net takes Nx{wanted} (N, C, H, W)")
+        if images.dtype == np.uint8:
+            return np.ascontiguousarray(images)
+        if not np.issubdtype(images.dtype, np.floating):
+            raise DataError(f"images are {images.dtype}; give uint8 pixels or float32 values")
+        images = np.ascontiguousarray(images, np.float32)
+        if not np.isfinite(images).all():
+            at = np.argwhere(~np.isfinite(images))[0].tolist()
+            raise DataError(f"images hold {images[tuple(at)]} at {at}; every value must be finite")
+        return images
+
+    def _labels(self, labels: np.ndarray, images: int) -> np.ndarray:
+        labels = np.asarray(labels)
+        classes = prod(self.output_shape)
+        if labels.shape != (images,) or not np.issubdtype(labels.dtype, np.integer):
+            raise DataError(
+                f"labels are {labels.dtype} of shape {labels.shape}; give {images} whole numbers"
+            )
+        if images and not 0 <= labels.min() <= labels.max() < classes:
+            raise DataError(
+                f"labels reach from {labels.min()} to {labels.max()}, but the net has {classes}"
+                f" outputs (0 to {classes - 1})"
+            )
+        return np.ascontiguousarray(labels, np.int32)
+
+    def _order(self, order: np.ndarray, images: int) -> np.ndarray:
+        order = np.ascontiguousarray(order, np.int64)
+        if order.ndim != 1 or not len(order):
+            raise DataError("there are no images to train on")
+        if not 0 <= order.min() <= order.max() < images:
+            raise DataError(
+                f"the order names image {order.max()}, but there are {images} (0 to {images - 1})"
+            )
+        return order
+
+    def _set_images(self, images: np.ndarray) -> None:
+        self._held = images  # alive while native code reads it
+        self._set(
+            images=images.ctypes.data,
+            image_count=len(images),
+            images_are_bytes=int(images.dtype == np.uint8),
+        )
+
+    # -- native code
+
+    def _set(self, **fields: int) -> None:
+        for name, value in fields.items():
+            self._context[WORD[name]] = value
+
+    def _make_workers(self) -> Workers:
+        word = ctypes.c_int64
+        address = self._library.address
+        begin = ctypes.CFUNCTYPE(word, word)(address("begin"))
+        run = ctypes.CFUNCTYPE(None, word, word)(address("run"))
+        follow = ctypes.CFUNCTYPE(word, word, word)(address("worker"))
+        return Workers(self.threads, self._context, begin, run, follow)
+
+    def _run(self) -> None:
+        states = [*self._flat_states.values(), self._flat_gradients, self._flat_gradients]
+        together = min(WIDE, max(1, self._groups // self.threads))
+        self._set(
+            threads=self.threads,
+            yield_function=yield_address(),
+            arena=self._arena.ctypes.data,
+            arena_stride=self._arena_stride,
+            kept=self._kept.ctypes.data,
+            capacity=self._capacity,
+            parameters=self._flat.ctypes.data,
+            gradients=self._flat_gradients.ctypes.data,
+            partials=self._partials.ctypes.data,
+            state0=states[0].ctypes.data,
+            state1=states[1].ctypes.data,
+            scale=self._scale.ctypes.data,
+            shift=self._shift.ctypes.data,
+            groups=self._groups,
+            groups_together=together,
+            slice_ticket=0,
+            job_ticket=0,
+        )
+        self._workers.run()
+
+    def close(self) -> None:
+        """End the worker threads. The program cannot run afterwards."""
+        self._finalizer()
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

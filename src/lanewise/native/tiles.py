@@ -1,0 +1,145 @@
+"""Which register tile a kernel gets: the cheapest by a count of the CPU's limits.
+
+For one turn of the inner loop a CPU needs at least
+
+    multiply–adds / its multiply–adds a cycle     and     loads / its loads a cycle
+
+cycles, and a chain of dependent multiply–adds takes `LATENCY` each. A tile's cost is the larger of
+the three, summed over every tile that the loops run, edges and rests included. The constants are
+in 16-lane vectors: an AVX2 CPU spends two registers and two instructions on each, NEON four.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from lanewise.native.kernels.conv import Tile, WeightTile, blocks
+from lanewise.native.kernels.taps import Segment, Taps, column_segments
+from lanewise.native.target import Target
+
+LATENCY = 4.0  # cycles from one multiply–add to the next that needs its result (Intel, AMD)
+TURN = 1.0  # cycles of loop overhead
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a tile may use, in vectors of 16 lanes."""
+
+    registers: int
+    products_per_cycle: float
+    loads_per_cycle: float
+
+
+#: one load a cycle is what 64-byte loads reach on Zen 4 and on the Ice Lake server this was tuned on
+LIMITS = {
+    "avx512": Limits(32, 2.0, 1.0),
+    "avx2": Limits(8, 1.0, 1.0),
+    "neon": Limits(8, 0.5, 0.5),
+}
+
+
+def correlation_tile(target: Target, maps: int, rows: Taps, columns: Taps) -> Tile:
+    """Destination maps × destination columns of a forward or input-gradient kernel."""
+    return _correlation_tile(target.name, maps, columns)
+
+
+@lru_cache(maxsize=4096)
+def _correlation_tile(name: str, maps: int, columns: Taps) -> Tile:
+    limits = LIMITS[name]
+    fitting = [Tile(m, c) for m, c in _shapes(maps, columns.destination, limits)]
+    return min(fitting, key=lambda tile: _correlation_cost(tile, maps, columns, limits))
+
+
+def _shapes(maps: int, columns: int, limits: Limits) -> Iterator[tuple[int, int]]:
+    """Accumulators, one line of source columns and one weight must fit the registers."""
+    for m in range(1, min(maps, 24) + 1):
+        for c in range(1, min(columns, 14) + 1):
+            if m * c <= 0.75 * limits.registers and m * c + c + 2 <= limits.registers:
+                yield m, c
+    if limits.registers < 4:
+        yield 1, 1
+
+
+def _correlation_cost(tile: Tile, maps: int, columns: Taps, limits: Limits) -> float:
+    parts = column_segments(columns, tile.columns)
+    code = sum(part.width * tile.maps * columns.taps for part in parts)
+    cost = 0.0
+    for _, count, tiles in blocks(maps, tile.maps):
+        for part in parts:
+            cost += tiles * part.tiles * _turn(part, count, limits)
+    return cost * (1 + code / 20_000)  # of equals, the shorter code
+
+
+def _turn(part: Segment, count: int, limits: Limits) -> float:
+    taps = len(part.pattern[0])
+    met = [sum(c[t] is not None for c in part.pattern) for t in range(taps)]
+    distinct = len({s for c in part.pattern for s in c if s is not None})
+    loads = distinct + count * sum(m > 0 for m in met)
+    longest = max((sum(s is not None for s in c) for c in part.pattern), default=0)
+    return TURN + max(
+        count * sum(met) / limits.products_per_cycle,
+        loads / limits.loads_per_cycle,
+        LATENCY * longest,
+    )
+
+
+def linear_maps(target: Target, maps: int, slices: int) -> int:
+    """Outputs of a register tile of a full connection over `slices` slices at once."""
+    room = int(0.75 * LIMITS[target.name].registers) // slices
+    return max(1, min(maps, room))
+
+
+def weight_tile(target: Target, maps: int, sources: int, columns: Taps) -> WeightTile:
+    """Output maps × input maps × kernel columns of a weight-gradient kernel."""
+    return _weight_tile(target.name, maps, sources, columns)
+
+
+@lru_cache(maxsize=4096)
+def _weight_tile(name: str, maps: int, sources: int, columns: Taps) -> WeightTile:
+    limits = LIMITS[name]
+    candidates = [
+        WeightTile(m, s, t, c)
+        for t in _tap_blocks(columns.taps, limits)
+        for m in range(1, min(maps, 8) + 1)
+        for s in range(1, min(sources, 8) + 1)
+        for c in (1, 2)
+        if m * s * t <= 0.75 * limits.registers and m * (s * t + 1) + 2 <= limits.registers
+    ]
+    if not candidates:
+        return WeightTile(1, 1, 1, 1)
+    return min(candidates, key=lambda tile: _weight_cost(tile, maps, sources, columns, limits))
+
+
+def _tap_blocks(taps: int, limits: Limits) -> list[int]:
+    return [t for t in range(1, taps + 1) if t <= 0.75 * limits.registers]
+
+
+def _weight_cost(
+    tile: WeightTile, maps: int, sources: int, columns: Taps, limits: Limits
+) -> float:
+    parts = column_segments(columns, tile.columns)
+    cost = 0.0
+    for _, m, m_tiles in blocks(maps, tile.maps):
+        for _, s, s_tiles in blocks(sources, tile.sources):
+            for t0, t, t_tiles in blocks(columns.taps, tile.taps):
+                for turn in range(t_tiles):
+                    begin = t0 + turn * t
+                    cost += m_tiles * s_tiles * sum(
+                        part.tiles * _weight_turn(part, m, s, begin, t, limits) for part in parts
+                    )
+    return cost * (1 + 0.02 * tile.columns)
+
+
+def _weight_turn(
+    part: Segment, maps: int, sources: int, begin: int, taps: int, limits: Limits
+) -> float:
+    met = [[s for s in c[begin : begin + taps] if s is not None] for c in part.pattern]
+    products = maps * sources * sum(map(len, met))
+    loads = sum(maps for m in met if m) + sources * len({s for m in met for s in m})
+    return TURN + max(
+        products / limits.products_per_cycle,
+        loads / limits.loads_per_cycle,
+        LATENCY * sum(1 for m in met if m),
+    )
