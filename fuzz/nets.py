@@ -141,7 +141,7 @@ def _dropout(random: Random, shape: Shape) -> str:
     return f"dropout {random.choice([0.1, 0.5, 0.8])}"
 
 
-SPATIAL: dict[Maker, int] = {_conv: 5, _pool: 3, _activation: 3, _dropout: 1}
+SPATIAL: dict[Maker, int] = {_conv: 7, _pool: 4, _activation: 3, _dropout: 1}
 POINTWISE: dict[Maker, int] = {_activation: 4, _dropout: 1}
 
 

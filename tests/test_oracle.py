@@ -49,7 +49,7 @@ TENSORS = [
     ],
 )
 def test_honest_float32_is_accepted(trial: Trial) -> None:
-    rows = judge(TorchEngine(NET, label_smoothing=trial.label_smoothing), NET, trial)
+    rows = judge(TorchEngine(NET), NET, trial)
     assert [row.name for row in rows] == (TENSORS if trial.training else ["logits"])
     assert all(row.ok for row in rows), rows
     assert all(0 < row.tolerance < 1e-3 for row in rows), rows
@@ -102,7 +102,6 @@ def test_updates_are_accepted_and_a_wrong_one_is_named(optimizer: SGD | AdamW) -
 
         engine = TorchEngine(NET, spoil)
         engine.initialise(0)
-        engine.dropout_masks(4)
         engine.start(optimizer)
         return judge_updates(engine, optimizer, *draw(NET, Trial(4), 0))
 

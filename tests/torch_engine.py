@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from lanewise.bridge.oracle import dropout_masks
 from lanewise.bridge.torch_module import to_torch
 from lanewise.bridge.updates import TWINS
 from lanewise.native.optimizers import Optimizer
 from lanewise.net.graph import Graph
-from lanewise.net.layers import Dropout
-from lanewise.size.shapes import infer_shapes
 
 Spoil = Callable[[str, np.ndarray], np.ndarray]
 
@@ -24,13 +23,8 @@ Spoil = Callable[[str, np.ndarray], np.ndarray]
 class TorchEngine:
     """A Program for one graph. `spoil(name, values)` may change any result on its way out."""
 
-    def __init__(
-        self,
-        graph: Graph,
-        spoil: Spoil = lambda name, values: values,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        self.graph, self.spoil, self.label_smoothing = graph, spoil, label_smoothing
+    def __init__(self, graph: Graph, spoil: Spoil = lambda name, values: values) -> None:
+        self.graph, self.spoil, self.steps_done = graph, spoil, 0
         self.masks: dict[str, np.ndarray] = {}
         self.mean, self.std = np.zeros(1, "f4"), np.ones(1, "f4")
         self.model = to_torch(graph)
@@ -48,30 +42,21 @@ class TorchEngine:
     def set_normalisation(self, mean: np.ndarray, std: np.ndarray) -> None:
         self.mean, self.std = mean, std
 
-    def dropout_masks(self, batch: int) -> dict[str, np.ndarray]:
-        random, shapes = np.random.default_rng(batch), infer_shapes(self.graph)
-        self.masks = {
-            node.name: (random.random((batch, *shapes[node.name])) >= node.layer.rate).astype("f4")
-            / np.float32(1 - node.layer.rate)
-            for node in self.graph.nodes
-            if isinstance(node.layer, Dropout)
-        }
-        return self.masks
-
     def forward(self, images: np.ndarray) -> np.ndarray:
         return self.spoil("logits", self.model.eval()(self._tensor(images)).detach().numpy())
 
     def gradients_only(
-        self, images: np.ndarray, labels: np.ndarray, want_input_gradient: bool = False
+        self, images: np.ndarray, labels: np.ndarray, *, smoothing: float = 0.0, seed: int = 0
     ) -> tuple[float, int]:
         import torch
 
+        self.masks = dropout_masks(self.graph, seed, self.steps_done, len(images))
         self.masked.load_state_dict(self.model.state_dict())
         self.masked.zero_grad()
         x = self._tensor(images).requires_grad_()
         logits = self.masked(x).flatten(1)
         loss = torch.nn.functional.cross_entropy(
-            logits, torch.from_numpy(labels), label_smoothing=self.label_smoothing
+            logits, torch.from_numpy(labels), label_smoothing=smoothing
         )
         loss.backward()
         self.gradients = {
@@ -95,6 +80,7 @@ class TorchEngine:
         for name, parameter in self.model.named_parameters():
             parameter.grad = torch.from_numpy(self.gradients[name].copy())
         self.optimizer.step()
+        self.steps_done += 1
         for name, values in self.parameters.items():
             values[...] = self.spoil(f"{name}.step", values.copy())
         return result
@@ -111,7 +97,7 @@ class TorchEngine:
     def _mask(self, name: str) -> Any:
         import torch
 
-        return torch.from_numpy(self.masks[name])
+        return torch.from_numpy(self.masks[name].astype("f4"))
 
     def _tensor(self, images: np.ndarray) -> Any:
         import torch

@@ -3,7 +3,7 @@
 `compare` compiles a net, draws weights and images, and holds the engine's logits, loss, input
 gradient and every parameter gradient (on request also some steps of an optimizer) against float64
 values from PyTorch. A row's error and tolerance are the largest absolute difference and how far
-honest float32 may be off, both relative to the tensor's largest value.
+honest float32 may be off, both relative to the tensor's size.
 
 How the tolerance is made stands in `rounding.py`: a random-walk error ε·√terms for every sum of the
 net, its effect on every result measured by disturbing the reference. A draw in which some value
@@ -25,6 +25,7 @@ from lanewise.bridge import require_torch
 from lanewise.bridge.reference import Arrays, Expected, Question, Values, answer
 from lanewise.bridge.verdict import Comparison, Disagreement, Row
 from lanewise.net.graph import Graph
+from lanewise.net.layers import Dropout
 from lanewise.size.shapes import infer_shapes
 
 if TYPE_CHECKING:
@@ -74,7 +75,6 @@ def compare(
         graph,
         training=training,
         optimizer=optimizer,
-        label_smoothing=label_smoothing,
         input_gradient=training,
         threads=threads,
         target=target,
@@ -83,6 +83,7 @@ def compare(
     with closing(program):
         rows = judge(program, graph, trial)
         if optimizer is not None:
+            program.initialise(seed)
             rows += judge_updates(program, optimizer, *draw(graph, trial, 0))
     return Comparison(graph, batch, seed, target, tuple(rows))
 
@@ -102,7 +103,7 @@ def judge(program: Program, graph: Graph, trial: Trial) -> list[Row]:
     """A row for each tensor of a program that was compiled for this graph."""
     number, expected = _steadiest(program, graph, trial)
     _prepare(program, graph, trial, number)
-    computed = _measure(program, *draw(graph, trial, number), training=trial.training)
+    computed = _measure(program, trial, *draw(graph, trial, number))
     return [_row(name, computed[name], tensor) for name, tensor in expected.items()]
 
 
@@ -110,7 +111,7 @@ def _row(name: str, computed: Values, expected: Expected) -> Row:
     if computed.shape != expected.values.shape:
         raise Disagreement(f"{name}: shape {computed.shape}, expected {expected.values.shape}")
     error = float(np.abs(computed - expected.values).max(initial=0.0))
-    return Row(name, error / expected.scale, expected.tolerance / expected.scale)
+    return Row(name, error / expected.size, expected.tolerance / expected.size)
 
 
 def draw(graph: Graph, trial: Trial, number: int) -> tuple[Values, Values]:
@@ -157,7 +158,7 @@ def _prepare(program: Program, graph: Graph, trial: Trial, number: int) -> Quest
         images,
         labels,
         trial.label_smoothing,
-        program.dropout_masks(len(images)) if trial.training else None,
+        dropout_masks(graph, trial.seed, step=0, batch=trial.batch) if trial.training else None,
         trial.training,
     )
 
@@ -169,12 +170,29 @@ def _pixel_statistics(channels: int) -> tuple[Values, Values]:
     return mean, std
 
 
-def _measure(program: Program, images: Values, labels: Values, training: bool) -> Arrays:
+def _measure(program: Program, trial: Trial, images: Values, labels: Values) -> Arrays:
     """What the engine computes, under the names of `reference.py`."""
     logits = program.forward(images)
-    if not training:
+    if not trial.training:
         return {"logits": logits}
-    loss, _ = program.gradients_only(images, labels, want_input_gradient=True)
+    loss, _ = program.gradients_only(
+        images, labels, smoothing=trial.label_smoothing, seed=trial.seed
+    )
     gradients = {f"{name}.grad": array for name, array in program.gradients.items()}
     mean_loss = np.asarray(loss)
     return {"logits": logits, "loss": mean_loss, "input.grad": program.input_gradient, **gradients}
+
+
+def dropout_masks(graph: Graph, seed: int, step: int, batch: int) -> Arrays:
+    """The factor of every element of every dropout layer in one training step, N×(its shape)."""
+    from lanewise.native.kernels.dropout import dropout_mask, kept_scale, lane_keys
+    from lanewise.native.kernels.rules import dropout_salt
+
+    shapes, masks = infer_shapes(graph), {}
+    keys = lane_keys(seed, step, np.arange(batch))
+    for node in graph.nodes:
+        if isinstance(node.layer, Dropout):
+            rate, shape = node.layer.rate, shapes[node.name]
+            kept = dropout_mask(keys, prod(shape), rate, dropout_salt(node.name))
+            masks[node.name] = kept.T.reshape(batch, *shape) * kept_scale(rate)
+    return masks

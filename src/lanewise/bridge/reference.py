@@ -16,14 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from lanewise.bridge.rounding import (
-    EPSILON,
-    LOUDNESS,
-    Noise,
-    Sizes,
-    Sum,
-    disturbances,
-)
+from lanewise.bridge.rounding import EPSILON, LOUDNESS, Noise, Sizes, Sum, disturbances
 from lanewise.bridge.torch_module import copy_weights, to_torch
 from lanewise.net.graph import Graph, Node
 from lanewise.net.layers import Dropout
@@ -69,22 +62,34 @@ class Question:
 
 @dataclass(frozen=True)
 class Expected:
-    """A tensor's exact values, how far float32 may lie from them, and how far a disturbance of
-    that size moved them (both absolute)."""
+    """A tensor's exact values, how far float32 may lie from them, how far a disturbance of that
+    size moved them, and the size they are measured by (all absolute).
+
+    The size is the largest value, or what a sum of that many independent terms would have if that
+    is larger: a gradient that is zero only because its terms cancel is rounded all the same.
+    """
 
     values: Values
     tolerance: float
     moved: float
-
-    @property
-    def scale(self) -> float:
-        """The largest absolute value; 1 for a tensor of zeros."""
-        return float(np.abs(self.values).max(initial=0.0)) or 1.0
+    size: float
 
     @property
     def shaken(self) -> float:
-        """How far the disturbance moved it, relative to its largest value."""
-        return self.moved / self.scale
+        """How far the disturbance moved it, relative to its size."""
+        return self.moved / self.size
+
+
+@dataclass(frozen=True)
+class LastSum:
+    """The summation that makes a tensor itself, which no disturbance of a node shows."""
+
+    terms: int
+    natural: float
+
+    def error(self, size: float) -> float:
+        """What float32 may be off by, for a tensor of this size."""
+        return LOUDNESS * EPSILON * sqrt(self.terms) * size
 
 
 def answer(question: Question, seed: int = 0) -> dict[str, Expected]:
@@ -93,16 +98,30 @@ def answer(question: Question, seed: int = 0) -> dict[str, Expected]:
     exact = _run(question, lambda: sizes.watch)
     expected = disturbances(question.graph, sizes, _weight_sizes(question), question.batch)
     disturbed = [_run(question, Noise(expected, seed, sign).watch) for sign in (1, -1)]
-    summed = _summation_errors(question, sizes, exact)
+    sums = _last_sums(question, sizes, exact)
     return {
-        name: _expect(values, [run[name] for run in disturbed], summed[name])
+        name: _expect(values, [run[name] for run in disturbed], sums.get(name, LastSum(1, 0.0)))
         for name, values in exact.items()
     }
 
 
-def _expect(values: Values, disturbed: list[Values], summed: float) -> Expected:
-    moved = max(float(np.abs(run - values).max(initial=0.0)) for run in disturbed)
-    return Expected(values, moved + LOUDNESS * summed, moved)
+def exact_values(question: Question) -> Arrays:
+    """Every tensor's exact values alone."""
+    return _run(question, lambda: _unchanged)
+
+
+def _unchanged(name: str, value: torch.Tensor) -> torch.Tensor:
+    return value
+
+
+def _expect(values: Values, disturbed: list[Values], last: LastSum) -> Expected:
+    moved = max(_largest(run - values) for run in disturbed)
+    size = max(_largest(values), last.natural) or 1.0
+    return Expected(values, moved + last.error(size), moved, size)
+
+
+def _largest(values: Values) -> float:
+    return float(np.abs(values).max(initial=0.0))
 
 
 def _run(question: Question, observer: Observer) -> Arrays:
@@ -158,21 +177,16 @@ def _weight_sizes(question: Question) -> dict[str, float]:
     }
 
 
-def _summation_errors(question: Question, sizes: Sizes, exact: Arrays) -> dict[str, float]:
-    """The error of each result's own last summation, which no disturbance of a node shows."""
-    largest = {name: float(np.abs(values).max(initial=0.0)) for name, values in exact.items()}
-    errors = {name: EPSILON * value for name, value in largest.items()}
-    errors["loss"] = 4 * EPSILON * (1 + largest["logits"])  # an exponential and a logarithm
+def _last_sums(question: Question, sizes: Sizes, exact: Arrays) -> dict[str, LastSum]:
+    """Of the loss (an exponential, a logarithm) and every parameter's gradient."""
+    sums = {"loss": LastSum(16, 1 + _largest(exact["logits"]))}
     shapes = infer_shapes(question.graph)
     for node in question.graph.nodes if question.training else ():
-        positions = question.batch * prod(shapes[node.name][1:])
+        terms = question.batch * prod(shapes[node.name][1:])
         for parameter, factor in _summed_with(node, sizes):
-            name = f"{node.name}.{parameter}.grad"
-            if name in exact:
-                total = Sum(positions, factor)
-                natural = total.natural(sizes.gradients[node.name])
-                errors[name] = EPSILON * sqrt(positions) * max(natural, largest[name])
-    return errors
+            natural = Sum(terms, factor).natural(sizes.gradients.get(node.name, 0.0))
+            sums[f"{node.name}.{parameter}.grad"] = LastSum(terms, natural)
+    return sums
 
 
 def _summed_with(node: Node, sizes: Sizes) -> list[tuple[str, float]]:

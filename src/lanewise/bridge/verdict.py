@@ -15,7 +15,7 @@ class Disagreement(AssertionError):
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor: its largest error and what is allowed, relative to its largest value."""
+    """One tensor: its largest error and what is allowed, relative to its size."""
 
     name: str
     error: float

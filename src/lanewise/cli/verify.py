@@ -14,7 +14,7 @@ from lanewise.size.report import size
 
 EXAMPLES = """\
 A row a tensor: the largest difference between the engine (float32) and PyTorch (float64), and how
-far honest float32 may be off, both relative to the tensor's largest value. Weights and images are
+far honest float32 may be off, both relative to the tensor's size. Weights and images are
 random. Exit code 1 where a tensor differs.
 
 examples:
