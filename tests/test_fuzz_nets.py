@@ -1,0 +1,77 @@
+"""Random nets: repeatable, legal, of every kind; and a failure shrinks to its cause."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from lanewise.bridge.verdict import Comparison, Row
+from lanewise.net.layers import KINDS
+from lanewise.net.parse import parse
+from lanewise.size.shapes import infer_shapes
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
+
+import nets
+
+
+def judge(case: nets.Case) -> Comparison:
+    """An engine that cannot do tanh after a pool, except for a single image."""
+    kinds = [line.split()[0] for line in case.lines]
+    pairs = pairwise(kinds)
+    broken = case.batch > 1 and any("pool" in a and b == "tanh" for a, b in pairs)
+    return Comparison(parse(case.text), case.batch, case.seed, "x", (Row("loss", broken, 0.1),))
+
+
+def test_a_seed_stands_for_one_case() -> None:
+    assert nets.random_case(74) == nets.random_case(74)
+    assert nets.random_case(74) != nets.random_case(75)
+    shown = nets.random_case(74).command
+    assert shown.startswith('lanewise verify "input ') and "--seed 74" in shown
+
+
+def test_every_net_is_legal_and_every_kind_and_batch_appears() -> None:
+    kinds, batches = Counter(), Counter()
+    for seed in range(200):
+        case = nets.random_case(seed)
+        graph = parse(case.text)
+        assert len(infer_shapes(graph)[graph.output.name]) == 1
+        kinds.update({type(node.layer) for node in graph.nodes})
+        batches[case.batch] += 1
+    assert set(kinds) == set(KINDS)
+    assert min(kinds.values()) >= 8, kinds
+    assert set(batches) == set(nets.BATCHES)
+
+
+def test_a_failure_shrinks_to_its_cause() -> None:
+    lines = ("input 2x9x9", "conv 3 k2", "relu", "maxpool 2", "tanh", "sigmoid", "flatten", "relu")
+    small = nets.shrink(nets.Case(1, lines, batch=33, pixels=True), judge)
+    assert small.lines == ("input 2x9x9", "maxpool 2", "tanh", "flatten")
+    assert (small.batch, small.pixels) == (2, False)
+
+
+def test_a_crash_is_a_failure() -> None:
+    def crashing(case: nets.Case) -> Comparison:
+        raise ZeroDivisionError("in a kernel")
+
+    assert nets.failure(nets.random_case(0), crashing) == "ZeroDivisionError: in a kernel"
+
+
+def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        nets.main(
+            ["--seed", "3"],
+            lambda case: Comparison(parse(case.text), 1, 3, "x", (Row("loss", 0.0, 0.1),)),
+        )
+        == 0
+    )
+    assert "lanewise verify" in capsys.readouterr().out
+    failing = next(s for s in range(500) if nets.failure(nets.random_case(s), judge))
+    assert nets.main(["--seed", str(failing), "--count", "2"], judge) == 1
+    out = capsys.readouterr().out
+    assert "FAILS" in out and "smallest:" in out
+    assert f"failed seeds: {failing}" in out
