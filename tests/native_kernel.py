@@ -1,4 +1,4 @@
-"""Compile one kernel and call it on numpy arrays: what the kernel tests stand on."""
+"""Check one kernel, compile it, run it, and hold it against the interpreter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 
 from lanewise.native.lower import lower
 from lanewise.native.machine_code import Library, compile_ir
-from lanewise.native.nest import Kernel
+from lanewise.native.nest import Kernel, Symbol
+from lanewise.native.nest_check import check
+from lanewise.native.nest_run import run
 from lanewise.native.target import find_target
 
 DTYPES = {"f32": np.float32, "i32": np.int32, "u8": np.uint8, "i64": np.int64}
@@ -33,12 +35,33 @@ def compile_kernel(kernel: Kernel) -> Callable[..., None]:
         for buffer, array in zip(kernel.buffers, arrays, strict=True):
             assert array.dtype == DTYPES[buffer.dtype], buffer.name
             assert array.flags.c_contiguous and array.ctypes.data % buffer.align == 0, buffer.name
-            fixed = [size for size in buffer.shape if isinstance(size, int)]
-            assert array.size % max(1, int(np.prod(fixed))) == 0, buffer.name
         function(*[a.ctypes.data for a in arrays], *arguments[len(kernel.buffers) :])
 
     call.library = library  # type: ignore[attr-defined]  # the code lives as long as the function
     return call
+
+
+def execute(kernel: Kernel, *arguments: np.ndarray | int, interpret: bool = True) -> None:
+    """Prove the kernel, run it natively, and hold every array it wrote against the interpreter.
+
+    The interpreter's arrays have exactly the shapes that the kernel declares, so a read or write
+    beyond one is an error there. `interpret=False` where that would take seconds.
+    """
+    values = [int(a) for a in arguments[len(kernel.buffers) :]]
+    symbols = {s.name: value for s, value in zip(kernel.symbols, values, strict=True)}
+    check(kernel, symbols)
+    arrays = dict(zip([b.name for b in kernel.buffers], arguments, strict=False))
+    before = {name: array.copy() for name, array in arrays.items()}
+    compile_kernel(kernel)(*arguments)
+    if not interpret:
+        return
+    for buffer in kernel.buffers:
+        sizes = [symbols[s.name] if isinstance(s, Symbol) else s for s in buffer.shape]
+        before[buffer.name] = before[buffer.name].reshape(sizes)
+    run(kernel, before, symbols)
+    for name, array in before.items():
+        native = arrays[name].reshape(array.shape)
+        np.testing.assert_allclose(native, array, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def aligned(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
@@ -53,6 +76,6 @@ def aligned(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
 
 def placed(values: np.ndarray, dtype: type = np.float32) -> np.ndarray:
     """A copy of the values on a 64-byte address."""
-    array = aligned(values.shape, dtype)
+    array = aligned(np.shape(values), dtype)
     array[...] = values
     return array
