@@ -40,6 +40,13 @@ class Net:
             self._text, origin = read_text(spec)
             self._graph = parse(self._text, origin)
 
+    @classmethod
+    def of(cls, text: str, graph: Graph) -> Net:
+        """A network whose text was parsed before, with the graph's own name and origin."""
+        net = cls(graph)
+        net._text = text
+        return net
+
     @property
     def text(self) -> str:
         """The description exactly as it was given."""

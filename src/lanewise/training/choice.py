@@ -1,0 +1,162 @@
+"""Which network: the one for the data's size and colour, and its end brought to the classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from lanewise.errors import NetError
+from lanewise.net.graph import Graph
+from lanewise.net.layers import Conv, Input, Linear
+from lanewise.net.load import name_of
+from lanewise.net.parse import parse
+from lanewise.net.show import show
+from lanewise.size.shapes import infer_shapes, show_shape
+
+_LARGEST = 64  # pixels; larger images are resized to this where the user names no net
+
+_TINY = """\
+input {shape}
+conv 16 k3 pad1
+relu
+conv 32 k3 pad1
+relu
+maxpool 2
+conv 64 k3 pad1
+relu
+maxpool 2
+flatten
+linear {classes}
+"""
+
+_LENET = """\
+input {shape}
+conv 6 k5 pad2
+relu
+maxpool 2
+conv 16 k5
+relu
+maxpool 2
+flatten
+linear 120
+relu
+linear 84
+relu
+linear {classes}
+"""
+
+_STAGE = """\
+conv {kernels} k3 pad1
+relu
+conv {kernels} k3 pad1
+relu
+maxpool 2
+"""
+
+_VGG_END = """\
+flatten
+linear 128
+relu
+dropout 0.5
+linear {classes}
+"""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A network ready for the data: the text for the run folder, its graph, what to say aloud."""
+
+    text: str
+    graph: Graph
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What the network is called: zoo name, file name, or the name of a default."""
+        return name_of(self.graph.origin)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) that the network reads."""
+        layer = self.graph.nodes[0].layer
+        assert isinstance(layer, Input)
+        return layer.channels, layer.height, layer.width
+
+
+def default_net(native: tuple[int, int, int], classes: int = 10) -> Choice:
+    """The network for images of (C, H, W): small ones at their own size, others at 64 pixels.
+
+    up to 12 pixels    tiny-conv    three convolutions
+    up to 32, gray     lenet5       LeNet-5's layers at the images' size
+    else               small-vgg    pairs of 3×3 convolutions, 32 · 64 · 128 maps
+    """
+    channels, height, width = native
+    small = max(height, width) <= 12 and min(height, width) >= 4
+    if small:
+        name, text = "tiny-conv", _TINY
+    elif channels == 1 and max(height, width) <= 32 and min(height, width) >= 12:
+        name, text = "lenet5", _LENET
+    else:
+        name = "small-vgg"
+        height, width = (_usable(height), _usable(width))
+        text = _vgg(min(height, width))
+    shape = show_shape((channels, height, width))
+    text = text.format(shape=shape, classes=classes)
+    note = f"no net was named: {name} for images of {show_shape(native)}"
+    if (height, width) != native[1:]:
+        note += f", resized to {height}x{width}"
+    return Choice(text, parse(text, name), (note,))
+
+
+def _usable(side: int) -> int:
+    """A side that three stages of halving can work on and that trains in reasonable time."""
+    return min(_LARGEST, max(8, side))
+
+
+def _vgg(side: int) -> str:
+    """Stages of two convolutions until the maps are about 4 pixels wide."""
+    stages = 2 if side < 32 else 3 if side < 64 else 4
+    kernels = (32, 64, 128, 128)[:stages]
+    body = "".join(_STAGE.format(kernels=number) for number in kernels)
+    return "input {shape}\n" + body + _VGG_END
+
+
+def check_trainable(choice: Choice) -> None:
+    """NetError or SizeError unless the network ends in one row of features and has parameters."""
+    graph = choice.graph
+    out = infer_shapes(graph)[graph.output.name]
+    if len(out) != 1:
+        raise NetError(
+            f"{graph.place(graph.output)}: the net ends in feature maps ({show_shape(out)}), and "
+            "training needs one value per class; add `flatten` and `linear K` at its end, "
+            "K the number of classes"
+        )
+    if not any(isinstance(node.layer, (Conv, Linear)) for node in graph.nodes):
+        raise NetError(
+            f"{graph.origin}: the net has no `conv` or `linear`, so there is nothing to train; "
+            "add `linear K` at its end, K the number of classes"
+        )
+
+
+def fit_classes(choice: Choice, classes: int) -> Choice:
+    """The network with one output per class.
+
+    A last `linear` of another width gets the right one, and a note says so. NetError where the
+    last layer is another one and gives the wrong number of values.
+    """
+    graph = choice.graph
+    (width,) = infer_shapes(graph)[graph.output.name]
+    if width == classes:
+        return choice
+    last = graph.output
+    if not isinstance(last.layer, Linear):
+        raise NetError(
+            f"{graph.place(last)}: the net gives {width} values for {classes} classes; "
+            f"add `linear {classes}` at its end"
+        )
+    changed = replace(last, layer=replace(last.layer, features=classes))
+    graph = replace(graph, nodes=(*graph.nodes[:-1], changed))
+    note = (
+        f"{choice.name} ends in linear {width} and the data has {classes} classes: "
+        f"{last.name} is now linear {classes}"
+    )
+    return Choice(show(graph), graph, (*choice.notes, note))

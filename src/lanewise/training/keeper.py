@@ -1,0 +1,58 @@
+"""Saving a training while it goes on: often enough, and never so often that it costs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from lanewise.errors import RunError
+from lanewise.training.checkpoint import Checkpoint
+from lanewise.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from lanewise.native import Program
+
+LEAST_SECONDS = 5.0
+# Saving may take this share of the time at most: a large net on a slow disk is saved less often.
+_SHARE = 1 / 20
+
+
+class Keeper:
+    """Writes the state of one training into its run folder; without a folder it keeps nothing."""
+
+    def __init__(self, run: RunFolder | None, program: Program, saved_best: int = 0) -> None:
+        self._run = run
+        self._program = program
+        self._saved_best = saved_best
+        self._next = 0.0
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Save if it is time to."""
+        if time.monotonic() >= self._next:
+            self.save(checkpoint)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Save now. RunError with the way to go on, where the folder cannot be written."""
+        if self._run is None:
+            return
+        began = time.monotonic()
+        try:
+            self._write(self._run, checkpoint)
+        except RunError as error:
+            raise RunError(f"{error}; then `lanewise train --resume {self._run}`") from None
+        spent = time.monotonic() - began
+        self._next = time.monotonic() + max(LEAST_SECONDS, spent / _SHARE)
+
+    def write_record(self, record: dict[str, Any], status: str) -> None:
+        """run.json with its new status."""
+        record["status"] = status
+        if self._run is not None:
+            self._run.write_record(record)
+
+    def _write(self, run: RunFolder, checkpoint: Checkpoint) -> None:
+        """The state last: it vouches for the others."""
+        if checkpoint.best != self._saved_best and checkpoint.best_weights is not None:
+            run.write_weights(checkpoint.best_weights, checkpoint.best)
+            self._saved_best = checkpoint.best
+        run.write_history(checkpoint.history)
+        run.write_state(self._program, checkpoint)

@@ -1,0 +1,168 @@
+"""Every setting of a training as one value, and the defaults for the data at hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from lanewise.errors import LanewiseError
+from lanewise.training.schedule import SCHEDULES
+
+if TYPE_CHECKING:
+    from lanewise.native.optimizers import Optimizer
+
+OPTIMIZERS = ("sgd", "adamw")
+_LARGEST_SEED = 2**63 - 1
+
+
+class RecipeError(LanewiseError, ValueError):
+    """A setting of a training has an impossible value."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a net is trained. Two trainings with equal recipes, nets and data give equal bits.
+
+    learning_rate: the highest of the schedule ("constant", "cosine", "one-cycle"; `schedule.py`).
+    warm_up: the share of all steps in which the rate rises to it.
+    optimizer: "sgd" (momentum, nesterov) or "adamw" (betas, epsilon); weight_decay is for both:
+        an L2 term of the gradient for sgd, decoupled for adamw, as in PyTorch.
+    smoothing: label smoothing, 0 … 1.
+    seed: of the initial weights, the order of the images and dropout.
+    """
+
+    epochs: int = 5
+    batch: int = 128
+    learning_rate: float = 0.1
+    schedule: str = "one-cycle"
+    warm_up: float = 0.3
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = True
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    weight_decay: float = 5e-4
+    smoothing: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, good, wanted in _RULES:
+            value = getattr(self, name)
+            if not _holds(good, value):
+                raise RecipeError(f"{name.replace('_', ' ')} is {value!r}; use {wanted}")
+        if self.nesterov and self.optimizer == "sgd" and self.momentum == 0:
+            object.__setattr__(self, "nesterov", False)
+
+    def steps_per_epoch(self, images: int) -> int:
+        """How many updates one pass over the images takes; the last batch may be short."""
+        return -(-images // self.batch)
+
+    def engine_optimizer(self) -> Optimizer:
+        """The engine's own record of the optimizer."""
+        from lanewise.native.optimizers import SGD, AdamW
+
+        if self.optimizer == "sgd":
+            return SGD(self.momentum, self.nesterov, self.weight_decay)
+        return AdamW(self.betas, self.epsilon, self.weight_decay)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; `from_json` gives the equal recipe back."""
+        return {**asdict(self), "betas": list(self.betas)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Recipe:
+        """The recipe that `to_json` wrote. RecipeError for missing, unknown or bad values."""
+        names = {field.name for field in fields(cls)}
+        if not isinstance(values, dict) or set(values) != names:
+            found = sorted(values) if isinstance(values, dict) else type(values).__name__
+            raise RecipeError(f"recipe: found {found}; wanted {sorted(names)}")
+        return cls(**{**values, "betas": tuple(values["betas"])})
+
+    def __str__(self) -> str:
+        how = {
+            "sgd": f"SGD momentum {self.momentum:g}" + (" Nesterov" if self.nesterov else ""),
+            "adamw": "AdamW",
+        }[self.optimizer]
+        parts = [
+            f"{self.epochs} {'epoch' if self.epochs == 1 else 'epochs'}",
+            f"batch {self.batch}",
+            f"{how}, decay {self.weight_decay:g}",
+            f"{self.schedule} to {self.learning_rate:g}",
+            *([f"smoothing {self.smoothing:g}"] if self.smoothing else []),
+            f"seed {self.seed}",
+        ]
+        return ", ".join(parts)
+
+
+def _whole(low: int, high: int) -> Any:
+    return lambda value: (
+        isinstance(value, int) and not isinstance(value, bool) and (low <= value <= high)
+    )
+
+
+def _number(low: float, high: float, *, above: bool = False) -> Any:
+    """A finite number from `low` (or above it) to `high`."""
+    return lambda value: (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and (low < value if above else low <= value)
+        and value <= high
+    )
+
+
+# Field → (what holds, what to use instead), in the order in which they are checked.
+_RULES: tuple[tuple[str, Any, str], ...] = (
+    ("epochs", _whole(1, 10**6), "a whole number from 1"),
+    ("batch", _whole(1, 10**6), "a whole number from 1, such as 128"),
+    ("learning_rate", _number(0, 1e3, above=True), "a number above 0, such as 0.1"),
+    ("schedule", SCHEDULES.__contains__, " or ".join(SCHEDULES)),
+    ("warm_up", _number(0, 1), "a share of all steps, 0 to 1"),
+    ("optimizer", OPTIMIZERS.__contains__, " or ".join(OPTIMIZERS)),
+    ("momentum", lambda value: _number(0, 1)(value) and value < 1, "0 to below 1, such as 0.9"),
+    ("nesterov", lambda value: isinstance(value, bool), "True or False"),
+    (
+        "betas",
+        lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
+        "two numbers from 0 to below 1, such as (0.9, 0.999)",
+    ),
+    ("epsilon", _number(0, 1, above=True), "a small number above 0, such as 1e-8"),
+    ("weight_decay", _number(0, 1e3), "0 or more, such as 0.0005"),
+    ("smoothing", lambda value: _number(0, 1)(value) and value < 1, "0 to below 1, such as 0.1"),
+    ("seed", _whole(0, _LARGEST_SEED), "a whole number from 0"),
+)
+
+
+def _holds(rule: Any, value: Any) -> bool:
+    try:
+        return bool(rule(value))
+    except TypeError:
+        return False
+
+
+def choose_recipe(images: int, channels: int, given: dict[str, Any]) -> Recipe:
+    """The defaults for `images` training images, with the settings in `given` instead.
+
+    A setting given as None counts as not given. RecipeError for an unknown or impossible one.
+    """
+    settings = {name: value for name, value in given.items() if value is not None}
+    known = [field.name for field in fields(Recipe)]
+    for name in settings:
+        if name not in known:
+            raise RecipeError(f"no setting is called {name}; there are {', '.join(known)}")
+    recipe = replace(Recipe(), batch=_batch(images), epochs=_epochs(images, channels))
+    if settings.get("optimizer") == "adamw":
+        recipe = replace(recipe, learning_rate=2e-3, weight_decay=0.01)
+    return replace(recipe, **settings)
+
+
+def _batch(images: int) -> int:
+    """Small data sets get smaller batches, so that an epoch has enough steps to learn from."""
+    return 128 if images >= 8_000 else 64 if images >= 2_000 else 32
+
+
+def _epochs(images: int, channels: int) -> int:
+    """As many passes as show the net a fair number of images: colour needs more of them."""
+    shown = 250_000 if channels == 1 else 600_000
+    return min(40, max(4, round(shown / max(1, images))))

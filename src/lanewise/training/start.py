@@ -1,0 +1,279 @@
+"""The driver of a training: net + data + recipe → a trained model, in a run folder or in memory.
+
+prepare     what the user named → a Job: everything opened and checked, nothing compiled yet
+prepare_again   the same from a run folder, to go on
+execute     Job → Outcome: compile, train, judge; saved on the way where there is a folder
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lanewise.data import DataSet, native_shape, open_data
+from lanewise.size.report import size
+from lanewise.training.checkpoint import Checkpoint
+from lanewise.training.choice import Choice, check_trainable, default_net, fit_classes
+from lanewise.training.interrupt import Interrupt
+from lanewise.training.keeper import Keeper
+from lanewise.training.loop import Diverged, Loop
+from lanewise.training.progress import Extent, Silent
+from lanewise.training.recipe import Recipe, choose_recipe
+from lanewise.training.record import SPLIT_SEED, Source, machine, new_record, reopen
+from lanewise.training.report import report_page
+from lanewise.training.run_folder import RunFolder, stored_preprocessing, stored_recipe
+from lanewise.training.scores import Scores, score
+
+if TYPE_CHECKING:
+    from lanewise.api import Net
+    from lanewise.native import Program
+
+Weights = dict[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a training needs, opened and checked. `record` is its run.json."""
+
+    choice: Choice
+    data: DataSet
+    recipe: Recipe
+    record: dict[str, Any]
+
+    @property
+    def params(self) -> int:
+        """Trainable numbers of the network."""
+        return int(self.record["net"]["params"])
+
+    def header(self) -> list[str]:
+        """What a run begins with, one fact a line: `name: …`."""
+        macs = size(self.choice.graph).totals.macs
+        notes = [f"note: {note}" for note in self.choice.notes]
+        net = f"net: {self.choice.name}, {self.params:,} parameters, {macs:,} MACs an image"
+        return [*self.data.summary, net, *notes, f"recipe: {self.recipe}"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out. `finished` is False after Ctrl-C; `judged` is then empty.
+
+    judged: the best weights on the test images ("test"), or on the validation images ("val") where
+    there are none; judged_on says which.
+    """
+
+    job: Job
+    run: RunFolder | None
+    checkpoint: Checkpoint
+    weights: Weights
+    finished: bool
+    compile_seconds: float
+    judged: Scores | None = None
+    judged_on: str = ""
+
+    def result(self) -> dict[str, Any]:
+        """The document of `lanewise train --json`."""
+        history = self.checkpoint.history
+        best = history[self.checkpoint.best - 1] if self.checkpoint.best else None
+        images = len(self.job.data.train) * len(history)
+        training = sum(len(self.job.data.train) / item.images_per_second for item in history)
+        return {
+            "run": str(self.run) if self.run else None,
+            "epochs": len(history),
+            "params": self.job.params,
+            "compile_seconds": round(self.compile_seconds, 3),
+            "train_seconds": round(sum(item.seconds for item in history), 3),
+            "images_per_second": round(images / training, 1) if training else 0.0,
+            "val_accuracy": best.val_accuracy if best else None,
+            "test_accuracy": self.judged.accuracy
+            if self.judged and self.judged_on == "test"
+            else None,
+        }
+
+
+def prepare(
+    net: Net | None,
+    data: Any,
+    *,
+    fit: str | None = None,
+    val_fraction: float | None = None,
+    test_fraction: float | None = None,
+    settings: Mapping[str, Any],
+    watcher: Silent,
+) -> Job:
+    """The job for a network (None: chosen for the data) and DATA.
+
+    NetError, SizeError, DataError or RecipeError where one of them cannot be used.
+    """
+    choose_recipe(1000, 1, dict(settings))  # a bad setting is told before hours of decoding
+    choice = Choice(net.text, net.graph) if net else default_net(native_shape(data))
+    check_trainable(choice)
+    opened = open_data(
+        data,
+        input_shape=choice.input_shape,
+        fit=fit,
+        seed=SPLIT_SEED,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        on_progress=watcher.reading,
+    )
+    choice = fit_classes(choice, len(opened.class_names))
+    recipe = choose_recipe(len(opened.train), opened.preprocessing.channels, dict(settings))
+    source = Source.of(data, val_fraction, test_fraction)
+    record = new_record(choice, opened, source, recipe, size(choice.graph).totals.params)
+    return Job(choice, opened, recipe, record)
+
+
+def prepare_again(run: RunFolder, data: Any = None, *, watcher: Silent) -> Job:
+    """The job of a run folder, with its own net, recipe and preprocessing; `data` if it moved."""
+    record = run.read_record()
+    text, graph = run.read_net(record["net"]["name"])
+    choice = Choice(text, graph)
+    check_trainable(choice)
+    recipe = stored_recipe(run, record)
+    rule = stored_preprocessing(run, record)
+    opened = reopen(run, record, rule, data, watcher.reading)
+    return Job(choice, opened, recipe, record)
+
+
+def execute(
+    job: Job,
+    run: RunFolder | None,
+    *,
+    threads: int | None = None,
+    resume: bool = False,
+    watcher: Silent,
+) -> Outcome:
+    """Train and judge. With `resume`, from where the run folder says.
+
+    After Ctrl-C the state is saved and the outcome is not `finished`. RunError where the folder
+    cannot be written, or the loss diverges (Diverged); EngineError where this machine cannot run
+    the net.
+    """
+    program = _compile(job, threads)
+    try:
+        return _Execution(job, run, program, watcher).carry_out(resume)
+    finally:
+        watcher.stopped()
+        program.close()
+
+
+def _compile(job: Job, threads: int | None) -> Program:
+    from lanewise.native import compile_net
+
+    program = compile_net(
+        job.choice.graph,
+        training=True,
+        optimizer=job.recipe.engine_optimizer(),
+        threads=threads,
+    )
+    rule = job.data.preprocessing
+    program.set_normalisation(rule.mean, rule.std)
+    return program
+
+
+class _Execution:
+    """One training from its first or next step to its end: the steps of `execute`."""
+
+    def __init__(self, job: Job, run: RunFolder | None, program: Program, watcher: Silent) -> None:
+        self._job, self._run = job, run
+        self._program, self._watcher = program, watcher
+
+    def carry_out(self, resume: bool) -> Outcome:
+        with Interrupt() as interrupt:
+            checkpoint, keeper = self._begin(resume)
+            checkpoint = self._train(checkpoint, keeper, lambda: interrupt.asked)
+            finished = checkpoint.epoch == self._job.recipe.epochs
+            outcome = self._outcome(checkpoint, finished)
+            if finished:
+                outcome = self._judge(outcome)
+                self._job.record["result"] = outcome.result()
+            keeper.write_record(self._job.record, "complete" if finished else "interrupted")
+        return outcome
+
+    def _begin(self, resume: bool) -> tuple[Checkpoint, Keeper]:
+        """Fresh or stored weights, and the first save, so that any later moment can go on."""
+        program, run = self._program, self._run
+        self._job.record["machine"] = machine(program)
+        self._announce_engine()
+        if resume and run is not None:
+            checkpoint = run.read_state(program)
+            keeper = Keeper(run, program, checkpoint.best)
+        else:
+            program.initialise(self._job.recipe.seed)
+            checkpoint, keeper = Checkpoint(), Keeper(run, program)
+            if run is not None:
+                run.write_net(self._job.choice.text)
+            keeper.save(checkpoint)
+        keeper.write_record(self._job.record, "running")
+        return checkpoint, keeper
+
+    def _train(
+        self, checkpoint: Checkpoint, keeper: Keeper, stop: Callable[[], bool]
+    ) -> Checkpoint:
+        job, watcher = self._job, self._watcher
+        watcher.started(
+            checkpoint, Extent(job.recipe.epochs, len(job.data.train), job.recipe.batch)
+        )
+        loop = Loop(
+            program=self._program,
+            train=job.data.train,
+            val=job.data.val,
+            classes=len(job.data.class_names),
+            recipe=job.recipe,
+            watcher=watcher,
+            keep=keeper.keep,
+            stop=stop,
+        )
+        try:
+            checkpoint = loop.run(checkpoint)
+        except Diverged as error:
+            keeper.write_record(job.record, "diverged")
+            raise Diverged(f"{error}{self._saved_words()}") from None
+        finally:
+            watcher.stopped()
+        keeper.save(checkpoint)
+        return checkpoint
+
+    def _outcome(self, checkpoint: Checkpoint, finished: bool) -> Outcome:
+        weights = checkpoint.best_weights
+        if weights is None:  # stopped in the first epoch: what there is so far
+            weights = {name: array.copy() for name, array in self._program.parameters.items()}
+        return Outcome(
+            job=self._job,
+            run=self._run,
+            checkpoint=checkpoint,
+            weights=weights,
+            finished=finished,
+            compile_seconds=self._program.compile_seconds,
+        )
+
+    def _judge(self, outcome: Outcome) -> Outcome:
+        """The best weights on the test images, or on the validation images; and the report."""
+        data = self._job.data
+        name, split = ("test", data.test) if data.test else ("val", data.val)
+        if not len(split):
+            return outcome
+        for key, array in self._program.parameters.items():
+            array[...] = outcome.weights[key]
+        scores = score(
+            self._program.forward(split.images), split.labels, data.class_names, split.sources
+        )
+        outcome = replace(outcome, judged=scores, judged_on=name)
+        if self._run is not None:
+            page = report_page(self._job.record, outcome.checkpoint.history, scores, name, split)
+            self._run.write_report(page)
+        return outcome
+
+    def _announce_engine(self) -> None:
+        program = self._program
+        how = "loaded from the cache" if program.from_cache else "compiled"
+        threads = f"{program.threads} thread" + ("s" if program.threads != 1 else "")
+        self._watcher.say(f"engine: {threads}, {how} in {program.compile_seconds:.2f} s")
+
+    def _saved_words(self) -> str:
+        """What a diverged run still has."""
+        return f". The last state before that stands in {self._run}" if self._run else ""
