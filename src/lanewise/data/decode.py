@@ -6,6 +6,7 @@ processes, no shared memory, bounded memory: at most two blocks of images exist 
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import warnings
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     Outcome = tuple[str, tuple[int, int]] | str  # (kind, size), or the reason of a bad file
     Pending = tuple[Images, Iterator[list[Outcome]]]
 
-# What a file is, its content decides, not its name. MPO is a phone's JPEG with a second picture.
-FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "MPO")
+# What a file is, its content decides, not its name. (A phone's JPEG with a second picture inside,
+# MPO, is opened as JPEG.)
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF")
 MOST_PIXELS = 89_478_485  # Pillow's own line between a photo and a decompression bomb
 BLOCK_BYTES = 32 << 20
 CHUNK_FILES = 16
@@ -101,11 +103,11 @@ def open_image(data: bytes, background: tuple[int, int, int]) -> tuple[Image.Ima
     """The upright "L" or "RGB" image in `data`, and its kind. Raises DataError with the reason."""
     from PIL import Image, UnidentifiedImageError
 
-    _load_plugins()
+    formats = readable_formats()
     if not data:
         raise DataError("empty file (0 bytes)")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(_too_large(image.width, image.height))
             kind = f"{image.format} {image.mode}"
@@ -143,8 +145,8 @@ def decoded_blocks(
     paths: Sequence[str], rule: Preprocessing, on_progress: Progress | None = None
 ) -> Iterator[Block]:
     """All files, in order, a block at a time; while one is used, the next is being decoded."""
-    _load_plugins()
-    decode_plain_jpeg(b"\xff\xd8\xff", 0)  # the probe, once, before any thread asks for it
+    readable_formats()  # and the probe below: once, before any thread asks for them
+    decode_plain_jpeg(b"\xff\xd8\xff", 0)
     rows = max(CHUNK_FILES, BLOCK_BYTES // (rule.channels * rule.height * rule.width))
     threads = 1 if _are_tiny(paths) else decode_threads()
     pool = ThreadPoolExecutor(threads, "lanewise-decode") if threads > 1 else None
@@ -245,17 +247,21 @@ def _finish(image: Image.Image, rule: Preprocessing) -> Images:
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
-def _load_plugins() -> None:
-    """Pillow's readers of FORMATS, and not its forty others (0.1 s)."""
+@functools.cache
+def readable_formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow was built with; its forty others are not loaded (0.1 s)."""
     from PIL import (  # noqa: F401
         BmpImagePlugin,
         GifImagePlugin,
+        Image,
         JpegImagePlugin,
         MpoImagePlugin,
         PngImagePlugin,
         TiffImagePlugin,
         WebPImagePlugin,
     )
+
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _too_large(width: int = 0, height: int = 0) -> str:

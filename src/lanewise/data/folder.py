@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from lanewise.data.data_set import Labels, Skipped, Split
-from lanewise.data.decode import MOST_PIXELS, open_image
+from lanewise.data.decode import MOST_PIXELS, open_image, readable_formats
 from lanewise.data.loaded import Loaded, Part
 from lanewise.data.messages import examples, shown
 from lanewise.data.preprocessing import WHITE, Preprocessing
@@ -72,7 +72,7 @@ def _look(path: str) -> tuple[int, int, bool] | None:
     from PIL import ExifTags, Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=readable_formats()) as image:
             width, height = image.size
             if image.getexif().get(ExifTags.Base.Orientation, 1) > 4:
                 width, height = height, width

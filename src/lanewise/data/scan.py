@@ -113,7 +113,7 @@ def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
 
 def wanted_extensions() -> str:
     """The extensions that are read, as words for a message."""
-    return "wanted " + " ".join(sorted(EXTENSIONS))
+    return "wanted .png, .jpg, .bmp, .gif, .webp or .tif"
 
 
 def _part_folders(root: str) -> tuple[dict[str, str], list[str]]:
@@ -211,7 +211,7 @@ def _class_files(folder: str, name: str, label: int, skipped: list[Skipped]) -> 
         extension = _extension(entry.name)
         if extension not in EXTENSIONS:
             what = f"extension {extension}" if extension else "no extension"
-            skipped.append(Skipped(path, f"{what} is not read; {wanted_extensions()}"))
+            skipped.append(Skipped(path, f"{what} is not read, {wanted_extensions()}"))
             continue
         try:
             status = entry.stat()

@@ -63,7 +63,11 @@ class PartFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, self._temporary = tempfile.mkstemp(".part", path.stem + ".", path.parent)
         self._file = os.fdopen(handle, "w+b", buffering=0)
-        self._write(MAGIC)
+        try:
+            self._write(MAGIC)
+        except OSError:
+            self.discard()
+            raise
 
     def append(self, images: Images) -> None:
         """Add images; after an OSError `rows` still gives those added before."""
