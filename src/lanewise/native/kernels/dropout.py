@@ -48,7 +48,7 @@ def dropout(name: str, elements: int, rate: float, salt: int, *, mask: bool = Fa
         spread = op("mul", place, Constant(_signed(STRIDE), "i32", 1))
         spread = op("add", spread, Constant(_signed(salt), "i32", 1))
         hashed = _mixed(writer, op("xor", key, op("splat", spread)))
-        kept = op("mul", writer.load(source, i, 0), scale)
+        kept: Value = op("mul", writer.load(source, i, 0), scale)
         if mask:
             kept = keep_where(is_positive(writer.load(value, i, 0)), kept)
         writer.store(target, i, 0, value=_keep_at_least(hashed, kept, rate))

@@ -42,8 +42,8 @@ def exponential(writer: Writer, x: Value) -> Value:
     clamped = writer.let(op("min", number(HIGHEST), op("max", number(LOWEST), x)))
     n = writer.let(op("round", op("mul", clamped, number(LOG2_E))))
     whole = writer.let(op("tofloat", n))
-    r = op("fma", whole, number(-LN2_LOW), op("fma", whole, number(-LN2_HIGH), clamped))
-    r = writer.let(r)
+    rest = op("fma", whole, number(-LN2_HIGH), clamped)
+    r = writer.let(op("fma", whole, number(-LN2_LOW), rest))
     tail = op("fma", op("mul", r, r), polynomial(writer, r, EXPONENTIAL), r)
     power = op("asfloat", op("shl", op("add", n, integer(127)), integer(23)))
     result = op("mul", op("add", tail, number(1.0)), power)
@@ -54,8 +54,8 @@ def logarithm(writer: Writer, x: Value) -> Value:
     """The natural logarithm of positive normal numbers."""
     bits = writer.let(op("sub", op("asint", x), integer(ROOT_HALF_BITS)))
     # shr is logical: an offset of 128 makes the exponent positive, and is taken off again
-    n = op("sub", op("shr", op("add", bits, integer(1 << 30)), integer(23)), integer(128))
-    n = writer.let(n)
+    shifted = op("shr", op("add", bits, integer(1 << 30)), integer(23))
+    n = writer.let(op("sub", shifted, integer(128)))
     mantissa = op("sub", op("asint", x), op("shl", n, integer(23)))
     f = writer.let(op("sub", op("asfloat", mantissa), number(1.0)))
     whole = writer.let(op("tofloat", n))
@@ -69,13 +69,13 @@ def tanh(writer: Writer, x: Value) -> Value:
     """Hyperbolic tangent: an odd polynomial near zero, 1 − 2 / (e^2|x| + 1) elsewhere."""
     size = writer.let(op("max", x, op("neg", x)))
     square = writer.let(op("mul", x, x))
-    near = op("fma", op("mul", x, square), polynomial(writer, square, TANH), x)
-    near = writer.let(near)
+    cubic = op("mul", x, square)
+    near = writer.let(op("fma", cubic, polynomial(writer, square, TANH), x))
     grown = exponential(writer, op("min", number(40.0), op("add", size, size)))
     rest = op("div", number(2.0), op("add", grown, number(1.0)))
-    far = writer.let(op("sub", number(1.0), rest))
-    far = op("select", op("lt", x, number(0.0)), op("neg", far), far)
-    # "not above" rather than "below": a NaN takes the polynomial and stays a NaN
+    positive = writer.let(op("sub", number(1.0), rest))
+    far = op("select", op("lt", x, number(0.0)), op("neg", positive), positive)
+    # a NaN is not at least TANH_SMALL: it takes the polynomial and stays a NaN
     return writer.let(op("select", op("ge", size, number(TANH_SMALL)), far, near))
 
 

@@ -5,30 +5,24 @@
                 the window's argument: the tap r·S + s of its first maximum
 
 Gradients gather: every input pixel is written exactly once. Small windows are unrolled in tiles of
-pixels whose pattern of taps is known (`_Tile`), large ones are loops over tables; the kernels
-do not see the difference.
+pixels whose pattern of taps is known, large ones are loops over tables (`windows.py`); the
+kernels do not see the difference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from lanewise.native.kernels.conv import blocks
 from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
-from lanewise.native.kernels.taps import (
-    RowTaps,
-    Segment,
-    Taps,
-    balanced_width,
-    column_segments,
-)
+from lanewise.native.kernels.taps import Taps
+from lanewise.native.kernels.windows import WIDEST, Meeting, Tile, tiles
 from lanewise.native.nest import (
     LANES,
     Buffer,
     Constant,
     FromIndex,
-    Index,
     IndexLike,
     Kernel,
     Read,
@@ -40,123 +34,13 @@ from lanewise.native.nest import (
 )
 from lanewise.size.shapes import Window
 
-UNROLLED = 48  # at most so many (pixel, tap) pairs are written out in one tile
-WIDEST = 4  # columns of a forward tile: running maximum and argument for each
 LOWEST = float("-inf")
 ZERO = number(0.0)
 
 Scale = tuple[tuple[float, ...], ...]  # [p][q], one factor per output position
 
 
-# ---- windows over maps --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Meeting:
-    """A tap of the window meets a source pixel, for one cell of the tile."""
-
-    cell: int
-    tap: IndexLike
-    row: IndexLike
-    column: IndexLike
-    near: tuple[int, int] | None  # the source pixel's place in an unrolled tile
-
-    @property
-    def number(self) -> Value:
-        """The tap's number in every lane."""
-        if isinstance(self.tap, int):
-            return Constant(self.tap, "i32")
-        return FromIndex(as_index(self.tap))
-
-
-@dataclass
-class _Tile:
-    """Destination pixels worked on together. Iterate over `meetings()` once, inside the tile."""
-
-    cells: tuple[tuple[Index, Index], ...]
-    meetings: Callable[[], Iterator[_Meeting]]
-    _loaded: dict[object, Value] = field(default_factory=dict)
-
-    def once(self, meeting: _Meeting, what: str, make: Callable[[], Value]) -> Value:
-        """The value made for this source pixel, made once where the tile is unrolled."""
-        if meeting.near is None:
-            return make()
-        key = what, meeting.near
-        if key not in self._loaded:
-            self._loaded[key] = make()
-        return self._loaded[key]
-
-
-def _tiles(writer: Writer, rows: Taps, columns: Taps, widest: int = WIDEST) -> Iterator[_Tile]:
-    """All destination pixels of a map, tile by tile."""
-    height = rows.period
-    width = max(columns.period, balanced_width(columns.destination, widest))
-    pairs = height * width * _meets(rows) * _meets(columns)
-    if pairs > UNROLLED and width > columns.period:
-        width = columns.period
-        pairs = height * width * _meets(rows) * _meets(columns)
-    if pairs > UNROLLED:
-        yield from _looped(writer, rows, columns)
-    else:
-        yield from _unrolled(writer, rows, columns, height, width)
-
-
-def _meets(taps: Taps) -> int:
-    """About how many taps meet one destination index."""
-    return -(-taps.taps // taps.period)
-
-
-def _unrolled(
-    writer: Writer, rows: Taps, columns: Taps, height: int, width: int
-) -> Iterator[_Tile]:
-    for lines in column_segments(rows, height):
-        with writer.loop("p", lines.tiles) as p:
-            for part in column_segments(columns, width):
-                with writer.loop("q", part.tiles) as q:
-                    cells = tuple(
-                        (_destination(lines, p, i), _destination(part, q, j))
-                        for i in range(lines.width)
-                        for j in range(part.width)
-                    )
-                    yield _Tile(cells, _pattern(lines, part, p, q))
-
-
-def _destination(part: Segment, tile: Var, offset: int) -> Index:
-    return as_index(tile) * part.width + (part.start + offset)
-
-
-def _pattern(lines: Segment, part: Segment, p: Var, q: Var) -> Callable[[], Iterator[_Meeting]]:
-    """Tap by tap in the order of the window, so that the first maximum is met first."""
-
-    def meetings() -> Iterator[_Meeting]:
-        taps = len(part.pattern[0])
-        for tap in range(len(lines.pattern[0]) * taps):
-            r, s = divmod(tap, taps)
-            for cell in range(lines.width * part.width):
-                i, j = divmod(cell, part.width)
-                row, column = lines.pattern[i][r], part.pattern[j][s]
-                if row is None or column is None:
-                    continue
-                at_row = as_index(p) * lines.advance + (lines.origin + row)
-                at_column = as_index(q) * part.advance + (part.origin + column)
-                yield _Meeting(cell, tap, at_row, at_column, (row, column))
-
-    return meetings
-
-
-def _looped(writer: Writer, rows: Taps, columns: Taps) -> Iterator[_Tile]:
-    row_taps, column_taps = RowTaps(rows), RowTaps(columns)
-    with writer.loop("p", rows.destination) as p, writer.loop("q", columns.destination) as q:
-
-        def meetings() -> Iterator[_Meeting]:
-            with (
-                writer.loop("r", row_taps.count(p)) as r,
-                writer.loop("s", column_taps.count(q)) as s,
-            ):
-                tap = as_index(row_taps.tap(p, r)) * columns.taps + column_taps.tap(q, s)
-                yield _Meeting(0, tap, row_taps.source(p, r), column_taps.source(q, s), None)
-
-        yield _Tile(((as_index(p), as_index(q)),), meetings)
+# ---- shapes and masks ----------------------------------------------------------------------------
 
 
 def _shape(channels: int, rows: int, columns: int) -> tuple[int, ...]:
@@ -189,12 +73,12 @@ def max_pool(
     arguments = Buffer("argument", shape, kind, "write")
     writer = Writer(name, [source, target, *[arguments] * argument])
     with writer.loop("c", channels) as c:
-        for tile in _tiles(writer, rows, columns):
+        for tile in tiles(writer, rows, columns):
             best = writer.accumulators("best", len(tile.cells), Constant(LOWEST))
             first = writer.accumulators("tap", len(tile.cells) * argument, Constant(0, "i32"))
             for met in tile.meetings():
 
-                def load(met: _Meeting = met) -> Value:
+                def load(met: Meeting = met) -> Value:
                     return writer.let(writer.load(source, c, met.row, met.column, 0), "x")
 
                 x = tile.once(met, "x", load)
@@ -228,7 +112,7 @@ def max_pool_gradient(name: str, channels: int, rows: Taps, columns: Taps, *, ma
     target = Buffer("target", wide, access="write")
     writer = Writer(name, [arguments, gradient, *([value] if value else []), target])
 
-    def contribution(c: Var, tile: _Tile, met: _Meeting) -> Value:
+    def contribution(c: Var, tile: Tile, met: Meeting) -> Value:
         def number() -> Value:
             chosen = writer.load(arguments, c, met.row, met.column, 0)
             return writer.let(op("widen", chosen) if kind == "u8" else chosen, "tap")
@@ -251,11 +135,11 @@ def _gather(
     columns: Taps,
     target: Buffer,
     value: Buffer | None,
-    contribution: Callable[[Var, _Tile, _Meeting], Value],
+    contribution: Callable[[Var, Tile, Meeting], Value],
     finish: Callable[[Value], Value] = lambda result: result,
 ) -> None:
     """target[pixel] = Σ of the contributions of the windows that contain it."""
-    for tile in _tiles(writer, rows, columns):
+    for tile in tiles(writer, rows, columns):
         sums = writer.accumulators("dx", len(tile.cells))
         touched: set[int] = set()
         for met in tile.meetings():
@@ -316,11 +200,11 @@ def sum_pool(name: str, channels: int, rows: Taps, columns: Taps, *, scale: Scal
     scaling = _Scaling(scale)
     factors = scaling.table() if scaling.constant is None else None
     with writer.loop("c", channels) as c:
-        for tile in _tiles(writer, rows, columns):
+        for tile in tiles(writer, rows, columns):
             sums = writer.accumulators("sum", len(tile.cells))
             for met in tile.meetings():
 
-                def load(met: _Meeting = met) -> Value:
+                def load(met: Meeting = met) -> Value:
                     return writer.let(writer.load(source, c, met.row, met.column, 0), "x")
 
                 cell = sums[met.cell]
@@ -346,7 +230,7 @@ def sum_pool_gradient(
     scaling = _Scaling(scale)
     factors = scaling.table() if scaling.constant is None else None
 
-    def contribution(c: Var, tile: _Tile, met: _Meeting) -> Value:
+    def contribution(c: Var, tile: Tile, met: Meeting) -> Value:
         def load() -> Value:
             dy: Value = writer.load(gradient, c, met.row, met.column, 0)
             if factors:
