@@ -157,7 +157,7 @@ def test_max_pool(case):
     shape, window = case[0], window_of(*case)
     x = coarse(*shape, LANES)
     out = (shape[0], *window.out, LANES)
-    kind = np.uint8 if window.kernel[0] * window.kernel[1] <= 256 else np.int32
+    kind = np.uint8 if window.kernel[0] * window.kernel[1] <= 255 else np.int32
     y, argument, dy = aligned(out), aligned(out, kind), normal(*out, seed=1)
     forward, backward = taps(forward_taps, window, shape), taps(gradient_taps, window, shape)
     small = window.kernel[0] * window.kernel[1] < 12

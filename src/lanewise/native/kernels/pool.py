@@ -49,7 +49,7 @@ def _shape(channels: int, rows: int, columns: int) -> tuple[int, ...]:
 
 def argument_type(taps: int) -> str:
     """The smallest type that numbers the taps of a window."""
-    return "u8" if taps <= 256 else "i32"
+    return "u8" if taps <= 255 else "i32"
 
 
 def _masked(writer: Writer, value: Buffer | None, at: Sequence[IndexLike], result: Value) -> Value:
