@@ -31,12 +31,14 @@ def compile_net(
     target: str = "host",
     cache: bool = True,
     input_gradient: bool = False,
+    profile: bool = False,
 ) -> Program:
     """A net as machine code for this CPU.
 
     training: also compile the loss, all gradients and the optimizer's update. threads: workers
     (default: one per core this process may use, or LANEWISE_THREADS). input_gradient: also keep the
-    gradient of the images. The batch size is free: it is given with each call.
+    gradient of the images. profile: count clock ticks around every kernel (`Program.profile`).
+    The batch size is free: it is given with each call.
 
     Raises SizeError or NetError where the net cannot exist, EngineError where this machine cannot
     run it.
@@ -50,11 +52,11 @@ def compile_net(
         )
     optimizer = optimizer or SGD()
     shelf = MachineCodeCache() if cache else None
-    key = fingerprint(show(graph), _options(training, optimizer, input_gradient), machine)
+    key = fingerprint(show(graph), _options(training, optimizer, input_gradient, profile), machine)
     entry = shelf.get(key) if shelf else None
     made = entry is None
     if entry is None:
-        entry = build(graph, machine, training, optimizer, input_gradient)
+        entry = build(graph, machine, training, optimizer, input_gradient, profile)
         if shelf:
             shelf.put(key, entry)
     facts = Facts(**entry.metadata)
@@ -64,9 +66,15 @@ def compile_net(
     return program
 
 
-def _options(training: bool, optimizer: Optimizer, input_gradient: bool) -> dict[str, object]:
-    update = type(optimizer).__name__ if training else None
-    return {"training": training, "update": update, "input_gradient": input_gradient}
+def _options(
+    training: bool, optimizer: Optimizer, input_gradient: bool, profile: bool
+) -> dict[str, object]:
+    return {
+        "training": training,
+        "update": type(optimizer).__name__ if training else None,
+        "input_gradient": input_gradient,
+        "profile": profile,
+    }
 
 
 def thread_count(asked: int | None = None) -> int:
@@ -84,60 +92,74 @@ def cores() -> int:
 
 
 def build(
-    graph: Graph, target: Target, training: bool, optimizer: Optimizer, input_gradient: bool = False
+    graph: Graph,
+    target: Target,
+    training: bool,
+    optimizer: Optimizer,
+    input_gradient: bool = False,
+    profile: bool = False,
 ) -> Entry:
     """All passes, for both directions where training is asked for."""
     from lanewise.native.machine_code import compile_modules
 
-    modules, facts = write_modules(graph, target, training, optimizer, input_gradient)
+    modules, facts = write_modules(graph, target, training, optimizer, input_gradient, profile)
     objects = compile_modules(modules, target, threads=min(len(modules), cores()))
     return Entry(objects, asdict(facts))
 
 
 def write_modules(
-    graph: Graph, target: Target, training: bool, optimizer: Optimizer, input_gradient: bool = False
+    graph: Graph,
+    target: Target,
+    training: bool,
+    optimizer: Optimizer,
+    input_gradient: bool = False,
+    profile: bool = False,
 ) -> tuple[list[str], Facts]:
     """The passes up to LLVM IR: modules of like size, and what the program must know."""
     from lanewise.native import directions, driver, driver_loops, emit
     from lanewise.native.kernels.optimizer import reduce_groups
+    from lanewise.native.nest import Kernel
     from lanewise.native.plan import KernelShelf
 
     shelf = KernelShelf()
     layout = directions.parameter_layout(graph)
-    forward = directions.plan_forward(graph, target, shelf)
-    plans = [forward]
     partial_bytes = layout.convolution_floats * 4
-    functions = driver.chunk_functions(
-        forward, "forward", driver.Addresses(forward, partial_bytes), training=False
-    )
-    kernels = list(forward.kernels)
+    plans = {"forward": directions.plan_forward(graph, target, shelf)}
+    if training:
+        plans["train"] = directions.plan_training(graph, target, shelf, input_gradient)
+    arena = max(plan.arena.size for plan in plans.values())
+    ticks, words = {}, 0
+    functions: list[str] = []
+    kernels: list[Kernel] = []
+    for name, plan in plans.items():
+        addresses = driver.Addresses(plan, partial_bytes, arena + 8 * words if profile else None)
+        functions += driver.chunk_functions(plan, name, addresses, training=name == "train")
+        kernels += plan.kernels
+        ticks[name] = [call.purpose for call in plan.calls] if profile else []
+        words += len(ticks[name])
     jobs = 0
     if training:
-        plan = directions.plan_training(graph, target, shelf, input_gradient)
-        plans.append(plan)
-        addresses = driver.Addresses(plan, partial_bytes)
-        functions += driver.chunk_functions(plan, "train", addresses, training=True)
         updates = driver.UpdateKernels(
             UPDATES[type(optimizer)]("update_parameters"),
-            reduce_groups("reduce_groups", layout.convolution_floats)
-            if layout.convolution_floats
-            else None,
+            reduce_groups("reduce_groups", layout.convolution_floats) if partial_bytes else None,
             len(STATES[type(optimizer)]),
         )
-        more, jobs = driver.job_functions(plan, updates, layout.convolution_floats, addresses)
-        functions += more
-        if partial_bytes:
-            functions.append(driver.clear_partials(partial_bytes))
-        kernels += [*plan.kernels, updates.update, *([updates.reduce] if updates.reduce else [])]
-    choices = {choice.name: choice for plan in plans for choice in plan.choices}
+        more, jobs = driver.job_functions(
+            plans["train"], updates, layout.convolution_floats, addresses
+        )
+        functions += [*more, *([driver.clear_partials(partial_bytes)] if partial_bytes else [])]
+        kernels += [updates.update, *([updates.reduce] if updates.reduce else [])]
+    choices = {choice.name: choice for plan in plans.values() for choice in plan.choices}
     functions += [driver.choice_function(choice) for choice in choices.values()]
     functions.append(driver_loops.loops(target, jobs, training))
     unique = {kernel.name: kernel for kernel in kernels}
     modules = emit.modules(tuple(unique.values()), functions)
     facts = Facts(
-        arena_bytes=max(plan.arena.size for plan in plans),
-        kept_bytes=plans[-1].kept_bytes if training else 0,
+        arena_bytes=arena + 8 * words,
+        kept_bytes=plans["train"].kept_bytes if training else 0,
         training=training,
         input_gradient=input_gradient,
+        ticks=ticks,
+        ticks_at=arena,
     )
     return modules, facts

@@ -57,6 +57,7 @@ def plan_training(
     _loss(plan, steps[-1])
     for operation in reversed(steps):
         if not isinstance(operation.layer, Input) and plan.wants_gradient(operation.name):
+            plan.purpose = f"{operation.name} gradient"
             GRADIENT[type(operation.layer)](plan, operation)
     if input_gradient:
         _rows_out(plan, plan.gradient(steps[0].name), steps[0].elements, "input_gradient")
@@ -66,6 +67,7 @@ def plan_training(
 def _forward(plan: Planner, steps: tuple[Operation, ...]) -> None:
     _gather(plan, steps[0])
     for operation in steps[1:]:
+        plan.purpose = f"{operation.name} forward"
         FORWARD[type(operation.layer)](plan, operation)
 
 
@@ -86,11 +88,12 @@ def _gather(plan: Planner, image: Operation) -> None:
         plan.value(image.name),
     )
     choice = Choice("gather", "images_are_bytes", one, zero)
-    plan.calls.append(Call({1: choice}, places, ("image_count",)))
+    plan.calls.append(Call({1: choice}, places, ("image_count",), f"{image.name} gather"))
 
 
 def _rows_out(plan: Planner, slot: Slot, elements: int, region: str) -> None:
     """Lanes back to one row per image."""
+    plan.purpose = region
     plan.call(
         "scatter",
         elements,
@@ -102,6 +105,7 @@ def _rows_out(plan: Planner, slot: Slot, elements: int, region: str) -> None:
 
 def _loss(plan: Planner, output: Operation) -> None:
     classes = output.elements
+    plan.purpose = "loss"
     plan.call(
         "softmax_cross_entropy",
         classes,

@@ -133,10 +133,12 @@ class Addresses:
     """How a plan's places become addresses inside a function of (context, arena, …).
 
     `slice` is the slice's number in the batch, `t` its number among those worked on together.
+    `profile`: where in the arena each call adds its clock ticks (64-bit words), if it shall.
     """
 
     plan: Plan
     partial_bytes: int
+    profile: int | None = None
 
     def of(self, f: Function, place: Place, slice: str, t: str | int) -> str:
         if isinstance(place, Region):
@@ -171,7 +173,23 @@ def call_kernel(
     arguments = ["ptr %context"] if isinstance(kernel, Choice) else []
     arguments += [f"ptr {addresses.of(f, place, slice, t)}" for place in call.places]
     arguments += [f"i64 {f.read(symbol)}" for symbol in call.symbols]
+    begun = _ticks(f) if addresses.profile is not None else ""
     f.do(f"call void @{kernel.name}({', '.join(arguments)})")
+    if addresses.profile is not None:
+        number = next(i for i, other in enumerate(addresses.plan.calls) if other is call)
+        _add_ticks(f, begun, addresses.profile + 8 * number)
+
+
+def _ticks(f: Function) -> str:
+    return f.emit("call i64 @llvm.readcyclecounter()")
+
+
+def _add_ticks(f: Function, begun: str, place: int) -> None:
+    """Add the ticks since `begun` to a word of the worker's arena."""
+    spent = f.emit(f"sub i64 {_ticks(f)}, {begun}")
+    word = f.offset("%arena", place)
+    old = f.emit(f"load i64, ptr {word}, align 8")
+    f.do(f"store i64 {f.emit(f'add i64 {old}, {spent}')}, ptr {word}, align 8")
 
 
 def choice_function(choice: Choice) -> str:

@@ -84,6 +84,7 @@ def loops(target: Target, jobs: int, training: bool) -> str:
     mode = _ARM_MODE if family == "arm" else _X86_MODE
     parts = [
         "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
+        "declare i64 @llvm.readcyclecounter()",
         mode,
         _MIX,
         _barrier(_PAUSE[family]),

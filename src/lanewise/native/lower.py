@@ -228,6 +228,8 @@ class _Lowering:
     def splat_constant(self, text: str, dtype: str, lanes: int) -> str:
         if lanes == 1:
             return text
+        if text in ("0", literal(0.0, "f32")):
+            return "zeroinitializer"
         return "<" + ", ".join(f"{_SCALARS[dtype]} {text}" for _ in range(lanes)) + ">"
 
     def splat(self, scalar: str, dtype: str, lanes: int) -> str:

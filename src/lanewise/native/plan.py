@@ -72,6 +72,7 @@ class Call:
     kernels: Mapping[int, Kernel | Choice]
     places: tuple[Place, ...]
     symbols: tuple[str, ...] = ()
+    purpose: str = ""  # "conv1 forward": whose it is, and what for; shown by profiles and plans
 
     @property
     def wide(self) -> bool:
@@ -209,6 +210,7 @@ class Planner:
     shelf: KernelShelf
     training: bool
     input_gradient: bool = False
+    purpose: str = ""
     calls: list[Call] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
     _written: set[str] = field(default_factory=set)
@@ -256,7 +258,7 @@ class Planner:
     ) -> None:
         """Call a kernel for one slice."""
         kernel = self.shelf.get(stem, key, write)
-        self.calls.append(Call({1: kernel}, places, tuple(symbols)))
+        self.calls.append(Call({1: kernel}, places, tuple(symbols), self.purpose))
 
     def call_wide(
         self, stem: str, key: object, write: Callable[[str, int], Kernel], *places: Place
@@ -267,7 +269,7 @@ class Planner:
             return lambda name: write(name, width)
 
         kernels = {w: self.shelf.get(stem, (key, w), writer(w)) for w in (1, WIDE)}
-        self.calls.append(Call(kernels, places))
+        self.calls.append(Call(kernels, places, purpose=self.purpose))
 
     # -- gradients
 

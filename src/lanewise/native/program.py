@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -35,6 +35,8 @@ class Facts:
     kept_bytes: int
     training: bool
     input_gradient: bool
+    ticks: Mapping[str, Sequence[str]]  # direction → purpose of each call, if profiled
+    ticks_at: int  # where in each arena their clock ticks stand
 
 
 @dataclass(frozen=True)
@@ -367,6 +369,21 @@ class Program:
             job_ticket=0,
         )
         self._workers.run()
+
+    def profile(self) -> dict[str, list[tuple[str, int]]]:
+        """Direction → (purpose, clock ticks of all workers) of each call since the last `profile`.
+
+        Empty unless the program was compiled with profile=True.
+        """
+        words = self._arena.reshape(self.threads, -1)[:, self.facts.ticks_at :].copy()
+        count = sum(map(len, self.facts.ticks.values()))
+        ticks = words[:, : 8 * count].copy().view(np.int64).sum(axis=0).tolist()
+        self._arena.reshape(self.threads, -1)[:, self.facts.ticks_at :] = 0
+        found = {}
+        for direction, purposes in self.facts.ticks.items():
+            found[direction] = list(zip(purposes, ticks[: len(purposes)], strict=True))
+            ticks = ticks[len(purposes) :]
+        return found
 
     def close(self) -> None:
         """End the worker threads. The program cannot run afterwards."""

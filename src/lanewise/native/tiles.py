@@ -12,7 +12,7 @@ in 16-lane vectors: an AVX2 CPU spends two registers and two instructions on eac
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from lanewise.native.kernels.conv import Tile, WeightTile, blocks
@@ -21,6 +21,9 @@ from lanewise.native.target import Target
 
 LATENCY = 4.0  # cycles from one multiply–add to the next that needs its result (Intel, AMD)
 TURN = 1.0  # cycles of loop overhead
+LOAD = 0.1  # cycles a load costs even where there is room for it
+VECTOR_BYTES = 64
+FIRST_LEVEL_BYTES = 40_000  # of the 32 or 48 KiB first-level caches, what other data leaves
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def _turn(part: Segment, count: int, limits: Limits) -> float:
     distinct = len({s for c in part.pattern for s in c if s is not None})
     loads = distinct + count * sum(m > 0 for m in met)
     longest = max((sum(s is not None for s in c) for c in part.pattern), default=0)
-    return TURN + max(
+    return TURN + LOAD * loads + max(
         count * sum(met) / limits.products_per_cycle,
         loads / limits.loads_per_cycle,
         LATENCY * longest,
@@ -91,13 +94,18 @@ def linear_maps(target: Target, maps: int, slices: int) -> int:
     return max(1, min(maps, room))
 
 
-def weight_tile(target: Target, maps: int, sources: int, columns: Taps) -> WeightTile:
+def weight_tile(
+    target: Target, maps: int, sources: int, rows: Taps, columns: Taps
+) -> WeightTile:
     """Output maps × input maps × kernel columns of a weight-gradient kernel."""
-    return _weight_tile(target.name, maps, sources, columns)
+    pixels = (rows.destination * columns.destination, rows.source * columns.source)
+    return _weight_tile(target.name, maps, sources, columns, pixels)
 
 
 @lru_cache(maxsize=4096)
-def _weight_tile(name: str, maps: int, sources: int, columns: Taps) -> WeightTile:
+def _weight_tile(
+    name: str, maps: int, sources: int, columns: Taps, pixels: tuple[int, int]
+) -> WeightTile:
     limits = LIMITS[name]
     candidates = [
         WeightTile(m, s, t, c)
@@ -109,7 +117,16 @@ def _weight_tile(name: str, maps: int, sources: int, columns: Taps) -> WeightTil
     ]
     if not candidates:
         return WeightTile(1, 1, 1, 1)
-    return min(candidates, key=lambda tile: _weight_cost(tile, maps, sources, columns, limits))
+
+    def cost(tile: WeightTile) -> float:
+        # Every turn over the kernel's rows reads both maps again: from the first-level cache
+        # where they fit, else at half the rate.
+        bytes_read = (tile.maps * pixels[0] + tile.sources * pixels[1]) * VECTOR_BYTES
+        slower = 2.0 if bytes_read > FIRST_LEVEL_BYTES else 1.0
+        slowed = replace(limits, loads_per_cycle=limits.loads_per_cycle / slower)
+        return _weight_cost(tile, maps, sources, columns, slowed)
+
+    return min(candidates, key=cost)
 
 
 def _tap_blocks(taps: int, limits: Limits) -> list[int]:
@@ -138,7 +155,7 @@ def _weight_turn(
     met = [[s for s in c[begin : begin + taps] if s is not None] for c in part.pattern]
     products = maps * sources * sum(map(len, met))
     loads = sum(maps for m in met if m) + sources * len({s for m in met for s in m})
-    return TURN + max(
+    return TURN + LOAD * loads + max(
         products / limits.products_per_cycle,
         loads / limits.loads_per_cycle,
         LATENCY * sum(1 for m in met if m),

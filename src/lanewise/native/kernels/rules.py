@@ -98,7 +98,7 @@ def conv_gradient(plan: Planner, operation: Operation) -> None:
     assert isinstance(layer, Conv)
     kernels, channels = layer.kernels // layer.groups, operation.input_shapes[0][0] // layer.groups
     rows, columns = _taps(operation, forward_taps)
-    tile = weight_tile(plan.target, kernels, channels, columns)
+    tile = weight_tile(plan.target, kernels, channels, rows, columns)
     dy = plan.gradient(operation.name)
     plan.call(
         "conv_weight_gradient",
@@ -287,7 +287,7 @@ def _scale(operation: Operation) -> tuple[tuple[float, ...], ...] | None:
     """What each sum is multiplied by: the average's divisor, or nothing."""
     if isinstance(operation.layer, SumPool):
         return None
-    return pool.average_scale(_window(operation), operation.input_shapes[0])
+    return pool.average_scale(_window(operation))
 
 
 def sum_pool_forward(plan: Planner, operation: Operation) -> None:
