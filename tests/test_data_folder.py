@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lanewise.data import list_images, native_shape, open_data, open_test
+from lanewise.data import decode, list_images, native_shape, open_data, open_test
 from lanewise.errors import DataError
 
 
@@ -165,12 +166,17 @@ def test_a_decompression_bomb_is_skipped(tmp_path):
     assert set(reasons(data)) == {"a/bomb.png", "a/huge.png"}
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_file_is_skipped(tmp_path):
+def test_an_unreadable_file_is_skipped(tmp_path, monkeypatch):
     fill(tmp_path, {"a": 3, "b": 3})
-    (tmp_path / "a" / "000.png").chmod(0)
+
+    def guarded(path, *options, **more):
+        if path.endswith(os.path.join("a", "000.png")):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return open(path, *options, **more)
+
+    monkeypatch.setattr(decode, "open", guarded, raising=False)
     data = open_data(tmp_path, input_shape=(3, 8, 8))
-    assert "cannot be read: Permission denied" in reasons(data)["a/000.png"]
+    assert reasons(data) == {"a/000.png": "cannot be read: Permission denied"}
 
 
 def test_a_dangling_link_is_skipped(tmp_path):
@@ -193,7 +199,7 @@ def test_empty_class_folders_are_left_out_and_said(tmp_path):
     (tmp_path / "a.txt").write_text("a list of sorts")
     data = open_data(tmp_path, input_shape=(3, 8, 8), val_fraction=0, test_fraction=0)
     assert data.class_names == ("a", "c") and sorted(set(data.train.labels)) == [0, 1]
-    assert any("empty class folder: b" in line for line in data.summary)
+    assert any("left out, no usable image: b" in line for line in data.summary)
 
 
 def test_a_class_of_only_bad_files_is_left_out_and_labels_follow(tmp_path):
@@ -351,3 +357,28 @@ def test_a_stopped_scan_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         open_data(tmp_path / "d", input_shape=(3, 8, 8), on_progress=stop)
     assert list((tmp_path / "c" / "data").iterdir()) == []
+
+
+def test_the_header_says_what_was_done(tmp_path):
+    for name, count in (("cat", 10), ("dog", 20), ("eel", 0)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(count):
+            mode = "L" if index == 0 else "RGB"
+            size = (20, 10) if index < 8 else (10, 10)
+            picture(count * 100 + index, size, mode).save(
+                tmp_path / "photos" / name / f"{index}.png"
+            )
+    (tmp_path / "photos" / "cat" / "x.png").write_bytes(b"")
+    data = open_data(tmp_path / "photos", input_shape=(3, 5, 5), seed=4)
+    assert data.summary == (
+        "data: photos, 30 images: cat 10, dog 20",
+        "split: train 24, val 3, test 3 (val and test stratified from train, seed 4)",
+        "input: 3x5x5 rgb, bilinear from 10x10 … 10x20, EXIF orientation applied",
+        "fit: crop, 16 of 30 images lose 50 % (median) of their area; pad would keep it",
+        "files: PNG RGB 28, PNG L 2",
+        "duplicates: no image has the same pixels as one of another split",
+        "note: classes left out, no usable image: eel",
+        "skipped: 1 file",
+        "  cat/x.png: empty file (0 bytes)",
+    )
+    assert max(map(len, data.summary)) <= 80

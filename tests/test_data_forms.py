@@ -92,7 +92,8 @@ def test_idx_in_colour_and_resized(tmp_path):
     assert np.array_equal(data.test.images, colour[:12].transpose(0, 3, 1, 2))
     small = open_data(tmp_path, input_shape=(1, 3, 3), fit="stretch")
     assert small.train.images.shape[1:] == (1, 3, 3)
-    assert "fit stretch, bilinear from 6x5" in small.summary[2]
+    assert small.summary[2].startswith("input: 1x3x3 gray, bilinear from 6x5")
+    assert small.summary[3] == "fit: stretch"
 
 
 def test_idx_of_several_gzip_members(tmp_path):

@@ -146,10 +146,11 @@ def test_a_cache_that_cannot_be_made_is_done_without(folder, tmp_path, monkeypat
     assert any("cannot be written" in line for line in data.summary)
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_cache_is_done_without(folder, cache, capsys):
-    cache.mkdir(parents=True)
-    cache.chmod(0o500)
+def test_a_read_only_cache_is_done_without(folder, cache, monkeypatch, capsys):
+    def refused(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(store_file.tempfile, "mkstemp", refused)
     assert len(opened(folder).train) == 32
     assert "Permission denied" in capsys.readouterr().err
 
@@ -202,6 +203,20 @@ def test_the_cache_has_a_platform_default(monkeypatch, tmp_path):
     monkeypatch.setattr(storing.sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert storing.cache_folder() == tmp_path / "lanewise" / "data"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert storing.cache_folder() == tmp_path / "home" / ".cache" / "lanewise" / "data"
+
+
+def test_no_home_folder_means_no_cache(folder, monkeypatch, capsys):
+    monkeypatch.delenv("LANEWISE_CACHE", raising=False)
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(storing, "_platform_cache", homeless)
+    assert len(opened(folder).train) == 32
+    assert "no home folder" in capsys.readouterr().err
 
 
 def test_a_large_split_is_gathered_outside_memory(folder, cache, monkeypatch):

@@ -11,7 +11,7 @@ import io
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -143,7 +143,7 @@ def prepared_batch(images: Images, rule: Preprocessing) -> Images:
 
 def decoded_blocks(
     paths: Sequence[str], rule: Preprocessing, on_progress: Progress | None = None
-) -> Iterator[Block]:
+) -> Generator[Block, None, None]:
     """All files, in order, a block at a time; while one is used, the next is being decoded."""
     readable_formats()  # and the probe below: once, before any thread asks for them
     decode_plain_jpeg(b"\xff\xd8\xff", 0)

@@ -37,37 +37,42 @@ def open_store(
     scan: Scan, rule: Preprocessing, on_progress: Callable[[int, int], None] | None, cache: bool
 ) -> Store:
     """The scan's images under `rule`: from the cache, or decoded now and kept there."""
-    path = store_path(scan, rule)
-    if cache and path.exists():
-        try:
-            store = read_store(path, rule.shape)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            warn(f"cache {shown(str(path))} is damaged ({error}); decoding the images again")
-        else:
-            with contextlib.suppress(OSError):
-                os.utime(path)
-            return store
+    path = store_path(scan, rule) if cache else None
+    found = _checked(path, rule) if path is not None else None
+    if found is not None:
+        return found
     writer = _Writer(rule)
     try:
-        if cache:
+        if path is not None:
             writer.begin(path)
-        for block in decoded_blocks(scan.file_paths(), rule, on_progress):
-            writer.add(block)
+        with contextlib.closing(decoded_blocks(scan.file_paths(), rule, on_progress)) as blocks:
+            for block in blocks:
+                writer.add(block)
         return writer.finish()
     finally:
         writer.close()
 
 
-def cache_folder() -> Path:
-    """Where stores are kept: LANEWISE_CACHE/data, or below the platform's folder for caches."""
+def cache_folder() -> Path | None:
+    """Where stores are kept: LANEWISE_CACHE/data, or below the platform's folder for caches.
+
+    None where the user has no home folder.
+    """
     named = flags.value("LANEWISE_CACHE")
-    return (Path(named).expanduser() if named else _platform_cache() / "lanewise") / "data"
+    try:
+        return (Path(named).expanduser() if named else _platform_cache() / "lanewise") / "data"
+    except RuntimeError:
+        warn("no home folder: decoded images are not kept. LANEWISE_CACHE names a folder for them")
+        return None
 
 
-def store_path(scan: Scan, rule: Preprocessing) -> Path:
+def store_path(scan: Scan, rule: Preprocessing) -> Path | None:
     """The store's place: a name that no other bytes can have."""
     import PIL
 
+    folder = cache_folder()
+    if folder is None:
+        return None
     digest = hashlib.sha256(MAGIC)
     # Mean and deviation are applied later, by the engine.
     fixed = {**rule.to_json(), "mean": None, "std": None, "pillow": PIL.__version__}
@@ -77,7 +82,21 @@ def store_path(scan: Scan, rule: Preprocessing) -> Path:
         for found in files:
             line = f"\n{part} {found.label} {found.size} {found.modified} {found.mode} "
             digest.update(line.encode() + os.fsencode(found.path))
-    return cache_folder() / f"{digest.hexdigest()[:40]}.images"
+    return folder / f"{digest.hexdigest()[:40]}.images"
+
+
+def _checked(path: Path, rule: Preprocessing) -> Store | None:
+    """The store at `path`; None where there is none, or a damaged one."""
+    if not path.exists():
+        return None
+    try:
+        store = read_store(path, rule.shape)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        warn(f"cache {shown(str(path))} is damaged ({error}); decoding the images again")
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return store
 
 
 class _Writer:
@@ -168,4 +187,6 @@ def _platform_cache() -> Path:
         return Path("~/Library/Caches").expanduser()
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local")).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    # A relative XDG_CACHE_HOME is to be ignored (XDG Base Directory specification 0.8).
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(named if os.path.isabs(named) else "~/.cache").expanduser()

@@ -12,7 +12,7 @@ from lanewise.data.loaded import Loaded
 from lanewise.data.messages import counted, examples, shown
 from lanewise.data.preprocessing import Preprocessing
 
-_MOST_CLASSES = 10
+_MOST_CLASSES = 5
 _MOST_SKIPPED = 5
 
 
@@ -28,7 +28,7 @@ def summarise(
     lines = [
         f"data: {shown(loaded.name)}, {_classes(loaded, splits)}",
         f"split: {sizes} ({how_split})",
-        f"input: {_input(loaded, rule)}",
+        *_input(loaded, rule),
     ]
     if loaded.kinds:
         kinds = sorted(loaded.kinds.items(), key=lambda item: (-item[1], item[0]))
@@ -40,28 +40,27 @@ def summarise(
 
 def _classes(loaded: Loaded, splits: Mapping[str, Split]) -> str:
     classes = len(loaded.class_names)
-    counts = sum(np.bincount(split.labels, minlength=classes) for split in splits.values())
-    total = counted(int(np.sum(counts)), "image")
-    if classes <= _MOST_CLASSES:
-        each = (
-            f"{shown(name)} {count:,}"
-            for name, count in zip(loaded.class_names, np.ravel(counts), strict=True)
-        )
-        return f"{total} of {counted(classes, 'class', 'classes')}: {', '.join(each)}"
-    low, high = int(np.min(counts)), int(np.max(counts))
-    names = examples(loaded.class_names)
-    return f"{total} of {classes:,} classes, {low:,} to {high:,} each: {names}"
+    counts = np.zeros(classes, np.intp)
+    for split in splits.values():
+        counts += np.bincount(split.labels, minlength=classes)
+    total = counted(int(counts.sum()), "image")
+    if classes <= _MOST_CLASSES and loaded.named:
+        pairs = zip(loaded.class_names, counts, strict=True)
+        return f"{total}: " + ", ".join(f"{shown(name)} {count:,}" for name, count in pairs)
+    names = f" ({examples(loaded.class_names, 3)})" if loaded.named else ""
+    return f"{total}, {classes:,} classes of {counts.min():,} to {counts.max():,}{names}"
 
 
-def _input(loaded: Loaded, rule: Preprocessing) -> str:
+def _input(loaded: Loaded, rule: Preprocessing) -> list[str]:
     shape = "x".join(map(str, rule.shape))
     target = (rule.height, rule.width)
     if set(loaded.sizes) <= {target}:
-        return f"{shape} {rule.colour}, every image has that size"
-    words = f"{shape} {rule.colour}, fit {rule.fit}"
+        return [f"input: {shape} {rule.colour}, every image has that size"]
+    words = f"fit: {rule.fit}"
     if rule.fit == "crop":
-        words += f" ({_cropped(loaded.sizes, target)})"
-    return f"{words}, {rule.filter} from {_range(loaded.sizes)}, EXIF orientation applied"
+        words += f", {_cropped(loaded.sizes, target)}"
+    resized = f"{rule.filter} from {_range(loaded.sizes)}, EXIF orientation applied"
+    return [f"input: {shape} {rule.colour}, {resized}", words]
 
 
 def _cropped(sizes: Mapping[tuple[int, int], int], target: tuple[int, int]) -> str:
@@ -73,9 +72,9 @@ def _cropped(sizes: Mapping[tuple[int, int], int], target: tuple[int, int]) -> s
         losses += [lost] * (count if lost > 0.005 else 0)
     if not losses:
         return "nothing is cut off"
-    share = f"{100 * float(np.median(losses)):.0f} %"
+    share = f"{100 * float(np.median(losses)):.0f} % (median)"
     total = sum(sizes.values())
-    return f"{len(losses):,} of {total:,} images lose {share} of their area; fit pad keeps it"
+    return f"{len(losses):,} of {total:,} images lose {share} of their area; pad would keep it"
 
 
 def _range(sizes: Mapping[tuple[int, int], int]) -> str:
