@@ -49,10 +49,18 @@ class Keeper:
         if self._run is not None:
             self._run.write_record(record)
 
+    def save_best(self, checkpoint: Checkpoint) -> None:
+        """The best weights and the history alone: the last state is not worth keeping."""
+        if self._run is not None:
+            self._write_best(self._run, checkpoint)
+
     def _write(self, run: RunFolder, checkpoint: Checkpoint) -> None:
         """The state last: it vouches for the others."""
+        self._write_best(run, checkpoint)
+        run.write_state(self._program, checkpoint)
+
+    def _write_best(self, run: RunFolder, checkpoint: Checkpoint) -> None:
         if checkpoint.best != self._saved_best and checkpoint.best_weights is not None:
             run.write_weights(checkpoint.best_weights, checkpoint.best)
             self._saved_best = checkpoint.best
         run.write_history(checkpoint.history)
-        run.write_state(self._program, checkpoint)

@@ -41,7 +41,14 @@ class Watcher(Protocol):
 
 
 class Diverged(RunError):
-    """The loss left all bounds; the weights are useless from here on."""
+    """The loss left all bounds; the weights are useless from here on.
+
+    checkpoint: the last position, which still knows the best weights before that.
+    """
+
+    def __init__(self, message: str, checkpoint: Checkpoint) -> None:
+        super().__init__(message)
+        self.checkpoint = checkpoint
 
 
 @dataclass(frozen=True)
@@ -164,5 +171,6 @@ class Loop:
         raise Diverged(
             f"epoch {checkpoint.epoch + 1} step {step + 1}: the loss is {loss:g} at learning rate "
             f"{rate:.3g}, the training has diverged; train again with a smaller one, such as "
-            f"--lr {self.recipe.learning_rate / 4:.2g}"
+            f"--lr {self.recipe.learning_rate / 4:.2g}",
+            checkpoint,
         )

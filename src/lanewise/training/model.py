@@ -94,7 +94,7 @@ def train(
         )
         folder = create_run(run) if run is not None else None
     for line in job.header():
-        watcher.say(line)
+        watcher.tell(line)
     outcome = execute(job, folder, threads=threads, resume=resume is not None, watcher=watcher)
     if not outcome.finished:
         saved = f"state saved; go on with lanewise.train(resume={str(folder)!r})" if folder else ""
@@ -225,13 +225,14 @@ class Model:
 
 def _decoded(paths: list[str], rule: Preprocessing) -> npt.NDArray[np.uint8]:
     """uint8 (N, C, H, W); DataError with the path of the first image that cannot be used."""
-    blocks = []
+    images: list[npt.NDArray[np.uint8]] = []
+    names = iter(paths)
     for block in decoded_blocks(paths, rule):
-        for path, outcome in zip(paths[sum(map(len, blocks)) :], block.outcomes, strict=False):
+        for outcome, path in zip(block.outcomes, names, strict=False):
             if isinstance(outcome, str):
                 raise DataError(f"{path}: {outcome}")
-        blocks.append(block.images)
-    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        images.append(block.images)
+    return images[0] if len(images) == 1 else np.concatenate(images)
 
 
 def _refuse_beside_resume(options: dict[str, Any]) -> None:

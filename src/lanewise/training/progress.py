@@ -6,7 +6,9 @@ only; the bar is redrawn after each native call, without a thread of its own.
 
 from __future__ import annotations
 
+import os
 import sys
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -14,6 +16,10 @@ from lanewise.training.checkpoint import Checkpoint, EpochRecord
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+
+_COLUMN = 12  # where the text of a header line begins
+_USUAL_WIDTH = 80
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,11 @@ class Extent:
 class Silent:
     """Nothing to see."""
 
+    def tell(self, fact: str) -> None:
+        """A line of the header: `name: what there is to know`."""
+
     def say(self, line: str) -> None:
-        """A line of the header, or a remark."""
+        """A line as it is."""
 
     def reading(self, done: int, total: int) -> None:
         """So many of the image files are decoded."""
@@ -67,6 +76,9 @@ class Lines(Silent):
         self._stream = stream or sys.stderr
         self._extent = Extent(0, 0, 1)
         self._first = 0
+
+    def tell(self, fact: str) -> None:
+        self.say(laid_out(fact, _width(self._stream)))
 
     def say(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
@@ -157,6 +169,21 @@ def choose(quiet: bool, stream: TextIO | None = None) -> Silent:
     return Bar(stream) if stream.isatty() else Lines(stream)
 
 
+def laid_out(fact: str, width: int) -> str:
+    """`name: text` with the name in a column of its own, the text beside it in lines of `width`."""
+    name, colon, text = fact.partition(": ")
+    if fact.startswith(" ") or not colon or len(name) >= _COLUMN - 1:
+        name, text = "", fact.strip()
+    return textwrap.fill(
+        text,
+        max(width, 2 * _COLUMN),
+        initial_indent=name.ljust(_COLUMN),
+        subsequent_indent=" " * _COLUMN,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def epoch_line(record: EpochRecord, epochs: int) -> str:
     """`epoch  3/10  loss 0.0512  train 98.41 %  val 98.90 %  61,020 img/s`."""
     width = len(str(epochs))
@@ -174,6 +201,17 @@ def duration(seconds: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
     return f"{minutes}:{rest:02}" if minutes else f"{rest} s"
+
+
+def _width(stream: TextIO) -> int:
+    """Columns of the terminal that `stream` writes to, or 80."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL_WIDTH
+    except (OSError, ValueError):
+        return _USUAL_WIDTH
 
 
 def _new_bar(stream: TextIO) -> Any:

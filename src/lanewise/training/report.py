@@ -167,7 +167,8 @@ def _confusion(scores: Scores) -> str:
     for true, (name, counts) in enumerate(zip(names, scores.confusion.tolist(), strict=True)):
         total = max(1, sum(counts))
         cells = "".join(
-            f'<td style="background:rgb({_tint(true == called)} / {count / total:.3f})">{count}</td>'
+            f'<td style="background:rgb({_tint(true == called)} / {count / total:.3f})">'
+            f"{count}</td>"
             for called, count in enumerate(counts)
         )
         rows.append(f"<tr><th>{name}</th>{cells}</tr>")

@@ -125,7 +125,13 @@ class RunFolder:
 
     def read_weights(self) -> Arrays:
         """The best weights, by name."""
-        return read_tensors(self.path / WEIGHTS)[0]
+        path = self.path / WEIGHTS
+        if not path.exists() and (self.path / STATE).exists():
+            raise RunError(
+                f"{path}: not there yet, the training was stopped before; go on with "
+                f"`lanewise train --resume {self.path}`"
+            )
+        return read_tensors(path)[0]
 
     def read_state(self, program: Program) -> Checkpoint:
         """Bring `program` to the saved state; the position that belongs to it."""

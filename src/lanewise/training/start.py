@@ -7,6 +7,7 @@ execute     Job → Outcome: compile, train, judge; saved on the way where there
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lanewise.data import DataSet, native_shape, open_data
+from lanewise.data import DataSet, Split, native_shape, open_data, open_test
+from lanewise.errors import DataError
 from lanewise.size.report import size
 from lanewise.training.checkpoint import Checkpoint
 from lanewise.training.choice import Choice, check_trainable, default_net, fit_classes
@@ -25,7 +27,13 @@ from lanewise.training.progress import Extent, Silent
 from lanewise.training.recipe import Recipe, choose_recipe
 from lanewise.training.record import SPLIT_SEED, Source, machine, new_record, reopen
 from lanewise.training.report import report_page
-from lanewise.training.run_folder import RunFolder, stored_preprocessing, stored_recipe
+from lanewise.training.run_folder import (
+    RunFolder,
+    abandon,
+    open_run,
+    stored_preprocessing,
+    stored_recipe,
+)
 from lanewise.training.scores import Scores, score
 
 if TYPE_CHECKING:
@@ -153,7 +161,12 @@ def execute(
     cannot be written, or the loss diverges (Diverged); EngineError where this machine cannot run
     the net.
     """
-    program = _compile(job, threads)
+    try:
+        program = _compile(job, threads)
+    except BaseException:
+        if run is not None and not resume:
+            abandon(run)
+        raise
     try:
         return _Execution(job, run, program, watcher).carry_out(resume)
     finally:
@@ -231,8 +244,9 @@ class _Execution:
         try:
             checkpoint = loop.run(checkpoint)
         except Diverged as error:
+            keeper.save_best(error.checkpoint)
             keeper.write_record(job.record, "diverged")
-            raise Diverged(f"{error}{self._saved_words()}") from None
+            raise Diverged(f"{error}{self._saved_words(error)}", error.checkpoint) from None
         finally:
             watcher.stopped()
         keeper.save(checkpoint)
@@ -272,8 +286,32 @@ class _Execution:
         program = self._program
         how = "loaded from the cache" if program.from_cache else "compiled"
         threads = f"{program.threads} thread" + ("s" if program.threads != 1 else "")
-        self._watcher.say(f"engine: {threads}, {how} in {program.compile_seconds:.2f} s")
+        self._watcher.tell(f"engine: {threads}, {how} in {program.compile_seconds:.2f} s")
 
-    def _saved_words(self) -> str:
+    def _saved_words(self, error: Diverged) -> str:
         """What a diverged run still has."""
-        return f". The last state before that stands in {self._run}" if self._run else ""
+        best = error.checkpoint.best
+        return f". {self._run} keeps the weights of epoch {best}" if self._run and best else ""
+
+
+def own_images(folder: str | os.PathLike[str], watcher: Silent) -> tuple[Split, str]:
+    """The test images of a run, or its validation images; and what they are, in words."""
+    run = open_run(folder)
+    record = run.read_record()
+    data = reopen(run, record, stored_preprocessing(run, record), on_progress=watcher.reading)
+    if data.test:
+        return data.test, f"test images of {data.name}"
+    if len(data.val):
+        return data.val, f"validation images of {data.name}, which has no test images"
+    raise DataError(f"{run}: its data has neither test nor validation images; name other DATA")
+
+
+def other_images(folder: str | os.PathLike[str], data: Any, watcher: Silent) -> Split:
+    """The images of other data under the run's preprocessing and classes.
+
+    DataError where it has classes that the model does not know.
+    """
+    run = open_run(folder)
+    record = run.read_record()
+    rule = stored_preprocessing(run, record)
+    return open_test(data, rule, record["class_names"], on_progress=watcher.reading)

@@ -1,0 +1,42 @@
+"""Values that several verbs read from the command line, each refused with what it should be."""
+
+from __future__ import annotations
+
+import math
+from argparse import ArgumentTypeError
+
+
+def count(text: str) -> int:
+    """A whole number from 1."""
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
+        raise ArgumentTypeError(f"`{text}`; use a whole number from 1")
+    return int(text)
+
+
+def number(text: str) -> int:
+    """A whole number from 0."""
+    if not (text.isascii() and text.isdecimal()):
+        raise ArgumentTypeError(f"`{text}`; use a whole number from 0")
+    return int(text)
+
+
+def rate(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise ArgumentTypeError(f"`{text}`; use a number above 0, such as 0.1")
+    return value
+
+
+def share(text: str) -> float:
+    """A finite number from 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise ArgumentTypeError(f"`{text}`; use 0 or more, such as 0.1")
+    return value
