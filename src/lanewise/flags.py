@@ -61,7 +61,12 @@ FLAGS: dict[str, Flag] = {
             range(MOST_THREADS + 1),
             "threads of the engine (0: one for each core)",
         ),
-        Flag("LANEWISE_CACHE", "", None, "folder of compiled kernels (default: the user's cache)"),
+        Flag(
+            "LANEWISE_CACHE",
+            "",
+            None,
+            "folder of compiled kernels and decoded images (default: the user's cache)",
+        ),
         Flag("LANEWISE_DATA", "", None, "folder where data sets are looked for first"),
         Flag("LANEWISE_CHECK", 1, range(2), "1: prove every kernel right before compiling it"),
         Flag(
