@@ -125,6 +125,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
             X = X.reshape(len(X), *(self.image_shape or _square(X.shape[1])))
         if X.dtype == np.uint8:
             return X
+        _value_range(X)
         low, high = self.value_range_
         scaled = (X.astype(np.float64) - low) * (255 / ((high - low) or 1.0))
         return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)

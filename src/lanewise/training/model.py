@@ -209,6 +209,10 @@ class Model:
             self._program.close()
             self._program = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and worker processes compile their own program."""
+        return {**self.__dict__, "_program": None}
+
     def _compile(self) -> Program:
         from lanewise.native import compile_net
 
