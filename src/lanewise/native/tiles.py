@@ -16,7 +16,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from lanewise.native.kernels.conv import Tile, WeightTile, blocks
+from lanewise.native.kernels.linear import GradientTile, gradient_tile
 from lanewise.native.kernels.taps import Segment, Taps, column_segments
+from lanewise.native.nest import LANES
 from lanewise.native.target import Target
 
 LATENCY = 4.0  # cycles from one multiply–add to the next that needs its result (Intel, AMD)
@@ -92,6 +94,13 @@ def linear_maps(target: Target, maps: int, slices: int) -> int:
     """Outputs of a register tile of a full connection over `slices` slices at once."""
     room = int(0.75 * LIMITS[target.name].registers) // slices
     return max(1, min(maps, room))
+
+
+def linear_gradient_tile(target: Target, outputs: int, inputs: int) -> GradientTile:
+    """Outputs × vectors of inputs of a full connection's weight gradient."""
+    if LIMITS[target.name].registers >= 32:
+        return gradient_tile(outputs, inputs)
+    return GradientTile(min(outputs, 3), min(2, -(-inputs // LANES)))
 
 
 def weight_tile(

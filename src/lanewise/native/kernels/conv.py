@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lanewise.native.kernels.functions import is_positive, keep_where, rectified
 from lanewise.native.kernels.taps import RowTaps, Segment, Taps, column_segments
 from lanewise.native.nest import (
     LANES,
@@ -93,10 +94,9 @@ def correlate(
 
     def finish(k: IndexLike, row: IndexLike, column: IndexLike, result: Value) -> None:
         if relu:
-            result = op("max", result, ZERO)
+            result = rectified(result)
         if mask:
-            positive = op("gt", writer.load(value, k, row, column, 0), ZERO)
-            result = op("select", positive, result, ZERO)
+            result = keep_where(is_positive(writer.load(value, k, row, column, 0)), result)
         writer.store(target, k, row, column, 0, value=result)
 
     def one_tile(g: IndexLike, first: IndexLike, count: int, row: IndexLike, part: Segment) -> None:

@@ -14,7 +14,12 @@ from lanewise.native.kernels import activation, conv, dropout, images, linear, p
 from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps
 from lanewise.native.nest import LANES
 from lanewise.native.plan import FLOAT, Planner, Slot, block_rows
-from lanewise.native.tiles import correlation_tile, linear_maps, weight_tile
+from lanewise.native.tiles import (
+    correlation_tile,
+    linear_gradient_tile,
+    linear_maps,
+    weight_tile,
+)
 from lanewise.net.layers import (
     AvgPool,
     Conv,
@@ -206,7 +211,9 @@ def linear_gradient(plan: Planner, operation: Operation) -> None:
     weight = plan.shelf.get(
         "linear_weight_gradient",
         (outputs, inputs, block),
-        lambda n: linear.weight_gradient(n, outputs, inputs, block),
+        lambda n: linear.weight_gradient(
+            n, outputs, inputs, block, linear_gradient_tile(plan.target, block, inputs)
+        ),
     )
     plan.job(plan.layout.parameters[f"{operation.node}.weight"], block, weight, (rows, dy))
     if layer.bias:
