@@ -137,7 +137,7 @@ def write_modules(
         kernels += plan.kernels
         ticks[name] = [call.purpose for call in plan.calls] if profile else []
         words += len(ticks[name])
-    jobs = 0
+    jobs: list[str] = []
     if training:
         updates = driver.UpdateKernels(
             UPDATES[type(optimizer)]("update_parameters"),
@@ -151,7 +151,11 @@ def write_modules(
         kernels += [updates.update, *([updates.reduce] if updates.reduce else [])]
     choices = {choice.name: choice for plan in plans.values() for choice in plan.choices}
     functions += [driver.choice_function(choice) for choice in choices.values()]
-    functions.append(driver_loops.loops(target, jobs, training))
+    jobs_at = arena + 8 * words if profile else None
+    functions.append(driver_loops.loops(target, len(jobs), training, jobs_at))
+    if profile:
+        ticks["jobs"] = jobs
+        words += len(jobs)
     unique = {kernel.name: kernel for kernel in kernels}
     modules = emit.modules(tuple(unique.values()), functions)
     facts = Facts(

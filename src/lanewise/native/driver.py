@@ -74,7 +74,7 @@ WORDS_PER_LINE = 8
 MOST_THREADS = 256
 TRAIN, FORWARD = 0, 1
 SPINS = 20_000  # pauses before a worker goes back to sleep in Python: about a millisecond
-YIELD_EVERY = 2_048
+YIELD_EVERY = 64  # pauses between two offers of the time slice: a few microseconds
 
 WORD = {name: i * WORDS_PER_LINE for i, name in enumerate(SHARED)}
 _first_field = len(SHARED) * WORDS_PER_LINE
@@ -290,22 +290,26 @@ class UpdateKernels:
 
 def job_functions(
     plan: Plan, updates: UpdateKernels, convolution_floats: int, addresses: Addresses
-) -> tuple[list[str], int]:
-    """`@job(context, number, step, slices, groups)` and how many jobs there are."""
+) -> tuple[list[str], list[str]]:
+    """`@job(context, number, step, slices, groups)`, and what each number is for."""
     f = Function(
         "define internal void @job(ptr %context, i64 %number, i64 %step, i64 %slices, i64 %groups)"
         " noinline nounwind"
     )
     functions = [_update(updates)]
     shares: list[tuple[str, int]] = []
+    purposes: list[str] = []
     if updates.reduce is not None:
         functions.append(_reduce_job(updates.reduce, convolution_floats))
         shares.append(("reduce_job", -(-convolution_floats // REDUCE_FLOATS)))
+        purposes += ["convolutions update"] * shares[-1][1]
     for index, job in enumerate(plan.jobs):
         functions.append(_parameter_job(f"parameter_job{index}", job, addresses))
         shares.append((f"parameter_job{index}", job.blocks))
+        purposes += [f"{job.parameter.name.rpartition('.')[0]} gradient"] * job.blocks
     functions.append(_loss_job(plan, addresses))
     shares.append(("loss_job", 1))
+    purposes.append("loss")
     before = 0
     for name, blocks in shares:
         inside = f.emit(f"icmp ult i64 %number, {before + blocks}")
@@ -317,7 +321,7 @@ def job_functions(
         f.label(f"after_{name}")
         before += blocks
     f.do("ret void")
-    return [*functions, f.text()], before
+    return [*functions, f.text()], purposes
 
 
 _JOB = "(ptr %context, i64 %block, i64 %step, i64 %slices, i64 %groups) noinline nounwind"

@@ -78,8 +78,11 @@ define internal i32 @mix(i32 %a) {
 """
 
 
-def loops(target: Target, jobs: int, training: bool) -> str:
-    """All fixed functions: `begin`, `run`, `worker` (called from Python) and what they need."""
+def loops(target: Target, jobs: int, training: bool, profile: int | None = None) -> str:
+    """All fixed functions: `begin`, `run`, `worker` (called from Python) and what they need.
+
+    `profile`: where in the arena each job adds its clock ticks, if it shall.
+    """
     family = "arm" if target.triple.startswith(("aarch64", "arm64")) else "x86"
     mode = _ARM_MODE if family == "arm" else _X86_MODE
     parts = [
@@ -96,7 +99,7 @@ def loops(target: Target, jobs: int, training: bool) -> str:
         _worker(_PAUSE[family]),
     ]
     if training:
-        parts += [_prologue("training"), _slices("train"), _train(jobs)]
+        parts += [_prologue("training"), _slices("train"), _train(jobs, profile)]
     return "\n".join(parts)
 
 
@@ -303,7 +306,7 @@ done:
     return f.text()
 
 
-def _train(jobs: int) -> str:
+def _train(jobs: int, profile: int | None) -> str:
     """Many steps: groups of slices by ticket, barrier, jobs by ticket, barrier."""
     f = Function(
         "define internal void @run_train(ptr %context, ptr %arena, i64 %thread) noinline nounwind"
@@ -359,7 +362,7 @@ take.job:
   %todo = icmp ult i64 %number, {jobs}
   br i1 %todo, label %work, label %jobs.done
 work:
-  call void @job(ptr %context, i64 %number, i64 %step, i64 %slices, i64 %groups)
+  {_profiled(profile, "call void @job(ptr %context, i64 %number, i64 %step, i64 %slices, i64 %groups)")}
   br label %take.job
 jobs.done:
   call void @barrier(ptr %context)
@@ -370,6 +373,21 @@ step.end:
 finished:
   ret void""".split("\n")
     return f.text()
+
+
+def _profiled(profile: int | None, call: str) -> str:
+    """The call of job %number, its clock ticks added to the job's word."""
+    if profile is None:
+        return call
+    return f"""%begun = call i64 @llvm.readcyclecounter()
+  {call}
+  %ended = call i64 @llvm.readcyclecounter()
+  %spent = sub i64 %ended, %begun
+  %words = getelementptr i8, ptr %arena, i64 {profile}
+  %word = getelementptr i64, ptr %words, i64 %number
+  %before = load i64, ptr %word, align 8
+  %after = add i64 %before, %spent
+  store i64 %after, ptr %word, align 8"""
 
 
 def _worker(pause: str) -> str:

@@ -373,6 +373,8 @@ class Program:
     def profile(self) -> dict[str, list[tuple[str, int]]]:
         """Direction → (purpose, clock ticks of all workers) of each call since the last `profile`.
 
+        Directions are "forward", "train" and "jobs": the gradients of full connections and the
+        updates, which follow when all slices are through.
         Empty unless the program was compiled with profile=True.
         """
         words = self._arena.reshape(self.threads, -1)[:, self.facts.ticks_at :].copy()
