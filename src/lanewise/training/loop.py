@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 CALL_SECONDS = 0.1
 # A mean loss this many times that of guessing: the weights are lost, though still finite.
 _LOST = 20.0
+_SAFE_RATE = 0.05
 
 
 class Watcher(Protocol):
@@ -171,6 +172,6 @@ class Loop:
         raise Diverged(
             f"epoch {checkpoint.epoch + 1} step {step + 1}: the loss is {loss:g} at learning rate "
             f"{rate:.3g}, the training has diverged; train again with a smaller one, such as "
-            f"--lr {self.recipe.learning_rate / 4:.2g}",
+            f"--lr {min(self.recipe.learning_rate / 4, _SAFE_RATE):.2g}",
             checkpoint,
         )

@@ -1,0 +1,257 @@
+"""Recipes, schedules, the order of an epoch, and the network chosen for the data."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lanewise.errors import LanewiseError, NetError, SizeError
+from lanewise.net.layers import Linear
+from lanewise.net.load import load, read_text
+from lanewise.net.parse import parse
+from lanewise.size.shapes import infer_shapes
+from lanewise.training.choice import Choice, check_trainable, default_net, fit_classes
+from lanewise.training.order import epoch_order
+from lanewise.training.recipe import Recipe, RecipeError, choose_recipe
+from lanewise.training.schedule import SCHEDULES, constant, cosine, learning_rates, one_cycle
+
+# Schedules ---------------------------------------------------------------------------------------
+
+
+def torch_rates(make: object, steps: int) -> list[float]:
+    """The rates that a PyTorch scheduler gives for `steps` steps."""
+    import torch
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4, momentum=0.9)
+    scheduler = make(optimizer)  # type: ignore[operator]
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize(("steps", "warm_up"), [(10, 0.3), (1000, 0.3), (77, 0.1), (50, 0.5)])
+def test_one_cycle_is_that_of_torch(steps: int, warm_up: float) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the reference of the schedule")
+    wanted = torch_rates(
+        lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=0.4, total_steps=steps, pct_start=warm_up
+        ),
+        steps,
+    )
+    ours = [one_cycle(step, steps, 0.4, warm_up) for step in range(steps)]
+    np.testing.assert_allclose(ours, wanted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 100])
+def test_cosine_is_that_of_torch(steps: int) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the reference of the schedule")
+    wanted = torch_rates(
+        lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps), steps
+    )
+    ours = [cosine(step, steps, 0.4, 0.0) for step in range(steps)]
+    np.testing.assert_allclose(ours, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_warm_up_rises_in_a_straight_line_to_the_peak() -> None:
+    rates = [constant(step, 20, 1.0, 0.2) for step in range(20)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4:] == [1.0] * 16
+    assert [cosine(step, 20, 1.0, 0.2) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+@given(
+    name=st.sampled_from(sorted(SCHEDULES)),
+    steps=st.integers(1, 300),
+    warm_up=st.floats(0, 1),
+    peak=st.floats(1e-6, 100),
+)
+def test_every_rate_is_between_nothing_and_the_peak(
+    name: str, steps: int, warm_up: float, peak: float
+) -> None:
+    rates = [SCHEDULES[name](step, steps, peak, warm_up) for step in range(steps)]
+    assert all(0 <= rate <= peak * (1 + 1e-12) for rate in rates)
+    assert all(np.isfinite(rates))
+
+
+@given(name=st.sampled_from(sorted(SCHEDULES)), steps=st.integers(1, 60), cut=st.integers(0, 60))
+def test_rates_do_not_depend_on_where_a_call_ends(name: str, steps: int, cut: int) -> None:
+    cut = min(cut, steps)
+    whole = learning_rates(name, 0, steps, steps, 0.1, 0.3)
+    parts = [
+        learning_rates(name, 0, cut, steps, 0.1, 0.3),
+        learning_rates(name, cut, steps - cut, steps, 0.1, 0.3),
+    ]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert whole.dtype == np.float32
+
+
+# The order of an epoch ---------------------------------------------------------------------------
+
+
+@given(count=st.integers(1, 2000), seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 10**6))
+def test_an_epoch_shows_every_image_once(count: int, seed: int, epoch: int) -> None:
+    order = epoch_order(count, seed, epoch)
+    assert order.dtype == np.int64
+    np.testing.assert_array_equal(np.sort(order), np.arange(count))
+
+
+def test_epochs_and_seeds_differ_and_repeat() -> None:
+    first = epoch_order(1000, 0, 0)
+    np.testing.assert_array_equal(first, epoch_order(1000, 0, 0))
+    for other in (epoch_order(1000, 0, 1), epoch_order(1000, 1, 0)):
+        assert (first != other).mean() > 0.9
+
+
+def test_the_order_is_the_same_in_every_version() -> None:
+    assert epoch_order(8, 0, 0).tolist() == PINNED
+
+
+PINNED = [0, 2, 1, 5, 4, 3, 6, 7]
+
+# Recipes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "remedy"),
+    [
+        ("epochs", 0, "a whole number from 1"),
+        ("epochs", 2.5, "a whole number from 1"),
+        ("epochs", True, "a whole number from 1"),
+        ("batch", -1, "such as 128"),
+        ("learning_rate", 0, "above 0"),
+        ("learning_rate", float("nan"), "above 0"),
+        ("learning_rate", "fast", "above 0"),
+        ("schedule", "linear", "constant or cosine or one-cycle"),
+        ("schedule", [], "constant or cosine or one-cycle"),
+        ("optimizer", "adam", "sgd or adamw"),
+        ("momentum", 1, "below 1"),
+        ("betas", (0.9,), "two numbers"),
+        ("betas", 0.9, "two numbers"),
+        ("weight_decay", -0.1, "0 or more"),
+        ("smoothing", 1.0, "below 1"),
+        ("warm_up", 1.5, "0 to 1"),
+        ("seed", -1, "from 0"),
+        ("seed", 2**63, "from 0"),
+        ("nesterov", 1, "True or False"),
+        ("epsilon", 0, "above 0"),
+    ],
+)
+def test_an_impossible_setting_is_refused(setting: str, value: object, remedy: str) -> None:
+    with pytest.raises(RecipeError, match=setting.replace("_", " ")) as refusal:
+        choose_recipe(1000, 1, {setting: value})
+    assert remedy in str(refusal.value)
+    assert isinstance(refusal.value, LanewiseError) and isinstance(refusal.value, ValueError)
+
+
+def test_an_unknown_setting_is_refused_with_those_there_are() -> None:
+    with pytest.raises(RecipeError, match=r"no setting is called lr; there are epochs, .*seed"):
+        choose_recipe(1000, 1, {"lr": 0.1})
+
+
+def test_defaults_follow_the_data_and_given_settings_win() -> None:
+    small, large = choose_recipe(1437, 1, {}), choose_recipe(55_000, 1, {})
+    assert small.epochs > large.epochs and small.batch < large.batch
+    assert choose_recipe(45_000, 3, {}).epochs > choose_recipe(45_000, 1, {}).epochs
+    chosen = choose_recipe(55_000, 1, {"epochs": 7, "seed": 3, "batch": None})
+    assert (chosen.epochs, chosen.seed, chosen.batch) == (7, 3, large.batch)
+    assert choose_recipe(55_000, 1, {"optimizer": "adamw"}).learning_rate < large.learning_rate
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(optimizer="adamw", betas=(0.8, 0.9), seed=7)])
+def test_a_recipe_survives_json(recipe: Recipe) -> None:
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+
+
+@pytest.mark.parametrize("spoilt", [{}, [], {**Recipe().to_json(), "more": 1}])
+def test_a_spoilt_record_is_refused(spoilt: object) -> None:
+    with pytest.raises(RecipeError, match="wanted"):
+        Recipe.from_json(spoilt)  # type: ignore[arg-type]
+
+
+def test_steps_count_the_short_last_batch() -> None:
+    assert [Recipe(batch=16).steps_per_epoch(images) for images in (15, 16, 17, 32, 33)] == [
+        1,
+        1,
+        2,
+        2,
+        3,
+    ]
+
+
+def test_a_recipe_in_words() -> None:
+    text = str(Recipe(epochs=1, smoothing=0.1))
+    assert text.startswith("1 epoch, batch 128, SGD momentum 0.9 Nesterov")
+    assert "smoothing 0.1" in text
+
+
+# The network for the data ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("native", "name", "shape"),
+    [
+        ((1, 8, 8), "tiny-conv", (1, 8, 8)),
+        ((3, 12, 10), "tiny-conv", (3, 12, 10)),
+        ((1, 28, 28), "lenet5", (1, 28, 28)),
+        ((1, 12, 32), "lenet5", (1, 12, 32)),
+        ((3, 28, 28), "small-vgg", (3, 28, 28)),
+        ((3, 32, 32), "small-vgg", (3, 32, 32)),
+        ((1, 48, 48), "small-vgg", (1, 48, 48)),
+        ((3, 480, 640), "small-vgg", (3, 64, 64)),
+        ((3, 500, 40), "small-vgg", (3, 64, 40)),
+        ((1, 1, 1), "small-vgg", (1, 8, 8)),
+        ((1, 300, 2), "small-vgg", (1, 64, 8)),
+    ],
+)
+def test_the_default_net_fits_the_images(
+    native: tuple[int, int, int], name: str, shape: tuple[int, int, int]
+) -> None:
+    choice = fit_classes(default_net(native), 7)
+    check_trainable(choice)
+    assert (choice.name, choice.input_shape) == (name, shape)
+    assert infer_shapes(choice.graph)[choice.graph.output.name] == (7,)
+    assert name in choice.notes[0] and ("resized" in choice.notes[0]) == (shape != native)
+
+
+def zoo(name: str) -> Choice:
+    return Choice(read_text(name)[0], load(name))
+
+
+def test_a_net_that_fits_keeps_its_very_text() -> None:
+    choice = fit_classes(zoo("lenet5"), 10)
+    assert choice.text == read_text("lenet5")[0] and not choice.notes
+
+
+def test_another_number_of_classes_changes_the_last_layer_and_says_so() -> None:
+    choice = fit_classes(zoo("lenet5"), 3)
+    assert choice.graph.output.layer == Linear(3)
+    assert "linear 10" in choice.notes[0] and "3 classes" in choice.notes[0]
+    assert parse(choice.text) == choice.graph and choice.name == "lenet5"
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        ("input 1x8x8; conv 4 k3", NetError, "add `flatten` and `linear K`"),
+        ("input 1x8x8; flatten; relu", NetError, "nothing to train"),
+        ("input 1x8x8; conv 4 k9; flatten; linear 2", SizeError, "no output position"),
+    ],
+)
+def test_a_net_that_cannot_be_trained_is_refused(
+    text: str, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        check_trainable(Choice(text, parse(text)))
+
+
+def test_an_end_that_cannot_be_changed_is_refused() -> None:
+    text = "input 1x8x8; flatten; linear 9; tanh"
+    with pytest.raises(NetError, match="gives 9 values for 10 classes; add `linear 10`"):
+        fit_classes(Choice(text, parse(text)), 10)
