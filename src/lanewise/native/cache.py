@@ -210,7 +210,7 @@ class MachineCodeCache:
 def pack(entry: Entry) -> bytes:
     """The file of an entry. Raises TypeError for metadata that JSON cannot hold."""
     facts = {"metadata": dict(entry.metadata), "lengths": [len(code) for code in entry.objects]}
-    text = json.dumps(facts, sort_keys=True).encode()
+    text = json.dumps(facts).encode()
     body = b"".join((text, *entry.objects))
     return _HEADER.pack(_MAGIC, _checksum(len(text), body), len(text)) + body
 
