@@ -302,7 +302,7 @@ def job_functions(
     if updates.reduce is not None:
         functions.append(_reduce_job(updates.reduce, convolution_floats))
         shares.append(("reduce_job", -(-convolution_floats // REDUCE_FLOATS)))
-        purposes += ["convolutions update"] * shares[-1][1]
+        purposes += ["conv update"] * shares[-1][1]
     for index, job in enumerate(plan.jobs):
         functions.append(_parameter_job(f"parameter_job{index}", job, addresses))
         shares.append((f"parameter_job{index}", job.blocks))

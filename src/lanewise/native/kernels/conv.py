@@ -144,8 +144,12 @@ def correlate(
 def _products(writer, cells, weight_at, source_at, part: Segment) -> None:  # type: ignore[no-untyped-def]
     """cells[i][j] += weight(i, t) · source(pattern[j][t]) for every tap that meets a column."""
     loaded: dict[int, Read] = {}
-    for t in range(len(part.pattern[0])):
-        met = [(j, column[t]) for j, column in enumerate(part.pattern) if column[t] is not None]
+    meetings = [
+        (t, [(j, column[t]) for j, column in enumerate(part.pattern) if column[t] is not None])
+        for t in range(len(part.pattern[0]))
+    ]
+    # Leftmost source columns first: a column can then leave its register as the next one comes.
+    for t, met in sorted(meetings, key=lambda meeting: min((s for _, s in meeting[1]), default=0)):
         for _, j in met:
             if j not in loaded:
                 loaded[j] = writer.let(source_at(j), "x")
