@@ -1,0 +1,170 @@
+"""`lanewise bench [NET]`: this machine's peak, and what share of it each layer reaches."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from lanewise.cli.arguments import count
+from lanewise.cli.terminal import print_json
+from lanewise.net.graph import Graph
+from lanewise.net.load import load, name_of
+from lanewise.size.report import size
+from lanewise.size.table import aligned
+
+if TYPE_CHECKING:
+    from lanewise.native.profile import LayerWork, Profile, Work
+
+EXAMPLES = """\
+Trains for some seconds on random images. The peak is what a loop of independent multiply–adds
+reaches on the same threads; GFLOP/s count the multiply–adds of conv and linear, twice. Other
+work on the machine makes both smaller: compare the shares.
+
+examples:
+  lanewise bench
+  lanewise bench vgg11 --batch 16
+  lanewise bench "input 3x32x32; conv 16 k3; relu; flatten; linear 10" --threads 1 --json
+"""
+# Images of a step; for nets of more multiply–adds than MANY_MACS, FEW.
+BUSY = 0.05  # share of the processors' time taken by others from which on numbers mean little
+BATCH, FEW, MANY_MACS = 128, 16, 200_000_000
+
+
+def add(parser: ArgumentParser) -> None:
+    """The arguments of `lanewise bench`."""
+    parser.epilog = EXAMPLES
+    parser.add_argument(
+        "net",
+        metavar="NET",
+        nargs="?",
+        default="lenet5",
+        help="zoo name, .net file or text (lenet5)",
+    )
+    parser.add_argument(
+        "--batch",
+        metavar="N",
+        type=count,
+        help=f"images a step ({BATCH}; {FEW} for large networks)",
+    )
+    parser.add_argument("--threads", metavar="N", type=count, help="threads (all)")
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+    parser.add_argument("--quiet", action="store_true", help="the step alone, in one line")
+
+
+def run(args: Namespace) -> int:
+    """Prints the measurement."""
+    graph = load(args.net)
+    from lanewise.native.profile import profile_net
+
+    profile = profile_net(graph, args.batch or _batch_for(graph), args.threads)
+    if args.json:
+        print_json(as_json(profile, name_of(graph.origin)))
+    elif args.quiet:
+        print(_step(profile))
+    else:
+        print("\n".join(_report(profile, name_of(graph.origin))))
+    return 0
+
+
+def _batch_for(graph: Graph) -> int:
+    return BATCH if size(graph).totals.macs < MANY_MACS else FEW
+
+
+def as_json(profile: Profile, name: str) -> dict[str, object]:
+    """The document of `--json`."""
+    return {
+        "name": name,
+        "target": profile.target,
+        "cpu": profile.cpu,
+        "threads": profile.threads,
+        "batch": profile.batch,
+        "processor_given": round(profile.peak.given, 3),
+        "peak_gflops": round(profile.peak.best, 1),
+        "layers": [
+            {
+                "name": layer.name,
+                "kinds": list(layer.kinds),
+                "forward": _direction(profile, layer.forward),
+                "backward": _direction(profile, layer.backward),
+            }
+            for layer in profile.layers
+        ],
+        "others_ms": {what: round(ms, 4) for what, ms in profile.others.items()},
+        "step_ms": round(profile.step_ms, 4),
+        "step_range_ms": [round(ms, 4) for ms in profile.range_ms],
+        "step_gflops": round(profile.step.gflops, 1),
+        "step_share": round(profile.share(profile.step), 4),
+        "images_per_second": round(profile.images_per_second, 1),
+    }
+
+
+def _direction(profile: Profile, work: Work) -> dict[str, float]:
+    return {
+        "ms": round(work.ms, 4),
+        "gflops": round(work.gflops, 1),
+        "share": round(profile.share(work), 4),
+    }
+
+
+def _report(profile: Profile, name: str) -> list[str]:
+    threads = "1 thread" if profile.threads == 1 else f"{profile.threads} threads"
+    return [
+        f"{name}: one training step, batch {profile.batch}",
+        f"{threads}, {profile.target} ({profile.cpu}), peak {profile.peak.best:.0f} GFLOP/s",
+        "",
+        *_table(profile),
+        "",
+        _step(profile),
+        *_warnings(profile),
+    ]
+
+
+def _warnings(profile: Profile) -> list[str]:
+    taken = 1 - profile.peak.given
+    if taken < BUSY:
+        return []
+    return [
+        f"Other work on this machine took {100 * taken:.0f} % of the processors meanwhile:",
+        "the shares are too low. Measure again when it is quiet.",
+    ]
+
+
+def _table(profile: Profile) -> list[str]:
+    heads = ["ms", "GFLOP/s", "share"]
+    rows = [["layer", "", *heads, "", *heads]]
+    rows += [_row(profile, layer) for layer in profile.layers]
+    rows += [[what, "", *[""] * 4, _ms(ms), "", ""] for what, ms in profile.others.items()]
+    lines = aligned(rows, [False, False, *[True] * 7])
+    return [_over(lines[0]), *lines]
+
+
+def _over(titles: str) -> str:
+    """The line above the titles: which direction the columns belong to."""
+    middle = len("GFLOP/s") // 2
+    first = titles.index("GFLOP/s") + middle
+    second = titles.rindex("GFLOP/s") + middle
+    return f"{'forward':>{first + 4}}{'backward':>{second - first}}"
+
+
+def _row(profile: Profile, layer: LayerWork) -> list[str]:
+    kinds = " + ".join(layer.kinds)
+    cells = [layer.name, "" if kinds == layer.name else kinds]
+    return [*cells, *_cells(profile, layer.forward), "", *_cells(profile, layer.backward)]
+
+
+def _cells(profile: Profile, work: Work) -> list[str]:
+    if not work.gflops:
+        return [_ms(work.ms), "", ""]
+    return [_ms(work.ms), f"{work.gflops:.0f}", f"{100 * profile.share(work):.0f} %"]
+
+
+def _ms(ms: float) -> str:
+    return f"{ms:.3f}" if ms else ""
+
+
+def _step(profile: Profile) -> str:
+    step = profile.step
+    return (
+        f"step {profile.step_ms:.2f} ms, {profile.images_per_second:,.0f} images/s,"
+        f" {step.gflops:.0f} GFLOP/s: {100 * profile.share(step):.0f} % of the peak"
+    )

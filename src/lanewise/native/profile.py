@@ -1,0 +1,205 @@
+"""Where a training step's time goes: each layer's milliseconds, GFLOP/s and share of the peak.
+
+A program compiled with `profile=True` reads the CPU's counter around every kernel it calls. Here
+it trains on random images in short rounds, the machine's peak is measured between the rounds, and
+the round with the median time is told.
+
+GFLOP/s count the multiply–adds that a layer must do (each is two operations; taps on padding are
+not done and not counted). A layer's milliseconds are those of all threads divided by their number,
+so that the layers add up to the step, but for what threads spend between kernels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lanewise.native.compile import compile_net
+from lanewise.native.fuse import Operation, operations
+from lanewise.native.peak import Peak, PeakMeter, ticks_per_second
+from lanewise.native.program import Program
+from lanewise.net.graph import Graph
+from lanewise.net.layers import Conv, Linear
+from lanewise.size.cost import cost
+
+ROUNDS = 9
+ROUND_SECONDS = 0.12
+LONGEST_SECONDS = 5.0  # no new round after this, where a single step takes long
+POOL_BYTES = 16 << 20  # random images that the batches are drawn from: about this, or one batch
+
+
+@dataclass(frozen=True)
+class Work:
+    """Milliseconds and multiply–adds of something in one training step."""
+
+    ms: float = 0.0
+    multiply_adds: int = 0
+
+    @property
+    def gflops(self) -> float:
+        """GFLOP/s; 0 where there is nothing to multiply."""
+        return 2 * self.multiply_adds / self.ms / 1e6 if self.ms and self.multiply_adds else 0.0
+
+
+@dataclass(frozen=True)
+class LayerWork:
+    """A layer as the engine runs it; `kinds` are the words of the layers that were joined."""
+
+    name: str
+    kinds: tuple[str, ...]
+    forward: Work
+    backward: Work
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What was measured: seconds of one step in each round, and the median round's clock."""
+
+    step_seconds: tuple[float, ...]
+    median_seconds: float
+    spent_ms: dict[str, float]  # purpose of the kernels → milliseconds per step
+    peak: Peak
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A net's training step on this machine; `others`: milliseconds that belong to no layer."""
+
+    target: str
+    cpu: str
+    threads: int
+    batch: int
+    peak: Peak
+    step_ms: float
+    range_ms: tuple[float, float]
+    layers: tuple[LayerWork, ...]
+    others: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def images_per_second(self) -> float:
+        """Images trained on per second."""
+        return 1e3 * self.batch / self.step_ms
+
+    @property
+    def step(self) -> Work:
+        """The whole step."""
+        layers = self.layers
+        adds = sum(one.forward.multiply_adds + one.backward.multiply_adds for one in layers)
+        return Work(self.step_ms, adds)
+
+    def share(self, work: Work) -> float:
+        """Of the peak, 0 to 1."""
+        return work.gflops / self.peak.best
+
+
+def profile_net(graph: Graph, batch: int, threads: int | None = None) -> Profile:
+    """Train for some steps and tell where their time went. Takes seconds.
+
+    SizeError, NetError or EngineError as `compile_net`.
+    """
+    made = operations(graph, training=True)
+    with compile_net(graph, training=True, threads=threads, profile=True) as program:
+        rounds = _measure(program, batch)
+        spent = dict(rounds.spent_ms)
+        layers = tuple(_layer(operation, made, batch, spent) for operation in made)
+        waiting = 1e3 * rounds.median_seconds - sum(rounds.spent_ms.values())
+        return Profile(
+            target=program.target.name,
+            cpu=program.target.cpu,
+            threads=program.threads,
+            batch=batch,
+            peak=rounds.peak,
+            step_ms=1e3 * rounds.median_seconds,
+            range_ms=(1e3 * min(rounds.step_seconds), 1e3 * max(rounds.step_seconds)),
+            layers=layers,
+            others=spent | {"waiting": max(0.0, waiting)},
+        )
+
+
+def _measure(program: Program, batch: int) -> Rounds:
+    program.initialise(0)
+    meter, train = PeakMeter(program.target, program.threads), _Training(program, batch)
+    train.seconds(1)
+    steps = max(1, round(ROUND_SECONDS / train.seconds(1)))
+    rounds: list[tuple[float, Counter[str]]] = []
+    meter.measure()
+    begin = time.perf_counter()
+    while len(rounds) < ROUNDS:
+        if rounds and time.perf_counter() - begin > LONGEST_SECONDS:
+            break
+        program.profile()
+        rounds.append((train.seconds(steps) / steps, _ticks(program)))
+        meter.measure()
+    rounds.sort(key=lambda one: one[0])
+    middle, ticks = rounds[(len(rounds) - 1) // 2]
+    per_ms = ticks_per_second(program.target) / 1e3 * program.threads * steps
+    spent = {purpose: count / per_ms for purpose, count in ticks.items()}
+    return Rounds(tuple(seconds for seconds, _ in rounds), middle, spent, meter.peak)
+
+
+class _Training:
+    """Random images and labels, and steps on them."""
+
+    def __init__(self, program: Program, batch: int) -> None:
+        random = np.random.default_rng(0)
+        shape = program.input_shape
+        count = max(batch, POOL_BYTES // int(np.prod(shape)) // batch * batch)
+        self._images = random.integers(0, 256, (count, *shape), np.uint8)
+        classes = int(np.prod(program.output_shape))
+        self._labels = random.integers(0, classes, count).astype(np.int32)
+        self._program, self._batch = program, batch
+
+    def seconds(self, steps: int) -> float:
+        """How long so many steps take, in one native call."""
+        order = np.arange(steps * self._batch, dtype=np.int64) % len(self._images)
+        rates = np.full(steps, 1e-4, np.float32)
+        begin = time.perf_counter()
+        self._program.run_steps(self._images, self._labels, order, self._batch, rates)
+        return time.perf_counter() - begin
+
+
+def _ticks(program: Program) -> Counter[str]:
+    """Clock ticks of all threads by purpose: of training, not of inference."""
+    total: Counter[str] = Counter()
+    directions = program.profile()
+    for direction in ("train", "jobs"):
+        for purpose, count in directions[direction]:
+            total[purpose] += count
+    return total
+
+
+def _layer(
+    operation: Operation, made: tuple[Operation, ...], batch: int, spent: dict[str, float]
+) -> LayerWork:
+    """The layer's part of what was spent; it is taken out of `spent`."""
+    adds = batch * _multiply_adds(operation)
+    to_input = any(isinstance(one.layer, Conv | Linear) for one in _before(operation, made))
+    forward = spent.pop(f"{operation.name} gather", 0) + spent.pop(f"{operation.name} forward", 0)
+    return LayerWork(
+        name=operation.node,
+        kinds=(operation.layer.word, *(["relu"] if operation.relu else [])),
+        forward=Work(forward, adds),
+        backward=Work(spent.pop(f"{operation.name} gradient", 0.0), adds * (2 if to_input else 1)),
+    )
+
+
+def _multiply_adds(operation: Operation) -> int:
+    """Of one image, forward; each of the two gradients has as many."""
+    costs = cost(operation.layer, *operation.input_shapes)
+    return costs.macs - costs.padded_macs
+
+
+def _before(operation: Operation, made: tuple[Operation, ...]) -> list[Operation]:
+    """The operations whose results it depends on."""
+    by_name = {one.name: one for one in made}
+    found: dict[str, Operation] = {}
+    names = list(operation.inputs)
+    while names:
+        name = names.pop()
+        if name not in found:
+            found[name] = by_name[name]
+            names += by_name[name].inputs
+    return list(found.values())

@@ -1,0 +1,159 @@
+"""`lanewise bench`: what it prints adds up, and the peak is a peak."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from lanewise.cli.bench import _report
+from lanewise.cli.main import main
+from lanewise.native import peak
+from lanewise.native.machine_code import assembly, count_spills
+from lanewise.native.peak import Peak, measure_peak, ticks_per_second
+from lanewise.native.profile import LayerWork, Profile, Work
+from lanewise.native.target import find_target
+from lanewise.net.load import load
+from lanewise.size.report import size
+
+NET = "input 2x12x12; conv 6 k3; relu; maxpool 2; flatten; linear 16; tanh; linear 5"
+
+
+@pytest.fixture(scope="module")
+def document() -> dict:
+    import contextlib
+    import io
+
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert main(["bench", NET, "--batch", "32", "--threads", "1", "--json"]) == 0
+    return json.loads(out.getvalue())
+
+
+def test_layers_and_the_rest_add_up_to_the_step(document: dict) -> None:
+    layers = sum(each[d]["ms"] for each in document["layers"] for d in ("forward", "backward"))
+    others = sum(document["others_ms"].values())
+    assert layers + others == pytest.approx(document["step_ms"], rel=0.02)
+    assert document["others_ms"]["waiting"] < 0.5 * document["step_ms"]
+    low, high = document["step_range_ms"]
+    assert low <= document["step_ms"] <= high
+    assert document["images_per_second"] == pytest.approx(32e3 / document["step_ms"], rel=1e-3)
+
+
+def test_every_layer_that_computes_has_its_row(document: dict) -> None:
+    kinds = {each["name"]: each["kinds"] for each in document["layers"]}
+    assert kinds == {
+        "input": ["input"],
+        "conv1": ["conv"],
+        "maxpool1": ["maxpool", "relu"],
+        "linear1": ["linear"],
+        "tanh1": ["tanh"],
+        "linear2": ["linear"],
+    }
+    for each in document["layers"]:
+        assert each["forward"]["ms"] > 0
+        assert each["backward"]["ms"] > 0 or each["name"] == "input"
+        assert 0 <= each["forward"]["share"] <= 1.05
+        assert 0 <= each["backward"]["share"] <= 1.05
+
+
+def test_the_work_is_that_of_the_calculus(document: dict) -> None:
+    """The first layer needs no gradient of its input, the others do; padding is not computed."""
+    macs = {row.name: row.macs for row in size(load(NET)).rows}
+    done = 2 * 32 * (2 * macs["conv1"] + 3 * macs["linear1"] + 3 * macs["linear2"])
+    gflops = done / document["step_ms"] / 1e6
+    assert document["step_gflops"] == pytest.approx(gflops, rel=0.02, abs=0.1)
+    share = document["step_gflops"] / document["peak_gflops"]
+    assert document["step_share"] == pytest.approx(share, rel=0.02, abs=1e-3)
+
+
+def made_up(given: float) -> Profile:
+    layers = (
+        LayerWork("input", ("input",), Work(0.05), Work()),
+        LayerWork("conv1", ("conv",), Work(0.5, 50_000_000), Work(1.0, 50_000_000)),
+        LayerWork("maxpool1", ("maxpool", "relu"), Work(12.25), Work(0.125)),
+    )
+    return Profile(
+        target="avx512",
+        cpu="sapphirerapids",
+        threads=2,
+        batch=128,
+        peak=Peak(2, 400.0, 390.0, given),
+        step_ms=20.0,
+        range_ms=(19.0, 22.0),
+        layers=layers,
+        others={"conv update": 0.01, "waiting": 0.5},
+    )
+
+
+def test_the_report_fits_80_columns_and_aligns() -> None:
+    lines = _report(made_up(1.0), "lenet5")
+    assert max(map(len, lines)) <= 80
+    conv = next(line for line in lines if line.startswith("conv1"))
+    assert conv.split() == ["conv1", "conv", "0.500", "200", "50", "%", "1.000", "100", "25", "%"]
+    titles = next(line for line in lines if line.startswith("layer"))
+    ends = [found.end() for found in re.finditer("GFLOP/s", titles)]
+    assert [conv[end - 3 : end] for end in ends] == ["200", "100"]
+    assert lines[-1] == "step 20.00 ms, 6,400 images/s, 10 GFLOP/s: 2 % of the peak"
+
+
+def test_a_busy_machine_is_told() -> None:
+    lines = _report(made_up(0.6), "lenet5")
+    assert "took 40 % of the processors" in lines[-2]
+    assert max(map(len, lines)) <= 80
+
+
+def test_quiet_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", NET, "--batch", "16", "--threads", "1", "--quiet"]) == 0
+    assert re.fullmatch(r"step .* images/s, .* of the peak\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["lenet6"], "lenet5"),
+        (["lenet5", "--batch", "0"], "whole number from 1"),
+        (["input 1x4x4; relu; flatten"], "nothing to train"),
+        (["input 1x4x4; conv 2 k9; flatten; linear 2"], "kernel 9"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_message(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *arguments]) == 2
+    message = capsys.readouterr().err
+    assert told in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize("name", ["avx512", "avx2", "neon"])
+def test_the_peak_loop_is_multiply_adds_in_registers(name: str) -> None:
+    """On every family: one instruction per accumulator and turn, none of them on the stack."""
+    target = find_target("host")
+    if target.name != name:
+        target = _any_target(name)
+    text = assembly(peak.code(target), target)
+    assert text.count("vfmadd231ps") + text.count("fmla") == peak.accumulators(target)
+    assert count_spills(text, target) == {"multiply_adds": 0}
+
+
+def _any_target(name: str):  # type: ignore[no-untyped-def]
+    """The plainest CPU of a family, to compile for."""
+    from lanewise.native.target import FAMILIES, _target
+
+    family = FAMILIES[name]
+    return _target(
+        name, family.generic_triple, family.generic_cpu, family.generic_features, native=False
+    )
+
+
+def test_the_peak_is_near_what_the_clock_allows() -> None:
+    """Between a tenth of a multiply–add a tick and four: the counter runs near the core's clock."""
+    target = find_target()
+    measured = measure_peak(target, 1, rounds=3)
+    ticks = ticks_per_second(target)
+    per_tick = measured.best * 1e9 / ticks / (2 * target.register_lanes)
+    assert 0.1 * target.fma_per_cycle < per_tick < 4 * target.fma_per_cycle
+    assert 0 < measured.median <= measured.best
+    assert 0 < measured.given <= 1
