@@ -40,8 +40,8 @@ class Limits:
 #: one load a cycle is what 64-byte loads reach on Zen 4 and on the Ice Lake server this was tuned on
 LIMITS = {
     "avx512": Limits(32, 2.0, 1.0),
-    "avx2": Limits(8, 1.0, 1.0),
-    "neon": Limits(8, 0.5, 0.5),
+    "avx2": Limits(7, 1.0, 1.0),
+    "neon": Limits(7, 0.5, 0.5),
 }
 
 
@@ -100,7 +100,7 @@ def linear_gradient_tile(target: Target, outputs: int, inputs: int) -> GradientT
     """Outputs × vectors of inputs of a full connection's weight gradient."""
     if LIMITS[target.name].registers >= 32:
         return gradient_tile(outputs, inputs)
-    return GradientTile(min(outputs, 3), min(2, -(-inputs // LANES)))
+    return GradientTile(min(outputs, 2), min(2, -(-inputs // LANES)))
 
 
 def weight_tile(

@@ -1,0 +1,62 @@
+"""Every target gets kernels whose accumulators stay in registers, and refuses what it cannot run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lanewise.errors import EngineError
+from lanewise.native.compile import compile_net, write_modules
+from lanewise.native.machine_code import assembly, count_spills
+from lanewise.native.optimizers import SGD
+from lanewise.native.target import find_target
+from lanewise.net.load import load
+from lanewise.net.parse import parse
+
+#: the kernels in which a spill costs half the speed; others may move a value through memory once
+HOT = ("conv_", "linear_")
+
+
+@pytest.mark.parametrize("target", ["avx512", "avx2", "neon"])
+@pytest.mark.parametrize("net", ["lenet5", "tiny-vgg"])
+def test_hot_kernels_do_not_spill(net: str, target: str) -> None:
+    try:
+        machine = find_target(target)
+    except EngineError as error:
+        pytest.skip(str(error))
+    modules, _ = write_modules(load(net), machine, True, SGD())
+    spills: dict[str, int] = {}
+    for module in modules:
+        spills.update(count_spills(assembly(module, machine), machine))
+    hot = {name: count for name, count in spills.items() if name.startswith(HOT)}
+    assert len(hot) > 5
+    assert {name: count for name, count in hot.items() if count} == {}
+
+
+def test_foreign_target_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    if find_target("neon").native:
+        pytest.skip("this machine runs NEON itself")
+    with pytest.raises(EngineError, match="can compile for it but not run it"):
+        compile_net(parse("input 1x4x4; flatten; linear 2"), target="neon")
+
+
+def test_avx2_and_avx512_give_the_same_bits() -> None:
+    """Lanes do not depend on the register width, so neither do sums."""
+    try:
+        find_target("avx512")
+    except EngineError as error:
+        pytest.skip(str(error))
+    graph = parse("input 2x9x7; conv 5 k3 pad1; tanh; maxpool 2; flatten; linear 12; relu; linear 4")
+    random = np.random.default_rng(3)
+    images = random.normal(size=(37, 2, 9, 7)).astype(np.float32)
+    labels = random.integers(0, 4, 37)
+    results = []
+    for target in ("avx512", "avx2"):
+        with compile_net(graph, training=True, target=target, threads=1) as program:
+            program.initialise(1)
+            losses = [program.step(images, labels, lr=0.1)[0] for _ in range(3)]
+            weights = {name: value.copy() for name, value in program.parameters.items()}
+            results.append((losses, weights))
+    assert results[0][0] == results[1][0]
+    for name, value in results[0][1].items():
+        np.testing.assert_array_equal(value, results[1][1][name], err_msg=name)
