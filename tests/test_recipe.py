@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from lanewise.net.parse import parse
 from lanewise.size.shapes import infer_shapes
 from lanewise.training.choice import Choice, check_trainable, default_net, fit_classes
 from lanewise.training.order import epoch_order
-from lanewise.training.recipe import Recipe, RecipeError, choose_recipe
+from lanewise.training.recipe import Recipe, RecipeError, Task, choose_recipe
 from lanewise.training.schedule import SCHEDULES, constant, cosine, learning_rates, one_cycle
 
 # Schedules ---------------------------------------------------------------------------------------
@@ -115,6 +116,10 @@ def test_the_order_is_the_same_in_every_version() -> None:
 
 PINNED = [0, 2, 1, 5, 4, 3, 6, 7]
 
+DIGITS = Task(images=1437, channels=1, layers=4, params=25_000)
+MNIST = Task(images=55_000, channels=1, layers=5, params=61_706)
+PHOTOS = Task(images=20_000, channels=3, layers=8, params=550_000)
+
 # Recipes -----------------------------------------------------------------------------------------
 
 
@@ -145,23 +150,32 @@ PINNED = [0, 2, 1, 5, 4, 3, 6, 7]
 )
 def test_an_impossible_setting_is_refused(setting: str, value: object, remedy: str) -> None:
     with pytest.raises(RecipeError, match=setting.replace("_", " ")) as refusal:
-        choose_recipe(1000, 1, {setting: value})
+        choose_recipe(DIGITS, {setting: value})
     assert remedy in str(refusal.value)
     assert isinstance(refusal.value, LanewiseError) and isinstance(refusal.value, ValueError)
 
 
 def test_an_unknown_setting_is_refused_with_those_there_are() -> None:
     with pytest.raises(RecipeError, match=r"no setting is called lr; there are epochs, .*seed"):
-        choose_recipe(1000, 1, {"lr": 0.1})
+        choose_recipe(DIGITS, {"lr": 0.1})
 
 
-def test_defaults_follow_the_data_and_given_settings_win() -> None:
-    small, large = choose_recipe(1437, 1, {}), choose_recipe(55_000, 1, {})
-    assert small.epochs > large.epochs and small.batch < large.batch
-    assert choose_recipe(45_000, 3, {}).epochs > choose_recipe(45_000, 1, {}).epochs
-    chosen = choose_recipe(55_000, 1, {"epochs": 7, "seed": 3, "batch": None})
-    assert (chosen.epochs, chosen.seed, chosen.batch) == (7, 3, large.batch)
-    assert choose_recipe(55_000, 1, {"optimizer": "adamw"}).learning_rate < large.learning_rate
+def test_defaults_follow_the_data_and_the_net() -> None:
+    digits, mnist, photos = (choose_recipe(task, {}) for task in (DIGITS, MNIST, PHOTOS))
+    assert digits.epochs > mnist.epochs and digits.batch < mnist.batch
+    assert digits.learning_rate < mnist.learning_rate == 0.1
+    assert mnist.epochs == 4 and (mnist.optimizer, photos.optimizer) == ("sgd", "adamw")
+    assert photos.epochs > choose_recipe(replace(MNIST, images=PHOTOS.images), {}).epochs
+    large = choose_recipe(replace(PHOTOS, params=60_000_000), {})
+    assert large.learning_rate < photos.learning_rate
+
+
+def test_given_settings_win_and_their_companions_follow() -> None:
+    chosen = choose_recipe(MNIST, {"epochs": 7, "seed": 3, "batch": None})
+    assert (chosen.epochs, chosen.seed, chosen.batch) == (7, 3, 128)
+    adamw = choose_recipe(MNIST, {"optimizer": "adamw"})
+    assert adamw.learning_rate < 0.01 and adamw.weight_decay == 0.01
+    assert choose_recipe(MNIST, {"batch": 32}).learning_rate == 0.05
 
 
 @pytest.mark.parametrize("recipe", [Recipe(), Recipe(optimizer="adamw", betas=(0.8, 0.9), seed=7)])

@@ -75,6 +75,11 @@ class Choice:
         return name_of(self.graph.origin)
 
     @property
+    def layers(self) -> int:
+        """How many layers have weights."""
+        return sum(isinstance(node.layer, (Conv, Linear)) for node in self.graph.nodes)
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """(C, H, W) that the network reads."""
         layer = self.graph.nodes[0].layer

@@ -24,7 +24,7 @@ from lanewise.training.interrupt import Interrupt
 from lanewise.training.keeper import Keeper
 from lanewise.training.loop import Diverged, Loop
 from lanewise.training.progress import Extent, Silent
-from lanewise.training.recipe import Recipe, choose_recipe
+from lanewise.training.recipe import Recipe, Task, check_settings, choose_recipe
 from lanewise.training.record import SPLIT_SEED, Source, machine, new_record, reopen
 from lanewise.training.report import report_page
 from lanewise.training.run_folder import (
@@ -116,7 +116,7 @@ def prepare(
 
     NetError, SizeError, DataError or RecipeError where one of them cannot be used.
     """
-    choose_recipe(1000, 1, dict(settings))  # a bad setting is told before hours of decoding
+    check_settings(settings)  # a bad setting is told before an hour of decoding
     choice = Choice(net.text, net.graph) if net else default_net(native_shape(data))
     check_trainable(choice)
     opened = open_data(
@@ -129,9 +129,11 @@ def prepare(
         on_progress=watcher.reading,
     )
     choice = fit_classes(choice, len(opened.class_names))
-    recipe = choose_recipe(len(opened.train), opened.preprocessing.channels, dict(settings))
+    params = size(choice.graph).totals.params
+    task = Task(len(opened.train), opened.preprocessing.channels, choice.layers, params)
+    recipe = choose_recipe(task, settings)
     source = Source.of(data, val_fraction, test_fraction)
-    record = new_record(choice, opened, source, recipe, size(choice.graph).totals.params)
+    record = new_record(choice, opened, source, recipe, params)
     return Job(choice, opened, recipe, record)
 
 
