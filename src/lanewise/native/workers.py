@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lanewise.errors import EngineError
 from lanewise.native.driver import PARKED, WORD, WORDS_PER_LINE
 
 
@@ -45,10 +46,13 @@ class Workers:
         self._events = [threading.Event() for _ in range(count)]
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
+        self._closed = False
 
     def run(self) -> None:
         """Carry out the command that stands in the context, on all threads."""
         with self._lock:
+            if self._closed:
+                raise EngineError("this program was closed; compile the net again to use it")
             if len(self._threads) < self._count - 1:
                 self._start()
             if self._begin(self._address):
@@ -58,6 +62,7 @@ class Workers:
     def close(self) -> None:
         """Let the threads leave native code and end. Nothing may be run afterwards."""
         with self._lock:
+            self._closed = True
             self._context[WORD["leave"]] = 1
             self._begin(self._address)
             for event in self._events:
