@@ -38,6 +38,9 @@ STEADY = 1e-3
 # from which on it would be in vain.
 DRAWS = 8
 MANY_VALUES = 500_000
+# Fresh weights make values shrink from layer to layer; these keep them near 1, so that tanh,
+# sigmoid and softmax are asked about their whole range.
+GAIN = np.float32(2.5)
 # The pixel statistics of the uint8 road; any numbers will do that are not alike.
 MEAN, STD = (0.45, 0.5, 0.55), (0.2, 0.25, 0.3)
 
@@ -147,6 +150,9 @@ def _draws(graph: Graph, trial: Trial) -> int:
 def _prepare(program: Program, graph: Graph, trial: Trial, number: int) -> Question:
     """Give the program the weights of a draw; the same draw as a question to PyTorch."""
     program.initialise(trial.seed * DRAWS + number)
+    for name, array in program.parameters.items():
+        if name.endswith(".weight"):
+            array *= GAIN
     images, labels = draw(graph, trial, number)
     if trial.pixels:
         mean, std = _pixel_statistics(images.shape[1])
