@@ -27,7 +27,7 @@ from lanewise.errors import LanewiseError
 from lanewise.net.parse import parse
 from lanewise.size.shapes import Shape, infer_shapes
 
-BATCHES = (1, 2, 3, 5, 15, 16, 17, 31, 33)
+BATCHES = (1, 2, 3, 5, 15, 16, 17, 33, 70)
 MOST_VALUES = 1500  # of one layer and image: small nets find the same errors, sooner
 ATTEMPTS = 20
 

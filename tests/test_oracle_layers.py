@@ -38,6 +38,8 @@ CONVOLUTIONS = {
     "long columns": "input 1x29x2; conv 6 k 5x1; conv 17 k 3x2 stride 2x1; flatten",
     "many channels": "input 17x4x5; conv 33 k3 pad1 nobias; conv 7 k1; flatten",
     "same": "input 3x13x10; conv 4 k 6x3 stride 5x2 pad same; conv 3 k 2x4 pad same; flatten",
+    # Two registers of this kernel once got one name (a1·123 and a11·23).
+    "many registers": "input 1x9x10; conv 10 k4 pad same nobias; flatten",
     "unread rows": "input 2x10x11; conv 3 k3 stride4; conv 2 k1 stride2 nobias; flatten",
     "all at once": (
         "input 6x14x13; conv 9 k 3x2 stride 2x3 pad 3:1x0:2 dilation 2x3 groups3 nobias;"

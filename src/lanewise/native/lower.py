@@ -118,7 +118,8 @@ class _Lowering:
 
     def fresh(self, stem: str = "t") -> str:
         self.count += 1
-        return f"%{stem}{self.count}"
+        # Registers end in a number themselves: without the dot a1·123 and a11·23 would be one name.
+        return f"%{stem}.{self.count}"
 
     def emit(self, instruction: str, into: Lines | None = None) -> str:
         name = self.fresh()
@@ -173,7 +174,9 @@ class _Lowering:
     def base(self, buffer: Buffer) -> str:
         if buffer.data is None:
             return self.names[buffer]
-        return self.tables.setdefault(buffer, f"@{self.kernel.name}.{buffer.name}{len(self.tables)}")
+        return self.tables.setdefault(
+            buffer, f"@{self.kernel.name}.{buffer.name}{len(self.tables)}"
+        )
 
     def partial(self, buffer: Buffer, terms: tuple[tuple[Atom, int], ...]) -> str:
         """Address of a buffer plus the given terms, computed once, as early as possible."""
@@ -218,7 +221,9 @@ class _Lowering:
         if isinstance(value, Load):
             address = self.address(value.buffer, value.index)
             align = alignment(value.buffer, value.index, value.lanes)
-            return self.emit(f"load {type_of(value.dtype, value.lanes)}, ptr {address}, align {align}")
+            return self.emit(
+                f"load {type_of(value.dtype, value.lanes)}, ptr {address}, align {align}"
+            )
         if isinstance(value, FromIndex):
             number = self.emit(f"trunc i64 {self.integer(value.index)} to i32")
             return self.splat(number, "i32", value.lanes)
@@ -278,7 +283,9 @@ class _Lowering:
             for start in (0, half):
                 mask = ", ".join(f"i32 {start + i}" for i in range(half))
                 parts.append(
-                    self.emit(f"shufflevector {kind} {name}, {kind} poison, <{half} x i32> <{mask}>")
+                    self.emit(
+                        f"shufflevector {kind} {name}, {kind} poison, <{half} x i32> <{mask}>"
+                    )
                 )
             name = self.emit(f"fadd {type_of('f32', half)} {parts[0]}, {parts[1]}")
             lanes = half
