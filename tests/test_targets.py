@@ -1,4 +1,4 @@
-"""Every target gets kernels whose accumulators stay in registers, and refuses what it cannot run."""
+"""Every target keeps its accumulators in registers, and what cannot run is refused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def test_avx2_and_avx512_give_the_same_bits() -> None:
         find_target("avx512")
     except EngineError as error:
         pytest.skip(str(error))
-    graph = parse("input 2x9x7; conv 5 k3 pad1; tanh; maxpool 2; flatten; linear 12; relu; linear 4")
+    graph = parse(
+        "input 2x9x7; conv 5 k3 pad1; tanh; maxpool 2; flatten; linear 12; relu; linear 4"
+    )
     random = np.random.default_rng(3)
     images = random.normal(size=(37, 2, 9, 7)).astype(np.float32)
     labels = random.integers(0, 4, 37)

@@ -1,6 +1,6 @@
 """The driver: a net becomes a program. Nobody else calls the passes.
 
-    graph ─ fuse ─ plan (algorithm, tile, memory) ─ write nests ─ check ─ lower ─ machine code ─ program
+    graph ─ fuse ─ plan (tiles, memory) ─ write nests ─ check ─ lower ─ machine code ─ program
 
 A program compiled before, for the same net on the same kind of CPU, is loaded from the cache: then
 only the graph's parameters are laid out again, and nothing is written, checked or lowered.

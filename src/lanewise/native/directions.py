@@ -6,7 +6,7 @@ from lanewise.errors import EngineError
 from lanewise.native.fuse import Operation, operations
 from lanewise.native.kernels import images, loss
 from lanewise.native.kernels.rules import FORWARD, GRADIENT
-from lanewise.native.nest import LANES
+from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import (
     FLOAT,
     PROLOGUE,
@@ -73,13 +73,15 @@ def _forward(plan: Planner, steps: tuple[Operation, ...]) -> None:
 
 def _gather(plan: Planner, image: Operation) -> None:
     """Sixteen images, anywhere in memory, into lanes; bytes are normalised, floats are not."""
-    sizes = image.shape
-    one, zero = (
-        plan.shelf.get(
-            f"gather_{dtype}", sizes, lambda n, d=dtype: images.gather(n, *sizes, dtype=d)
+    channels, height, width = image.shape
+
+    def kernel(dtype: str) -> Kernel:
+        return plan.shelf.get(
+            f"gather_{dtype}",
+            image.shape,
+            lambda name: images.gather(name, channels, height, width, dtype),
         )
-        for dtype in ("u8", "f32")
-    )
+
     places = (
         Region("images"),
         Slot("lane_index", PROLOGUE["lane_index"]),
@@ -87,7 +89,7 @@ def _gather(plan: Planner, image: Operation) -> None:
         Region("shift"),
         plan.value(image.name),
     )
-    choice = Choice("gather", "images_are_bytes", one, zero)
+    choice = Choice("gather", "images_are_bytes", kernel("u8"), kernel("f32"))
     plan.calls.append(Call({1: choice}, places, ("image_count",), f"{image.name} gather"))
 
 

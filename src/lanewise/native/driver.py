@@ -9,8 +9,8 @@ One call trains for many steps without coming back to Python:
         barrier
 
 All state stands in one array of 64-bit words, the context; `FIELDS` names them. Python fills it
-(`program.py`), native code reads it. Tickets and barriers are atomic counters in it, each on a cache
-line of its own. A waiting thread spins, and after a while yields its time slice to others.
+(`program.py`), native code reads it. Tickets and barriers are atomic counters in it, each on a
+cache line of its own. A waiting thread spins, and after a while yields its time slice to others.
 """
 
 from __future__ import annotations
@@ -100,6 +100,10 @@ class Function:
 
     def do(self, instruction: str) -> None:
         self.lines.append(f"  {instruction}")
+
+    def block(self, text: str) -> None:
+        """Lines written out as they are."""
+        self.lines += text.split("\n")
 
     def label(self, name: str) -> None:
         self.lines.append(f"{name}:")
@@ -239,13 +243,11 @@ def _chunk(plan: Plan, name: str, width: int, addresses: Addresses, training: bo
     f.label("work")
     slices = ["%first"] + [f.emit(f"add i64 %first, {i}") for i in range(1, width)]
     groups = []
-    for t, number in enumerate(slices):
-        scaled = f.emit(f"mul i64 {number}, %groups")
+    for t, first in enumerate(slices):
+        scaled = f.emit(f"mul i64 {first}, %groups")
         groups.append(f.emit(f"udiv i64 {scaled}, %slices") if training else "0")
         places = [
-            f.offset(
-                f.offset("%arena", plan.arena.offsets[slot]), t * PROLOGUE[slot]
-            )
+            f.offset(f.offset("%arena", plan.arena.offsets[slot]), t * PROLOGUE[slot])
             if slot in plan.arena.offsets
             else "null"
             for slot in PROLOGUE
@@ -253,13 +255,11 @@ def _chunk(plan: Plan, name: str, width: int, addresses: Addresses, training: bo
         pointers = ", ".join(f"ptr {place}" for place in places)
         kind = "training" if training else "forward"
         f.do(
-            f"call void @{kind}_prologue(ptr %context, {pointers}, i64 {number}, i64 %start,"
+            f"call void @{kind}_prologue(ptr %context, {pointers}, i64 {first}, i64 %start,"
             f" i64 %images, i64 %step)"
         )
         if training and addresses.partial_bytes:
-            f.do(
-                f"call void @clear_partials(ptr %context, i64 {number}, i64 %slices, i64 %groups)"
-            )
+            f.do(f"call void @clear_partials(ptr %context, i64 {first}, i64 %slices, i64 %groups)")
     for number, run in enumerate(plan.segments):
         if run[0].wide:
             # Wide kernels find the first slice's places, and the others' behind them.
@@ -357,9 +357,7 @@ def _reduce_job(reduce: Kernel, floats: int) -> str:
     partials = f.offset(f.pointer("partials"), first, FLOAT)
     gradients = f.offset(f.pointer("gradients"), first, FLOAT)
     blocks = f.emit(f"udiv i64 {count}, {LANES}")
-    f.do(
-        f"call void @{reduce.name}(ptr {partials}, ptr {gradients}, i64 %groups, i64 {blocks})"
-    )
+    f.do(f"call void @{reduce.name}(ptr {partials}, ptr {gradients}, i64 %groups, i64 {blocks})")
     f.do(f"call void @update(ptr %context, i64 {first}, i64 {count}, i64 %step)")
     f.do("ret void")
     return f.text()
@@ -381,11 +379,13 @@ def _parameter_job(name: str, job: Job, addresses: Addresses) -> str:
 def _loss_job(plan: Plan, addresses: Addresses) -> str:
     """Add up what the slices wrote, in their order, in double precision."""
     f = Function(f"define internal void @loss_job{_JOB}")
-    slots = {slot.name: slot for call in plan.calls for slot in call.places if isinstance(slot, Slot)}
+    slots = {
+        slot.name: slot for call in plan.calls for slot in call.places if isinstance(slot, Slot)
+    }
     loss, correct = (addresses.kept(f, slots[name], "0") for name in ("loss", "correct"))
     loss_at = f.offset(f.pointer("losses"), "%step", 8)
     correct_at = f.offset(f.pointer("corrects"), "%step", 8)
-    f.lines += f"""  br label %head
+    f.block(f"""  br label %head
 head:
   %i = phi i64 [ 0, %entry ], [ %i.next, %head ]
   %sum = phi double [ 0.0, %entry ], [ %sum.next, %head ]
@@ -406,7 +406,7 @@ done:
   store double %sum.next, ptr {loss_at}, align 8
   %whole = fptosi double %hits.next to i64
   store i64 %whole, ptr {correct_at}, align 8
-  ret void""".split("\n")
+  ret void""")
     return f.text()
 
 
@@ -416,7 +416,7 @@ def clear_partials(partial_bytes: int) -> str:
         "define internal void @clear_partials(ptr %context, i64 %slice, i64 %slices, i64 %groups)"
         " noinline nounwind"
     )
-    f.lines += """  %scaled = mul i64 %slice, %groups
+    f.block("""  %scaled = mul i64 %slice, %groups
   %group = udiv i64 %scaled, %slices
   %none = icmp eq i64 %slice, 0
   %before = sub i64 %scaled, %groups
@@ -424,9 +424,11 @@ def clear_partials(partial_bytes: int) -> str:
   %changed = icmp ne i64 %group, %group.before
   %begins = or i1 %none, %changed
   br i1 %begins, label %clear, label %done
-clear:""".split("\n")
+clear:""")
     start = f.offset(f.pointer("partials"), "%group", partial_bytes)
-    f.do(f"call void @llvm.memset.p0.i64(ptr align 64 {start}, i8 0, i64 {partial_bytes}, i1 false)")
+    f.do(
+        f"call void @llvm.memset.p0.i64(ptr align 64 {start}, i8 0, i64 {partial_bytes}, i1 false)"
+    )
     f.do("br label %done")
     f.label("done")
     f.do("ret void")

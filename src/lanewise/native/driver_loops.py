@@ -212,7 +212,7 @@ def _slices(name: str) -> str:
         " i64 %start, i64 %images, i64 %slices, i64 %groups, i64 %step) noinline nounwind"
     )
     rest = "i64 %start, i64 %images, i64 %slices, i64 %groups, i64 %step"
-    f.lines += f"""  br label %head
+    f.block(f"""  br label %head
 head:
   %s = phi i64 [ %from, %entry ], [ %s.wide, %wide ], [ %s.one, %one ]
   %more = icmp ult i64 %s, %to
@@ -229,7 +229,7 @@ one:
   %s.one = add i64 %s, 1
   br label %head
 done:
-  ret void""".split("\n")
+  ret void""")
     return f.text()
 
 
@@ -239,7 +239,7 @@ def _begin() -> str:
     generation = _word(f, WORD["generation"])
     f.emit(f"atomicrmw add ptr {generation}, i64 1 seq_cst")
     threads = f.read("threads")
-    f.lines += f"""  br label %head
+    f.block(f"""  br label %head
 head:
   %i = phi i64 [ 1, %entry ], [ %i.next, %body ]
   %count = phi i64 [ 0, %entry ], [ %count.next, %body ]
@@ -254,7 +254,7 @@ body:
   %i.next = add i64 %i, 1
   br label %head
 done:
-  ret i64 %count""".split("\n")
+  ret i64 %count""")
     return f.text()
 
 
@@ -288,7 +288,8 @@ def _forward() -> str:
     more = f.emit(f"add i64 {images}, {LANES - 1}")
     slices = f.emit(f"udiv i64 {more}, {LANES}")
     ticket = _word(f, WORD["slice_ticket"])
-    f.lines += f"""  br label %take
+    rest = f"i64 0, i64 {images}, i64 {slices}, i64 1, i64 0"
+    f.block(f"""  br label %take
 take:
   %number = atomicrmw add ptr {ticket}, i64 1 acq_rel
   %from = mul i64 %number, {WIDE}
@@ -298,11 +299,11 @@ work:
   %end = add i64 %from, {WIDE}
   %whole = icmp ule i64 %end, {slices}
   %to = select i1 %whole, i64 %end, i64 {slices}
-  call void @forward_slices(ptr %context, ptr %arena, i64 %from, i64 %to, i64 0, i64 {images}, i64 {slices}, i64 1, i64 0)
+  call void @forward_slices(ptr %context, ptr %arena, i64 %from, i64 %to, {rest})
   br label %take
 done:
   call void @barrier(ptr %context)
-  ret void""".split("\n")
+  ret void""")
     return f.text()
 
 
@@ -313,8 +314,10 @@ def _train(jobs: int, profile: int | None) -> str:
     )
     total, batch, steps = f.read("total"), f.read("batch"), f.read("steps")
     most, together = f.read("groups"), f.read("groups_together")
+    rest = "i64 %start, i64 %images, i64 %slices, i64 %groups, i64 %step"
+    job = "call void @job(ptr %context, i64 %number, i64 %step, i64 %slices, i64 %groups)"
     slice_ticket, job_ticket = _word(f, WORD["slice_ticket"]), _word(f, WORD["job_ticket"])
-    f.lines += f"""  %leader = icmp eq i64 %thread, 0
+    f.block(f"""  %leader = icmp eq i64 %thread, 0
   br label %step.head
 step.head:
   %step = phi i64 [ 0, %entry ], [ %step.next, %step.end ]
@@ -349,7 +352,7 @@ group:
   %s1.scaled = mul i64 %g1, %slices
   %s1.up = add i64 %s1.scaled, %groups.less
   %s1 = udiv i64 %s1.up, %groups
-  call void @train_slices(ptr %context, ptr %arena, i64 %s0, i64 %s1, i64 %start, i64 %images, i64 %slices, i64 %groups, i64 %step)
+  call void @train_slices(ptr %context, ptr %arena, i64 %s0, i64 %s1, {rest})
   br label %take.group
 groups.done:
   call void @barrier(ptr %context)
@@ -362,7 +365,7 @@ take.job:
   %todo = icmp ult i64 %number, {jobs}
   br i1 %todo, label %work, label %jobs.done
 work:
-  {_profiled(profile, "call void @job(ptr %context, i64 %number, i64 %step, i64 %slices, i64 %groups)")}
+  {_profiled(profile, job)}
   br label %take.job
 jobs.done:
   call void @barrier(ptr %context)
@@ -371,7 +374,7 @@ step.end:
   %step.next = add i64 %step, 1
   br label %step.head
 finished:
-  ret void""".split("\n")
+  ret void""")
     return f.text()
 
 
@@ -398,7 +401,7 @@ def _worker(pause: str) -> str:
     seen = _word(f, f.emit(f"add i64 {line}, {SEEN}"))
     parked = _word(f, f.emit(f"add i64 {line}, {PARKED}"))
     leave = _word(f, WORD["leave"])
-    f.lines += f"""  store atomic i64 0, ptr {parked} seq_cst, align 8
+    f.block(f"""  store atomic i64 0, ptr {parked} seq_cst, align 8
   br label %watch
 watch:
   %known = load i64, ptr {seen}, align 8
@@ -433,5 +436,5 @@ work:
   call void @run(ptr %context, i64 %thread)
   br label %watch
 gone:
-  ret i64 1""".split("\n")
+  ret i64 1""")
     return f.text()

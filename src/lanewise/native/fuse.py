@@ -2,8 +2,8 @@
 
 Two exact rewrites, each a pass from a list of operations to a list of operations:
 
-    relu, maxpool  →  maxpool, relu     the maximum of max(x, 0) is max(the maximum, 0); ties give the
-                                        same gradient, and the ReLU works on fewer values
+    relu, maxpool  →  maxpool, relu     the maximum of max(x, 0) is max(the maximum, 0); ties give
+                                        the same gradient, and the ReLU works on fewer values
     op, relu       →  op with relu      applied to the value in its register before it is stored;
                                         the gradient of `op` then masks where the value is not > 0
 
@@ -17,8 +17,17 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from lanewise.net.graph import Graph
-from lanewise.net.layers import Conv, Dropout, Flatten, GlobalMax, Input, Layer, Linear, MaxPool
-from lanewise.net.layers import ReLU
+from lanewise.net.layers import (
+    Conv,
+    Dropout,
+    Flatten,
+    GlobalMax,
+    Input,
+    Layer,
+    Linear,
+    MaxPool,
+    ReLU,
+)
 from lanewise.size.shapes import Shape, infer_shapes
 
 JOINS_RELU = (Conv, Linear, MaxPool, GlobalMax)
@@ -60,9 +69,7 @@ def _operations(graph: Graph, training: bool) -> tuple[Operation, ...]:
             continue
         inputs = tuple(alias.get(name, name) for name in node.inputs)
         before = tuple(shapes[name] for name in node.inputs)
-        made.append(
-            Operation(node.name, node.layer, inputs, shapes[node.name], before, node.name)
-        )
+        made.append(Operation(node.name, node.layer, inputs, shapes[node.name], before, node.name))
     return tuple(made)
 
 

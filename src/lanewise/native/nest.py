@@ -14,8 +14,8 @@ share goes through a register (`Writer.let`).
 An index is affine in the loop variables, and may contain entries of integer tables: that is how
 padding, stride and dilation appear without a single branch (see `kernels/taps.py`). Because
 indices are affine over known ranges, a checker can prove them in bounds (`nest_check.py`), a
-counter can count every multiply–add (`nest_count.py`), and a slow interpreter (`nest_run.py`) is the
-definition against which the compiled code is held.
+counter can count every multiply–add (`nest_count.py`), and a slow interpreter (`nest_run.py`) is
+the definition against which the compiled code is held.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 LANES = 16
 ELEMENT_BYTES = {"f32": 4, "i32": 4, "u8": 1, "i64": 8, "i1": 1}
@@ -55,7 +55,7 @@ class Entry:
     index: Index
 
 
-Atom: TypeAlias = Union[Var, Symbol, Entry]
+Atom: TypeAlias = Var | Symbol | Entry
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -83,7 +83,7 @@ class Index:
     __rmul__ = __mul__
 
 
-IndexLike: TypeAlias = Union[int, Var, Symbol, Entry, Index]
+IndexLike: TypeAlias = int | Var | Symbol | Entry | Index
 
 
 def as_index(value: IndexLike) -> Index:
@@ -204,7 +204,7 @@ class Op:
     lanes: int
 
 
-Value: TypeAlias = Union[Constant, LaneNumbers, Load, Read, FromIndex, Op]
+Value: TypeAlias = Constant | LaneNumbers | Load | Read | FromIndex | Op
 
 #: name → (number of arguments, type of the result; None: that of the last argument)
 OPERATIONS: dict[str, tuple[int, str | None]] = {
@@ -282,7 +282,7 @@ class Transpose:
     values: tuple[Value, ...]
 
 
-Statement: TypeAlias = Union[Loop, Assign, Store, Transpose]
+Statement: TypeAlias = Loop | Assign | Store | Transpose
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,9 +43,7 @@ STATES: dict[type, tuple[str, ...]] = {SGD: ("momentum",), AdamW: ("exp_avg", "e
 UPDATES: dict[type, Callable[[str], Kernel]] = {SGD: sgd, AdamW: adamw}
 
 
-def step_settings(
-    optimizer: Optimizer, learning_rates: np.ndarray, steps_done: int
-) -> np.ndarray:
+def step_settings(optimizer: Optimizer, learning_rates: np.ndarray, steps_done: int) -> np.ndarray:
     """One row of float32 per step, as the update kernels read them."""
     rows = np.zeros((len(learning_rates), SETTINGS), np.float32)
     for i, rate in enumerate(learning_rates.tolist()):

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 from lanewise.native.fuse import Operation
 from lanewise.native.memory import Arena, Interval, plan_arena, rounded
@@ -49,7 +49,7 @@ class Region:
     slice_stride: int = 0
 
 
-Place: TypeAlias = Union[Slot, Region]
+Place: TypeAlias = Slot | Region
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Layout:
-    """All parameters in one array: convolutions first (they are summed by groups), then the rest."""
+    """All parameters in one array: convolutions first (summed by groups), then the rest."""
 
     parameters: dict[str, Parameter]
     convolution_floats: int
@@ -123,9 +123,9 @@ def layout(shapes: dict[str, tuple[int, ...]], convolutions: set[str]) -> Layout
 class Job:
     """A share of the work between two steps: the gradient of a full connection, then its update.
 
-    The parameter's rows are cut into `blocks` of `rows`. The kernel reads `places` (the last of them
-    the gradient of the outputs, of which it is shown its own rows), writes the parameter's gradient,
-    and takes the number of slices.
+    The parameter's rows are cut into `blocks` of `rows`. The kernel reads `places` (the last of
+    them the gradient of the outputs, of which it is shown its own rows), writes the parameter's
+    gradient, and takes the number of slices.
     """
 
     parameter: Parameter
@@ -334,7 +334,7 @@ class Planner:
                 continue
             size = slot.size
             if bounds[first] != bounds[last] or self.calls[first].wide or slot.name in PROLOGUE:
-                # Other slices run the same segments in between: keep it from end to end, each its own.
+                # Other slices run the same segments in between: each keeps its own, end to end.
                 first = 0 if slot.name in PROLOGUE else bounds[first][0]
                 last = bounds[last][1]
                 size *= WIDE

@@ -193,7 +193,7 @@ class Program:
     def gradients_only(
         self, images: np.ndarray, labels: np.ndarray, *, smoothing: float = 0.0, seed: int = 0
     ) -> tuple[float, int]:
-        """Fill `gradients` (and `input_gradient`) without an update: (mean loss, number correct)."""
+        """Fill `gradients` (and `input_gradient`), update nothing: (mean loss, number correct)."""
         order = np.arange(len(images), dtype=np.int64)
         rates = np.zeros(1, np.float32)
         steps = self._train(images, labels, order, len(images), rates, seed, smoothing, False)
@@ -212,8 +212,8 @@ class Program:
     ) -> Steps:
         """Many updates in one native call.
 
-        Step i trains on images order[i·batch : (i+1)·batch] with learning_rates[i]; the last batch may
-        be short. There must be as many rates as batches. `seed` is that of dropout.
+        Step i trains on images order[i·batch : (i+1)·batch] with learning_rates[i]; the last batch
+        may be short. There must be as many rates as batches. `seed` is that of dropout.
         """
         steps = self._train(images, labels, order, batch, learning_rates, seed, smoothing, True)
         self.steps_done += len(learning_rates)

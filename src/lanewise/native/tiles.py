@@ -37,7 +37,7 @@ class Limits:
     loads_per_cycle: float
 
 
-#: one load a cycle is what 64-byte loads reach on Zen 4 and on the Ice Lake server this was tuned on
+#: One load a cycle is what 64-byte loads reached on a Zen 4 and on an Ice Lake server.
 LIMITS = {
     "avx512": Limits(32, 2.0, 1.0),
     "avx2": Limits(7, 1.0, 1.0),
@@ -83,10 +83,14 @@ def _turn(part: Segment, count: int, limits: Limits) -> float:
     distinct = len({s for c in part.pattern for s in c if s is not None})
     loads = distinct + count * sum(m > 0 for m in met)
     longest = max((sum(s is not None for s in c) for c in part.pattern), default=0)
-    return TURN + LOAD * loads + max(
-        count * sum(met) / limits.products_per_cycle,
-        loads / limits.loads_per_cycle,
-        LATENCY * longest,
+    return (
+        TURN
+        + LOAD * loads
+        + max(
+            count * sum(met) / limits.products_per_cycle,
+            loads / limits.loads_per_cycle,
+            LATENCY * longest,
+        )
     )
 
 
@@ -103,9 +107,7 @@ def linear_gradient_tile(target: Target, outputs: int, inputs: int) -> GradientT
     return GradientTile(min(outputs, 2), min(2, -(-inputs // LANES)))
 
 
-def weight_tile(
-    target: Target, maps: int, sources: int, rows: Taps, columns: Taps
-) -> WeightTile:
+def weight_tile(target: Target, maps: int, sources: int, rows: Taps, columns: Taps) -> WeightTile:
     """Output maps × input maps × kernel columns of a weight-gradient kernel."""
     pixels = (rows.destination * columns.destination, rows.source * columns.source)
     return _weight_tile(target.name, maps, sources, columns, pixels)
@@ -142,9 +144,7 @@ def _tap_blocks(taps: int, limits: Limits) -> list[int]:
     return [t for t in range(1, taps + 1) if t <= 0.75 * limits.registers]
 
 
-def _weight_cost(
-    tile: WeightTile, maps: int, sources: int, columns: Taps, limits: Limits
-) -> float:
+def _weight_cost(tile: WeightTile, maps: int, sources: int, columns: Taps, limits: Limits) -> float:
     parts = column_segments(columns, tile.columns)
     cost = 0.0
     for _, m, m_tiles in blocks(maps, tile.maps):
@@ -152,8 +152,13 @@ def _weight_cost(
             for t0, t, t_tiles in blocks(columns.taps, tile.taps):
                 for turn in range(t_tiles):
                     begin = t0 + turn * t
-                    cost += m_tiles * s_tiles * sum(
-                        part.tiles * _weight_turn(part, m, s, begin, t, limits) for part in parts
+                    cost += (
+                        m_tiles
+                        * s_tiles
+                        * sum(
+                            part.tiles * _weight_turn(part, m, s, begin, t, limits)
+                            for part in parts
+                        )
                     )
     return cost * (1 + 0.02 * tile.columns)
 
@@ -164,8 +169,12 @@ def _weight_turn(
     met = [[s for s in c[begin : begin + taps] if s is not None] for c in part.pattern]
     products = maps * sources * sum(map(len, met))
     loads = sum(maps for m in met if m) + sources * len({s for m in met for s in m})
-    return TURN + LOAD * loads + max(
-        products / limits.products_per_cycle,
-        loads / limits.loads_per_cycle,
-        LATENCY * sum(1 for m in met if m),
+    return (
+        TURN
+        + LOAD * loads
+        + max(
+            products / limits.products_per_cycle,
+            loads / limits.loads_per_cycle,
+            LATENCY * sum(1 for m in met if m),
+        )
     )

@@ -12,7 +12,7 @@ of x, y, dx, dy is a vector of L images; weights are scalars in every lane. A re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lanewise.native.kernels.functions import is_positive, keep_where, rectified
@@ -102,9 +102,7 @@ def correlate(
     def one_tile(g: IndexLike, first: IndexLike, count: int, row: IndexLike, part: Segment) -> None:
         with writer.loop("n", part.tiles) as n:
             k0 = as_index(g) * sizes.maps + first
-            start = [
-                writer.splat(biases, k0 + i) if bias else ZERO for i in range(count)
-            ]
+            start = [writer.splat(biases, k0 + i) if bias else ZERO for i in range(count)]
             cells = [writer.accumulators("a", part.width, begin) for begin in start]
             with (
                 writer.loop("c", sizes.sources) as c,
@@ -141,15 +139,19 @@ def correlate(
     return writer.finish()
 
 
-def _products(writer, cells, weight_at, source_at, part: Segment) -> None:  # type: ignore[no-untyped-def]
+def _products(
+    writer: Writer,
+    cells: list[list[Register]],
+    weight_at: Callable[[int, int], Value],
+    source_at: Callable[[int], Value],
+    part: Segment,
+) -> None:
     """cells[i][j] += weight(i, t) · source(pattern[j][t]) for every tap that meets a column."""
     loaded: dict[int, Read] = {}
-    meetings = [
-        (t, [(j, column[t]) for j, column in enumerate(part.pattern) if column[t] is not None])
-        for t in range(len(part.pattern[0]))
-    ]
+    meetings = [(t, part.of_tap(t)) for t in range(len(part.pattern[0]))]
     # Leftmost source columns first: a column can then leave its register as the next one comes.
-    for t, met in sorted(meetings, key=lambda meeting: min((s for _, s in meeting[1]), default=0)):
+    meetings.sort(key=lambda meeting: min((source for _, source in meeting[1]), default=0))
+    for t, met in meetings:
         for _, j in met:
             if j not in loaded:
                 loaded[j] = writer.let(source_at(j), "x")
@@ -216,10 +218,10 @@ def weight_gradient(
                         _outer_products(
                             writer,
                             cells,
-                            lambda i, j, part=part, n=n: writer.load(
+                            lambda i, j, part=part, n=n: writer.load(  # type: ignore[misc]
                                 gradient, k + i, p, as_index(n) * part.width + part.start + j, 0
                             ),
-                            lambda i, j, part=part, n=n: writer.load(
+                            lambda i, j, part=part, n=n: writer.load(  # type: ignore[misc]
                                 source,
                                 as_index(g) * sources + c + i,
                                 row,
@@ -227,7 +229,7 @@ def weight_gradient(
                                 0,
                             ),
                             part,
-                            t0,
+                            range(t0, t0 + ts),
                         )
             for i in range(ks):
                 for j in range(cs):
@@ -250,7 +252,7 @@ def weight_gradient(
 
 
 def _rows_of_tap(rows: Taps) -> tuple[Buffer, Buffer, Buffer]:
-    """Per kernel row r: the output rows first … stop − 1 that it meets, and the input row of row 0."""
+    """Per kernel row: the output rows first … stop − 1 that it meets; the input row of row 0."""
     first, stop, shift = [], [], []
     for tap in range(rows.taps):
         met = [o for o in range(rows.destination) if rows.sources[o][tap] is not None]
@@ -261,12 +263,18 @@ def _rows_of_tap(rows: Taps) -> tuple[Buffer, Buffer, Buffer]:
     return table("row_first", first), table("row_stop", stop), table("row_shift", shift)
 
 
-def _outer_products(writer, cells, gradient_at, source_at, part: Segment, t0: int) -> None:  # type: ignore[no-untyped-def]
+def _outer_products(
+    writer: Writer,
+    cells: list[list[list[Register]]],
+    gradient_at: Callable[[int, int], Value],
+    source_at: Callable[[int, int], Value],
+    part: Segment,
+    taps: range,
+) -> None:
     """cells[i][c][t] += gradient(i, column) · source(c, column of tap t), column by column."""
     loaded: dict[tuple[int, int], Read] = {}
-    taps = range(len(cells[0][0]))
-    for j, pattern in enumerate(part.pattern):
-        met = [(t, pattern[t0 + t]) for t in taps if pattern[t0 + t] is not None]
+    for j in range(part.width):
+        met = part.of_column(j, taps)
         if not met:
             continue
         errors = [writer.let(gradient_at(i, j), "e") for i in range(len(cells))]
@@ -275,7 +283,8 @@ def _outer_products(writer, cells, gradient_at, source_at, part: Segment, t0: in
                 if (c, column) not in loaded:
                     loaded[c, column] = writer.let(source_at(c, column), "x")
                 for i, error in enumerate(errors):
-                    add_product(writer, cells[i][c][t], loaded[c, column], error)
+                    cell = cells[i][c][t - taps.start]
+                    add_product(writer, cell, loaded[c, column], error)
 
 
 def bias_gradient(name: str, maps: int, pixels: int) -> Kernel:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from lanewise.native.nest import Buffer, Entry, IndexLike, Index, Var, as_index, table
+from lanewise.native.nest import Buffer, Entry, Index, IndexLike, Var, as_index, table
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,15 @@ class Segment:
     origin: int
     advance: int
 
-    @property
-    def stop(self) -> int:
-        return self.start + self.width * self.tiles
+    def of_tap(self, tap: int) -> list[tuple[int, int]]:
+        """(destination column, source column) of every column of the tile that the tap meets."""
+        met = ((j, column[tap]) for j, column in enumerate(self.pattern))
+        return [(j, source) for j, source in met if source is not None]
+
+    def of_column(self, column: int, taps: range) -> list[tuple[int, int]]:
+        """(tap, source column) of every tap in the range that meets this destination column."""
+        met = ((tap, self.pattern[column][tap]) for tap in taps)
+        return [(tap, source) for tap, source in met if source is not None]
 
 
 def column_segments(taps: Taps, width: int, whole: int = 0) -> tuple[Segment, ...]:
