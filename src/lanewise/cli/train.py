@@ -7,11 +7,12 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from lanewise.cli.arguments import count, number, rate, share
-from lanewise.cli.terminal import print_json, width
+from lanewise.cli.terminal import print_json
 
 if TYPE_CHECKING:
     from lanewise.training.progress import Silent
     from lanewise.training.run_folder import RunFolder
+    from lanewise.training.scores import Scores
     from lanewise.training.start import Job, Outcome
 
 EXAMPLES = """\
@@ -125,26 +126,30 @@ def _interrupted(outcome: Outcome) -> int:
 
 
 def _summary(outcome: Outcome) -> list[str]:
-    """The last lines: how good, where it is, what to try next."""
-    from lanewise.training.progress import laid_out
-
+    """The last lines: how good, where it is, what to try next. Commands are never broken."""
     result, best = outcome.result(), outcome.checkpoint.best
-    facts = []
-    if result["val_accuracy"] is not None:
-        facts.append(f"val: {100 * result['val_accuracy']:.2f} % (best epoch: {best})")
-    if outcome.judged and outcome.judged_on == "test":
-        low, high = outcome.judged.interval
-        facts.append(
-            f"test: {100 * outcome.judged.accuracy:.2f} % (95 % interval {100 * low:.2f} to "
-            f"{100 * high:.2f}, {outcome.judged.count:,} images)"
-        )
     place = _quoted(str(outcome.run))
-    facts += [
-        f"time: {result['train_seconds']:.1f} s, {result['images_per_second']:,.0f} images/s",
-        f"run: {outcome.run}",
-        f"next: lanewise test {place}",
+    lines = []
+    if result["val_accuracy"] is not None:
+        lines.append(("val", f"{100 * result['val_accuracy']:.2f} % (best epoch: {best})"))
+    if outcome.judged and outcome.judged_on == "test":
+        lines.append(("test", _judgement(outcome.judged)))
+    seconds, speed = result["train_seconds"], result["images_per_second"]
+    lines += [
+        ("time", f"{seconds:.1f} s, {speed:,.0f} images/s"),
+        ("run", str(outcome.run)),
+        ("next", f"lanewise test {place}"),
+        ("", f"lanewise predict {place} IMAGE"),
     ]
-    return [*(laid_out(fact, width()) for fact in facts), f"{'':12}lanewise predict {place} IMAGE"]
+    return [f"{name:12}{text}" for name, text in lines]
+
+
+def _judgement(scores: Scores) -> str:
+    low, high = scores.interval
+    return (
+        f"{100 * scores.accuracy:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}, "
+        f"{scores.count:,} images)"
+    )
 
 
 def _quoted(path: str) -> str:
