@@ -60,7 +60,12 @@ def ask_oracle(case: Case, target: str = "host") -> Comparison:
     """The engine's verdict on a case."""
     graph = parse(case.text, origin=f"seed {case.seed}")
     return compare(
-        graph, batch=case.batch, seed=case.seed, pixels=case.pixels, target=target, training=True
+        graph,
+        batch=case.batch,
+        seed=case.seed,
+        pixels=case.pixels,
+        target=target,
+        cache=False,
     )
 
 

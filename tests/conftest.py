@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
 # How long an example takes depends on the machine's other work and on first imports, not on us.
 settings.register_profile("lanewise", deadline=None, print_blob=True)
 settings.load_profile("lanewise")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiled code of the tests goes neither into the user's cache nor comes from it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LANEWISE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

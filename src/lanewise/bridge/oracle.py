@@ -64,6 +64,7 @@ def compare(
     optimizer: Optimizer | None = None,
     target: str = "host",
     threads: int | None = None,
+    cache: bool = True,
 ) -> Comparison:
     """The engine against PyTorch on random weights, images and labels drawn from `seed`.
 
@@ -81,6 +82,7 @@ def compare(
         input_gradient=training,
         threads=threads,
         target=target,
+        cache=cache,
     )
     trial = Trial(batch, seed, training, pixels, label_smoothing)
     with closing(program):
