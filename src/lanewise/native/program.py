@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -77,6 +79,7 @@ class Program:
         self.graph, self.target, self.facts = graph, target, facts
         self.optimizer, self.threads = optimizer, threads
         self.steps_done = 0
+        self._lock = threading.RLock()  # the context holds one call at a time
         shapes = infer_shapes(graph)
         first = graph.nodes[0].layer
         assert isinstance(first, Input)
@@ -168,9 +171,10 @@ class Program:
             return np.zeros((0, *self.output_shape), np.float32)
         elements = prod(self.output_shape)
         rows = aligned(-(-count // LANES) * LANES * elements)
-        self._set_images(images)
-        self._set(logits=rows.ctypes.data, command=FORWARD)
-        self._run()
+        with self._lock:
+            self._set_images(images)
+            self._set(logits=rows.ctypes.data, command=FORWARD)
+            self._run()
         return rows.reshape(-1, *self.output_shape)[:count]
 
     def step(
@@ -215,11 +219,16 @@ class Program:
         Step i trains on images order[i·batch : (i+1)·batch] with learning_rates[i]; the last batch
         may be short. There must be as many rates as batches. `seed` is that of dropout.
         """
-        steps = self._train(images, labels, order, batch, learning_rates, seed, smoothing, True)
-        self.steps_done += len(learning_rates)
+        with self._lock:
+            steps = self._train(images, labels, order, batch, learning_rates, seed, smoothing, True)
+            self.steps_done += len(learning_rates)
         return steps
 
-    def _train(
+    def _train(self, *arguments: Any) -> Steps:
+        with self._lock:
+            return self._train_alone(*arguments)
+
+    def _train_alone(
         self,
         images: np.ndarray,
         labels: np.ndarray,
@@ -295,7 +304,7 @@ class Program:
         if not np.issubdtype(images.dtype, np.floating):
             raise DataError(f"images are {images.dtype}; give uint8 pixels or float32 values")
         images = np.ascontiguousarray(images, np.float32)
-        if not np.isfinite(images).all():
+        if not np.isfinite(images.sum()) and not np.isfinite(images).all():
             at = np.argwhere(~np.isfinite(images))[0].tolist()
             raise DataError(f"images hold {images[tuple(at)]} at {at}; every value must be finite")
         return images

@@ -1,0 +1,193 @@
+"""What a compiled program promises beyond its arithmetic: any batch, any caller, no surprises."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from lanewise.errors import DataError, EngineError
+from lanewise.native.compile import compile_net, thread_count
+from lanewise.native.memory import Interval, plan_arena
+from lanewise.native.optimizers import AdamW
+from lanewise.native.program import Program
+from lanewise.net.parse import parse
+
+NET = "input 1x10x9; conv 4 k3 pad1; relu; maxpool 2; flatten; linear 8; relu; linear 3"
+
+
+@pytest.fixture
+def program() -> Program:
+    program = compile_net(parse(NET), training=True, threads=2)
+    program.initialise(7)
+    yield program
+    program.close()
+
+
+def batch(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 256, (count, 1, 10, 9), dtype=np.uint8)
+    return images, random.integers(0, 3, count).astype(np.int32)
+
+
+def test_logits_do_not_depend_on_the_batch(program: Program) -> None:
+    images, _ = batch(70)
+    together = program.forward(images)
+    alone = np.concatenate([program.forward(images[i : i + 1]) for i in range(70)])
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_no_images(program: Program) -> None:
+    assert program.forward(np.zeros((0, 1, 10, 9), np.uint8)).shape == (0, 3)
+
+
+def test_bytes_are_normalised_and_floats_are_not(program: Program) -> None:
+    images, _ = batch(5)
+    program.set_normalisation(0.25, 0.5)
+    floats = ((images / 255 - 0.25) / 0.5).astype(np.float32)
+    np.testing.assert_allclose(program.forward(images), program.forward(floats), atol=1e-5)
+
+
+def test_batches_may_grow_and_shrink(program: Program) -> None:
+    for count in (3, 200, 16, 1, 129):
+        loss, correct = program.step(*batch(count), lr=0.01)
+        assert np.isfinite(loss) and 0 <= correct <= count
+
+
+def test_steps_together_equal_steps_apart(program: Program) -> None:
+    images, labels = batch(90)
+    order = np.random.default_rng(1).permutation(90)
+    rates = np.linspace(0.1, 0.01, 3).astype(np.float32)
+    at_once = program.run_steps(images, labels, order, 40, rates)
+    weights = {name: value.copy() for name, value in program.parameters.items()}
+    program.initialise(7)
+    for i in range(3):
+        part = order[40 * i : 40 * i + 40]
+        one = program.run_steps(images, labels, part, 40, rates[i : i + 1])
+        assert one.losses[0] == at_once.losses[i]
+    for name, value in weights.items():
+        np.testing.assert_array_equal(value, program.parameters[name], err_msg=name)
+
+
+def test_gradients_only_changes_no_parameter(program: Program) -> None:
+    before = {name: value.copy() for name, value in program.parameters.items()}
+    program.gradients_only(*batch(20))
+    for name, value in before.items():
+        np.testing.assert_array_equal(value, program.parameters[name])
+    assert any(np.abs(value).max() > 0 for value in program.gradients.values())
+
+
+def test_training_learns() -> None:
+    images, labels = batch(64)
+    with compile_net(parse(NET), training=True, optimizer=AdamW(weight_decay=0.0)) as program:
+        program.initialise(0)
+        losses = [program.step(images, labels, lr=0.01)[0] for _ in range(120)]
+        assert losses[-1] < 0.3 < losses[0]
+
+
+def test_callers_in_several_threads_wait_for_each_other(program: Program) -> None:
+    images, _ = batch(50)
+    expected = program.forward(images)
+    wrong = []
+
+    def call() -> None:
+        for _ in range(20):
+            if not np.array_equal(program.forward(images), expected):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_workers_leave_when_nobody_needs_them() -> None:
+    before = threading.active_count()
+    program = compile_net(parse(NET), threads=3)
+    program.forward(batch(40)[0])
+    assert threading.active_count() == before + 2
+    del program
+    gc.collect()
+    assert threading.active_count() == before
+
+
+def test_a_closed_program_says_so() -> None:
+    program = compile_net(parse(NET), threads=1)
+    program.close()
+    with pytest.raises(EngineError, match="closed"):
+        program.forward(batch(2)[0])
+
+
+def test_denormals_cost_nothing_and_the_callers_mode_returns(program: Program) -> None:
+    images = np.random.default_rng(0).normal(size=(512, 1, 10, 9)).astype(np.float32)
+
+    def seconds() -> float:
+        best = 1e9
+        for _ in range(30):
+            start = time.perf_counter()
+            program.forward(images)
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    normal = seconds()
+    for value in program.parameters.values():
+        value *= np.float32(1e-38)
+    assert seconds() < 3 * normal  # without flushing it is tens of times
+    tiny = np.float32(1e-40)
+    assert tiny * np.float32(0.5) != 0  # this thread still computes with denormals
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x[:, :, :5], y), "images are 4x1x5x9, but the net takes Nx1x10x9"),
+        (lambda x, y: (x.astype(np.int64), y), "give uint8 pixels or float32"),
+        (lambda x, y: (x, y + 2), "labels reach from"),
+        (lambda x, y: (x, y[:2]), "give 4 whole numbers"),
+        (lambda x, y: (np.full(x.shape, np.nan, np.float32), y), "nan at"),
+    ],
+)
+def test_unusable_batches(program: Program, change, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(DataError, match=message):
+        program.step(*change(*batch(4)))
+
+
+def test_a_net_without_parameters_cannot_be_trained() -> None:
+    with pytest.raises(EngineError, match="nothing to train"):
+        compile_net(parse("input 1x4x4; maxpool 2; flatten"), training=True)
+
+
+def test_an_inference_program_does_not_train() -> None:
+    with (
+        compile_net(parse(NET)) as program,
+        pytest.raises(EngineError, match="compile with training=True"),
+    ):
+        program.step(*batch(4))
+
+
+def test_threads_must_be_positive() -> None:
+    with pytest.raises(EngineError, match="threads is 0"):
+        thread_count(0)
+
+
+def test_arena_never_overlaps() -> None:
+    random = np.random.default_rng(5)
+    for _ in range(50):
+        intervals = []
+        for i in range(20):
+            first = int(random.integers(0, 30))
+            size = int(random.integers(1, 5000))
+            intervals.append(Interval(str(i), size, first, first + int(random.integers(0, 9))))
+        arena = plan_arena(intervals)
+        for a in intervals:
+            assert arena.offsets[a.name] % 64 == 0
+            assert arena.offsets[a.name] + a.size <= arena.size
+            for b in intervals:
+                if a is not b and a.meets(b):
+                    low, high = sorted((a, b), key=lambda i: arena.offsets[i.name])
+                    assert arena.offsets[low.name] + low.size <= arena.offsets[high.name]
