@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lanewise import flags
 from lanewise.native import cache as cache_module
 from lanewise.native.cache import (
     Entry,
@@ -22,7 +23,6 @@ from lanewise.native.cache import (
     hash_sources,
     pack,
     unpack,
-    user_cache_folder,
 )
 from lanewise.native.target import Target
 
@@ -217,7 +217,7 @@ def test_no_home_folder_means_no_cache(
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(cache_module, "user_cache_folder", homeless)
+    monkeypatch.setattr(flags, "cache_folder", homeless)
     for _ in range(2):
         cache = MachineCodeCache()
         cache.put(KEY, ENTRY)
@@ -286,7 +286,7 @@ def test_the_folder_of_each_platform(
     for variable, value in {"HOME": "/home/me", **variables}.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setattr(sys, "platform", platform)
-    assert user_cache_folder() == Path(expected)
+    assert flags.cache_folder() == Path(expected)
 
 
 # ---- the key ------------------------------------------------------------------------------------

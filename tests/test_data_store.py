@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lanewise import flags
 from lanewise.data import decode as decoding
 from lanewise.data import open_data, store_file
 from lanewise.data import store as storing
@@ -200,12 +201,12 @@ def test_old_stores_are_removed_and_used_ones_kept(folder, cache):
 
 def test_the_cache_has_a_platform_default(monkeypatch, tmp_path):
     monkeypatch.delenv("LANEWISE_CACHE", raising=False)
-    monkeypatch.setattr(storing.sys, "platform", "linux")
+    monkeypatch.setattr(flags.sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert storing.cache_folder() == tmp_path / "lanewise" / "data"
+    assert storing.store_folder() == tmp_path / "lanewise" / "data"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert storing.cache_folder() == tmp_path / "home" / ".cache" / "lanewise" / "data"
+    assert storing.store_folder() == tmp_path / "home" / ".cache" / "lanewise" / "data"
 
 
 def test_no_home_folder_means_no_cache(folder, monkeypatch, capsys):
@@ -214,7 +215,7 @@ def test_no_home_folder_means_no_cache(folder, monkeypatch, capsys):
     def homeless():
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(storing, "_platform_cache", homeless)
+    monkeypatch.setattr(flags, "cache_folder", homeless)
     assert len(opened(folder).train) == 32
     assert "no home folder" in capsys.readouterr().err
 

@@ -11,9 +11,11 @@ May import: errors and the standard library.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Literal, TypeAlias, overload
 
 from lanewise.errors import LanewiseError
@@ -121,3 +123,23 @@ def describe() -> str:
         lines.append(f"{flag.name:<{width}}  {flag.allowed_text}{default}")
         lines.append(f"{'':<{width}}  {flag.meaning}")
     return "\n".join(lines)
+
+
+def cache_folder() -> Path:
+    """LANEWISE_CACHE, or the folder where this platform keeps what can be made again.
+
+    Machine code lies below it in `code`, decoded images in `data`.
+
+    Raises RuntimeError where the user has no home folder.
+    """
+    asked = value("LANEWISE_CACHE")
+    if asked:
+        return Path(asked).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "lanewise"
+    if os.name == "nt":
+        local = os.environ.get("LOCALAPPDATA")
+        return (Path(local) if local else Path.home() / "AppData" / "Local") / "lanewise"
+    # A relative XDG_CACHE_HOME is to be ignored (XDG Base Directory specification 0.8).
+    asked = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(asked) if os.path.isabs(asked) else Path.home() / ".cache") / "lanewise"

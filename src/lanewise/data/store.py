@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -53,14 +52,13 @@ def open_store(
         writer.close()
 
 
-def cache_folder() -> Path | None:
+def store_folder() -> Path | None:
     """Where stores are kept: LANEWISE_CACHE/data, or below the platform's folder for caches.
 
     None where the user has no home folder.
     """
-    named = flags.value("LANEWISE_CACHE")
     try:
-        return (Path(named).expanduser() if named else _platform_cache() / "lanewise") / "data"
+        return flags.cache_folder() / "data"
     except RuntimeError:
         warn("no home folder: decoded images are not kept. LANEWISE_CACHE names a folder for them")
         return None
@@ -70,7 +68,7 @@ def store_path(scan: Scan, rule: Preprocessing) -> Path | None:
     """The store's place: a name that no other bytes can have."""
     import PIL
 
-    folder = cache_folder()
+    folder = store_folder()
     if folder is None:
         return None
     digest = hashlib.sha256(MAGIC)
@@ -180,13 +178,3 @@ def _remove_old(folder: Path) -> None:
         with contextlib.suppress(OSError):
             if path.stat().st_mtime < oldest:
                 path.unlink()
-
-
-def _platform_cache() -> Path:
-    if sys.platform == "darwin":
-        return Path("~/Library/Caches").expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local")).expanduser()
-    # A relative XDG_CACHE_HOME is to be ignored (XDG Base Directory specification 0.8).
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(named if os.path.isabs(named) else "~/.cache").expanduser()

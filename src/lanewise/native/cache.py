@@ -50,27 +50,6 @@ class Entry:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-# ---- where --------------------------------------------------------------------------------------
-
-
-def user_cache_folder() -> Path:
-    """LANEWISE_CACHE, or the folder where this platform keeps what can be made again.
-
-    Raises RuntimeError where the user has no home folder.
-    """
-    asked = flags.value("LANEWISE_CACHE")
-    if asked:
-        return Path(asked).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "lanewise"
-    if os.name == "nt":
-        local = os.environ.get("LOCALAPPDATA")
-        return (Path(local) if local else Path.home() / "AppData" / "Local") / "lanewise"
-    # A relative XDG_CACHE_HOME is to be ignored (XDG Base Directory specification 0.8).
-    asked = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(asked) if os.path.isabs(asked) else Path.home() / ".cache") / "lanewise"
-
-
 # ---- the key ------------------------------------------------------------------------------------
 
 
@@ -130,7 +109,7 @@ class MachineCodeCache:
         self._largest = largest
         self.folder: Path | None = None
         try:
-            self.folder = Path(folder) if folder is not None else user_cache_folder() / "code"
+            self.folder = Path(folder) if folder is not None else flags.cache_folder() / "code"
         except RuntimeError:
             _warn_once("no home folder: machine code is not kept (set LANEWISE_CACHE to a folder).")
 
