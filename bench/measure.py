@@ -1,0 +1,222 @@
+"""How every script here measures: contenders take turns in one process, and medians are told.
+
+A machine has quiet and noisy minutes, so nothing is timed on its own: in each round every contender
+runs for about a tenth of a second, then the next one, and the round begins with another one each
+time. Between turns everybody sleeps for `PAUSE` seconds, because threads that wait for work may
+spin (OpenMP's, ONNX Runtime's, ours) and would take a core from whoever comes next; a turn begins
+with one repetition that is not timed, which wakes the contender's own threads.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAUSE = 0.02
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something to be timed: `run(n)` does the work n times. Ratios are to the first of `ours`."""
+
+    name: str
+    setting: str
+    run: Callable[[int], object]
+    ours: bool = False
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one repetition, a number for each round."""
+
+    contender: Contender
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle round."""
+        return statistics.median(self.seconds)
+
+    @property
+    def best(self) -> float:
+        """The fastest round."""
+        return min(self.seconds)
+
+    @property
+    def worst(self) -> float:
+        """The slowest round."""
+        return max(self.seconds)
+
+    def times(self, other: Timing) -> float:
+        """How many times as long as the other it took, at the median."""
+        return self.median / other.median
+
+
+def interleave(
+    contenders: Sequence[Contender],
+    rounds: int,
+    turn_seconds: float,
+    each_round: Callable[[], object] = lambda: None,
+) -> list[Timing]:
+    """Time all contenders in turns; `each_round` is called at the start of every round."""
+    repetitions = [_repetitions(one, turn_seconds) for one in contenders]
+    seconds: list[list[float]] = [[] for _ in contenders]
+    for turn in range(rounds):
+        each_round()
+        for place in range(len(contenders)):
+            i = (place + turn) % len(contenders)
+            seconds[i].append(_turn(contenders[i], repetitions[i]))
+    return [Timing(one, tuple(times)) for one, times in zip(contenders, seconds, strict=True)]
+
+
+def _turn(contender: Contender, repetitions: int) -> float:
+    time.sleep(PAUSE)
+    contender.run(1)
+    begin = time.perf_counter()
+    contender.run(repetitions)
+    return (time.perf_counter() - begin) / repetitions
+
+
+def _repetitions(contender: Contender, turn_seconds: float) -> int:
+    """As many as fill a turn, by the faster of two trials."""
+    contender.run(1)
+    trials = []
+    for _ in range(2):
+        begin = time.perf_counter()
+        contender.run(3)
+        trials.append((time.perf_counter() - begin) / 3)
+    return max(1, round(turn_seconds / min(trials)))
+
+
+# ---- who ran where ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a claim is worth nothing without."""
+
+    machine: str
+    versions: dict[str, str]
+    commit: str
+    command: str
+    load_before: float
+    load_after: float
+
+    def lines(self) -> list[str]:
+        """For the foot of a table."""
+        return [
+            f"machine  {self.machine}",
+            f"load     {self.load_before:.2f} before, {self.load_after:.2f} after (1-minute mean)",
+            "with     " + ", ".join(f"{name} {number}" for name, number in self.versions.items()),
+            f"at       {self.commit}",
+            f"command  {self.command}",
+        ]
+
+
+def load() -> float:
+    """How many processes have been running or waiting to, in the last minute."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def circumstances(load_before: float, packages: Iterable[str] = ()) -> Circumstances:
+    """Read after the measurement; `packages` that are installed are told with their versions."""
+    names = ["lanewise", "llvmlite", "numpy", *packages]
+    found = {name: number for name in names if (number := installed(name))}
+    return Circumstances(
+        machine=machine(),
+        versions={"Python": platform.python_version(), **found},
+        commit=_commit(),
+        command=shlex.join(["python", *_command()]),
+        load_before=round(load_before, 2),
+        load_after=round(load(), 2),
+    )
+
+
+def installed(package: str) -> str:
+    """The version of a package, or nothing."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def cores() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine() -> str:
+    """The processor's name, how many of its cores are ours, the operating system."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), name)
+    return f"{name}, {cores()} cores, {platform.system()} {platform.machine()}"
+
+
+def _command() -> list[str]:
+    script = Path(sys.argv[0]).resolve()
+    inside = script.is_relative_to(ROOT)
+    return [str(script.relative_to(ROOT) if inside else script.name), *sys.argv[1:]]
+
+
+def _commit() -> str:
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, encoding="utf-8")
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    name = git("rev-parse", "--short", "HEAD")
+    changed = " with changes in src" if name and git("status", "--porcelain", "--", "src") else ""
+    return f"commit {name}{changed}" if name else "no commit: not a git checkout"
+
+
+# ---- tables -------------------------------------------------------------------------------------
+
+
+def milliseconds(seconds: float) -> str:
+    """Three figures: `8.82`, `327`, `0.541`."""
+    ms = 1e3 * seconds
+    return f"{ms:.3f}" if ms < 1 else f"{ms:.2f}" if ms < 100 else f"{ms:.0f}"
+
+
+def timing_table(timings: Sequence[Timing], images: int) -> list[str]:
+    """One line a contender: median and range in ms, images per second, ratio to ours."""
+    from lanewise.size.table import aligned
+
+    ours = next(one for one in timings if one.contender.ours)
+    rows = [("", "setting", "median ms", "range", "images/s", "ratio")]
+    for one in timings:
+        span = f"{milliseconds(one.best)} – {milliseconds(one.worst)}"
+        rate = f"{images / one.median:,.0f}"
+        ratio = "" if one is ours else f"{one.times(ours):.2f} ×"
+        name, setting = one.contender.name, one.contender.setting
+        rows.append((name, setting, milliseconds(one.median), span, rate, ratio))
+    return aligned(rows, (False, False, True, True, True, True))
+
+
+def timing_json(timings: Sequence[Timing], images: int) -> list[dict[str, object]]:
+    """The same for programs, with every round."""
+    ours = next(one for one in timings if one.contender.ours)
+    return [
+        {
+            "name": one.contender.name,
+            "setting": one.contender.setting,
+            "median_ms": round(1e3 * one.median, 4),
+            "range_ms": [round(1e3 * one.best, 4), round(1e3 * one.worst, 4)],
+            "images_per_second": round(images / one.median, 1),
+            "ratio": round(one.times(ours), 3),
+            "rounds_ms": [round(1e3 * seconds, 4) for seconds in one.seconds],
+        }
+        for one in timings
+    ]
