@@ -269,10 +269,12 @@ def started(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
 
 def wait_for(process: subprocess.Popen[str], word: str) -> None:
     assert process.stderr is not None
+    lines = []
     for line in process.stderr:
+        lines.append(line)
         if word in line:
             return
-    raise AssertionError(f"the process ended before it said {word}")
+    raise AssertionError(f"the process ended before it said {word}:\n{''.join(lines)}")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there Ctrl-C reaches the whole console")

@@ -66,6 +66,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Trains; 130 after Ctrl-C."""
+    from lanewise.training.interrupt import Interrupt
     from lanewise.training.progress import choose
     from lanewise.training.start import execute
 
@@ -73,9 +74,18 @@ def run(args: Namespace) -> int:
     job, folder = _resumed(args, watcher) if args.resume else _begun(args, watcher)
     for line in [*job.header(), f"run: {folder}"]:
         watcher.tell(line)
-    outcome = execute(job, folder, threads=args.threads, resume=bool(args.resume), watcher=watcher)
-    if not outcome.finished:
-        return _interrupted(outcome)
+    with Interrupt() as interrupt:
+        outcome = execute(
+            job,
+            folder,
+            threads=args.threads,
+            resume=bool(args.resume),
+            watcher=watcher,
+            interrupt=interrupt,
+        )
+        if not outcome.finished:
+            interrupt.leave_ignored()
+            return _interrupted(outcome)
     if args.json:
         print_json(outcome.result())
     else:

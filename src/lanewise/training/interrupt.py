@@ -38,6 +38,10 @@ class Interrupt:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 
+    def leave_ignored(self) -> None:
+        """Ctrl-C does nothing any more, until the process ends: all is saved, it is leaving."""
+        self._before = signal.SIG_IGN if self._before is not None else None
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if not self.asked:
             # A large net may need a while for the step it is in.

@@ -156,8 +156,9 @@ def execute(
     threads: int | None = None,
     resume: bool = False,
     watcher: Silent,
+    interrupt: Interrupt | None = None,
 ) -> Outcome:
-    """Train and judge. With `resume`, from where the run folder says.
+    """Train and judge. With `resume`, from where the run folder says. `interrupt`: one in force.
 
     After Ctrl-C the state is saved and the outcome is not `finished`. RunError where the folder
     cannot be written, or the loss diverges (Diverged); EngineError where this machine cannot run
@@ -169,8 +170,12 @@ def execute(
         if run is not None and not resume:
             abandon(run)
         raise
+    execution = _Execution(job, run, program, watcher)
     try:
-        return _Execution(job, run, program, watcher).carry_out(resume)
+        if interrupt is not None:
+            return execution.carry_out(resume, interrupt)
+        with Interrupt() as interrupt:
+            return execution.carry_out(resume, interrupt)
     finally:
         watcher.stopped()
         program.close()
@@ -197,16 +202,15 @@ class _Execution:
         self._job, self._run = job, run
         self._program, self._watcher = program, watcher
 
-    def carry_out(self, resume: bool) -> Outcome:
-        with Interrupt() as interrupt:
-            checkpoint, keeper = self._begin(resume)
-            checkpoint = self._train(checkpoint, keeper, lambda: interrupt.asked)
-            finished = checkpoint.epoch == self._job.recipe.epochs
-            outcome = self._outcome(checkpoint, finished)
-            if finished:
-                outcome = self._judge(outcome)
-                self._job.record["result"] = outcome.result()
-            keeper.write_record(self._job.record, "complete" if finished else "interrupted")
+    def carry_out(self, resume: bool, interrupt: Interrupt) -> Outcome:
+        checkpoint, keeper = self._begin(resume)
+        checkpoint = self._train(checkpoint, keeper, lambda: interrupt.asked)
+        finished = checkpoint.epoch == self._job.recipe.epochs
+        outcome = self._outcome(checkpoint, finished)
+        if finished:
+            outcome = self._judge(outcome)
+            self._job.record["result"] = outcome.result()
+        keeper.write_record(self._job.record, "complete" if finished else "interrupted")
         return outcome
 
     def _begin(self, resume: bool) -> tuple[Checkpoint, Keeper]:
