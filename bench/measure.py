@@ -15,11 +15,13 @@ import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from textwrap import wrap
 
 ROOT = Path(__file__).resolve().parent.parent
 PAUSE = 0.02
@@ -98,6 +100,40 @@ def _repetitions(contender: Contender, turn_seconds: float) -> int:
     return max(1, round(turn_seconds / min(trials)))
 
 
+# ---- whole processes ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that has ended: from its start to its end, its memory at most, its output."""
+
+    seconds: float
+    peak_bytes: int
+    output: str
+
+
+def run_process(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Process:
+    """Run a program to its end. `environment` is added to ours. SystemExit where it fails.
+
+    The memory is the largest resident set. It includes our own before the program was loaded, so
+    whoever calls this must be smaller than what is measured.
+    """
+    added = {**os.environ, **(environment or {})}
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as out, tempfile.TemporaryFile() as errors:
+        begin = time.perf_counter()
+        child = subprocess.Popen(command, stdout=out, stderr=errors, env=added)
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - begin
+        child.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        errors.seek(0)
+        if child.returncode:
+            told = errors.read().decode(errors="replace").strip()
+            raise SystemExit(f"{shlex.join(command)} ended with {child.returncode}:\n{told}")
+        unit = 1 if sys.platform == "darwin" else 1024
+        return Process(seconds, usage.ru_maxrss * unit, out.read())
+
+
 # ---- who ran where ------------------------------------------------------------------------------
 
 
@@ -114,13 +150,21 @@ class Circumstances:
 
     def lines(self) -> list[str]:
         """For the foot of a table."""
+        versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         return [
-            f"machine  {self.machine}",
-            f"load     {self.load_before:.2f} before, {self.load_after:.2f} after (1-minute mean)",
-            "with     " + ", ".join(f"{name} {number}" for name, number in self.versions.items()),
-            f"at       {self.commit}",
-            f"command  {self.command}",
+            *labelled("machine", self.machine),
+            *labelled(
+                "load", f"{self.load_before} before, {self.load_after} after (1-minute mean)"
+            ),
+            *labelled("with", versions),
+            *labelled("at", self.commit),
+            *labelled("command", self.command),
         ]
+
+
+def labelled(label: str, text: str) -> list[str]:
+    """`label    text`, wrapped at 80 columns."""
+    return wrap(f"{label:<9}{text}", 80, subsequent_indent=" " * 9)
 
 
 def load() -> float:
@@ -195,7 +239,7 @@ def timing_table(timings: Sequence[Timing], images: int) -> list[str]:
     from lanewise.size.table import aligned
 
     ours = next(one for one in timings if one.contender.ours)
-    rows = [("", "setting", "median ms", "range", "images/s", "ratio")]
+    rows = [("", "setting", "ms", "range", "images/s", "ratio")]
     for one in timings:
         span = f"{milliseconds(one.best)} – {milliseconds(one.worst)}"
         rate = f"{images / one.median:,.0f}"

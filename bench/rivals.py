@@ -41,14 +41,14 @@ class Rival:
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to run PyTorch."""
+    """One way to run PyTorch; its "channels last" is shown as NHWC."""
 
     channels_last: bool
     bfloat16: bool
     compiled: bool
 
     def __str__(self) -> str:
-        layout = "channels last" if self.channels_last else "NCHW"
+        layout = "NHWC" if self.channels_last else "NCHW"
         number = "bf16" if self.bfloat16 else "fp32"
         return f"{layout} {number}" + (", compiled" if self.compiled else "")
 

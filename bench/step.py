@@ -38,6 +38,7 @@ from measure import (
     circumstances,
     cores,
     interleave,
+    labelled,
     load,
     timing_json,
     timing_table,
@@ -58,7 +59,10 @@ PACKAGES = ("torch", "onnxruntime", "openvino")
 BATCHES = 16
 RATE = 1e-3  # small, so that nobody's weights run away from the others' in thousands of steps
 MEAN, STD = 0.5, 0.25
-TARGETS = "5 × (best fp32), 4 × (best of all); inference 2 × (ONNX Runtime, OpenVINO); 55 % of peak"
+TARGETS = (
+    "5 × PyTorch's best fp32, 4 × its best of all, 55 % of the peak;"
+    " inference 2 × ONNX Runtime and OpenVINO"
+)
 
 
 @dataclass(frozen=True)
@@ -263,12 +267,17 @@ def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 def report(result: Result) -> list[str]:
     """Two tables, the verdicts, and the circumstances."""
-    training = f"{result.net}: one training step, batch {result.batch}, {result.threads} threads"
-    inference = f"{result.net}: logits of {result.images} images, {result.threads} threads"
+    how = f"{result.threads} threads; medians of {len(result.training[0].seconds)} rounds"
     worst = max(result.agreement.values(), default=0.0)
     peak = result.peak
+    foot = [
+        ("aimed at", TARGETS),
+        ("agreed", f"loss, weights after a step, logits: {worst:.0e} of the largest at most"),
+        *(("skipped", line) for line in result.skipped),
+        ("given", f"{100 * peak.given:.0f} % of the processors' time; other work had the rest"),
+    ]
     return [
-        training,
+        f"{result.net}: one training step, batch {result.batch}, {how}",
         "",
         *timing_table(result.training, result.batch),
         "",
@@ -276,16 +285,13 @@ def report(result: Result) -> list[str]:
         f" peak ({peak.best:.0f} GFLOP/s, median {peak.median:.0f})",
         *verdicts(result.training),
         "",
-        inference,
+        f"{result.net}: logits of {result.images} images, {how}",
         "",
         *timing_table(result.inference, result.images),
         "",
         *verdicts(result.inference),
         "",
-        f"aimed at {TARGETS}",
-        f"agreed   loss, weights after a step, logits: {worst:.0e} of the largest value at most",
-        *[f"skipped  {line}" for line in result.skipped],
-        f"given    {100 * peak.given:.0f} % of the processors' time; the rest went to other work",
+        *(line for label, text in foot for line in labelled(label, text)),
         *result.circumstances.lines(),
     ]
 
