@@ -15,7 +15,7 @@ from dataclasses import asdict
 from lanewise import flags
 from lanewise.errors import EngineError
 from lanewise.native.cache import Entry, MachineCodeCache, fingerprint
-from lanewise.native.optimizers import SGD, STATES, UPDATES, Optimizer
+from lanewise.native.optimizers import SGD, Optimizer
 from lanewise.native.program import Facts, Program
 from lanewise.native.target import Target, find_target
 from lanewise.net.graph import Graph
@@ -116,54 +116,24 @@ def write_modules(
     profile: bool = False,
 ) -> tuple[list[str], Facts]:
     """The passes up to LLVM IR: modules of like size, and what the program must know."""
-    from lanewise.native import directions, driver, driver_loops, emit
-    from lanewise.native.kernels.optimizer import reduce_groups
-    from lanewise.native.nest import Kernel
-    from lanewise.native.plan import KernelShelf
+    from lanewise.native.directions import parameter_layout, plan_directions
+    from lanewise.native.emit import Emission
 
-    shelf = KernelShelf()
-    layout = directions.parameter_layout(graph)
-    partial_bytes = layout.convolution_floats * 4
-    plans = {"forward": directions.plan_forward(graph, target, shelf)}
-    if training:
-        plans["train"] = directions.plan_training(graph, target, shelf, input_gradient)
+    plans = plan_directions(graph, target, training, input_gradient)
     arena = max(plan.arena.size for plan in plans.values())
-    ticks, words = {}, 0
-    functions: list[str] = []
-    kernels: list[Kernel] = []
+    emission = Emission(target, parameter_layout(graph), arena if profile else None)
     for name, plan in plans.items():
-        addresses = driver.Addresses(plan, partial_bytes, arena + 8 * words if profile else None)
-        functions += driver.chunk_functions(plan, name, addresses, training=name == "train")
-        kernels += plan.kernels
-        ticks[name] = [call.purpose for call in plan.calls] if profile else []
-        words += len(ticks[name])
-    jobs: list[str] = []
+        emission.direction(name, plan)
     if training:
-        updates = driver.UpdateKernels(
-            UPDATES[type(optimizer)]("update_parameters"),
-            reduce_groups("reduce_groups", layout.convolution_floats) if partial_bytes else None,
-            len(STATES[type(optimizer)]),
-        )
-        more, jobs = driver.job_functions(
-            plans["train"], updates, layout.convolution_floats, addresses
-        )
-        functions += [*more, *([driver.clear_partials(partial_bytes)] if partial_bytes else [])]
-        kernels += [updates.update, *([updates.reduce] if updates.reduce else [])]
-    choices = {choice.name: choice for plan in plans.values() for choice in plan.choices}
-    functions += [driver.choice_function(choice) for choice in choices.values()]
-    jobs_at = arena + 8 * words if profile else None
-    functions.append(driver_loops.loops(target, len(jobs), training, jobs_at))
-    if profile:
-        ticks["jobs"] = jobs
-        words += len(jobs)
-    unique = {kernel.name: kernel for kernel in kernels}
-    modules = emit.modules(tuple(unique.values()), functions)
+        emission.jobs(plans["train"], optimizer)
+    modules = emission.modules(plans["forward"].widths)
     facts = Facts(
-        arena_bytes=arena + 8 * words,
+        arena_bytes=arena + 8 * emission.words,
         kept_bytes=plans["train"].kept_bytes if training else 0,
         training=training,
         input_gradient=input_gradient,
-        ticks=ticks,
+        width=plans["forward"].widths[0],
+        ticks=emission.ticks,
         ticks_at=arena,
     )
     return modules, facts

@@ -21,6 +21,7 @@ from lanewise.native.plan import (
     layout,
 )
 from lanewise.native.target import Target
+from lanewise.native.tiles import slices_together
 from lanewise.net.graph import Graph
 from lanewise.net.layers import Conv, Input
 from lanewise.size.cost import parameter_shapes
@@ -33,21 +34,47 @@ def parameter_layout(graph: Graph) -> Layout:
     return layout(shapes, {name for name in shapes if name.rpartition(".")[0] in convolutions})
 
 
-def plan_forward(graph: Graph, target: Target, shelf: KernelShelf) -> Plan:
+#: a worker's arena stays below this where working on fewer slices at once can help
+ARENA_BYTES = 512 << 20
+
+
+def plan_directions(
+    graph: Graph, target: Target, training: bool, input_gradient: bool = False
+) -> dict[str, Plan]:
+    """ "forward", and "train" where asked for: with as many slices at once as memory allows."""
+    shelf = KernelShelf()
+    all_widths = slices_together(target)
+    for number in range(len(all_widths)):
+        widths = all_widths[number:]
+        plans = {"forward": plan_forward(graph, target, shelf, widths)}
+        if training:
+            plans["train"] = plan_training(graph, target, shelf, widths, input_gradient)
+        if max(plan.arena.size for plan in plans.values()) <= ARENA_BYTES:
+            break
+    return plans
+
+
+def plan_forward(
+    graph: Graph, target: Target, shelf: KernelShelf, widths: tuple[int, ...] = (1,)
+) -> Plan:
     """Images → logits."""
     steps = operations(graph, training=False)
-    plan = Planner(target, steps, parameter_layout(graph), shelf, training=False)
+    plan = Planner(target, steps, parameter_layout(graph), shelf, False, widths=widths)
     _forward(plan, steps)
     _rows_out(plan, plan.value(steps[-1].name), steps[-1].elements, "logits")
     return plan.finish()
 
 
 def plan_training(
-    graph: Graph, target: Target, shelf: KernelShelf, input_gradient: bool = False
+    graph: Graph,
+    target: Target,
+    shelf: KernelShelf,
+    widths: tuple[int, ...] = (1,),
+    input_gradient: bool = False,
 ) -> Plan:
     """Images and labels → loss and all gradients."""
     steps = operations(graph, training=True)
-    plan = Planner(target, steps, parameter_layout(graph), shelf, True, input_gradient)
+    plan = Planner(target, steps, parameter_layout(graph), shelf, True, input_gradient, widths)
     if not plan.wants_gradient(steps[-1].name):
         raise EngineError(
             f"{graph.origin}: there is nothing to train: the net has no convolution and no full"
@@ -90,7 +117,7 @@ def _gather(plan: Planner, image: Operation) -> None:
         plan.value(image.name),
     )
     choice = Choice("gather", "images_are_bytes", kernel("u8"), kernel("f32"))
-    plan.calls.append(Call({1: choice}, places, ("image_count",), f"{image.name} gather"))
+    plan.calls.append(Call({1: choice}, places, ("image_count",), purpose=f"{image.name} gather"))
 
 
 def _rows_out(plan: Planner, slot: Slot, elements: int, region: str) -> None:

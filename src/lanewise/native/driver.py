@@ -21,7 +21,6 @@ from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import (
     FLOAT,
     PROLOGUE,
-    WIDE,
     Call,
     Choice,
     Job,
@@ -229,7 +228,7 @@ def chunk_functions(plan: Plan, name: str, addresses: Addresses, training: bool)
             call_kernel(f, call, 1, addresses, "%slice", "%t")
         f.do("ret void")
         functions.append(f.text())
-    for width in (1, WIDE):
+    for width in plan.widths:
         functions.append(_chunk(plan, name, width, addresses, training))
     return functions
 

@@ -17,7 +17,6 @@ from lanewise.native.driver import (
     Function,
 )
 from lanewise.native.nest import LANES
-from lanewise.native.plan import WIDE
 from lanewise.native.target import Target
 
 #: per architecture: a spinning thread's hint, and reading and setting the floating-point mode
@@ -78,7 +77,13 @@ define internal i32 @mix(i32 %a) {
 """
 
 
-def loops(target: Target, jobs: int, training: bool, profile: int | None = None) -> str:
+def loops(
+    target: Target,
+    jobs: int,
+    widths: tuple[int, ...],
+    training: bool,
+    profile: int | None = None,
+) -> str:
     """All fixed functions: `begin`, `run`, `worker` (called from Python) and what they need.
 
     `profile`: where in the arena each job adds its clock ticks, if it shall.
@@ -92,14 +97,14 @@ def loops(target: Target, jobs: int, training: bool, profile: int | None = None)
         _MIX,
         _barrier(_PAUSE[family]),
         _prologue("forward"),
-        _slices("forward"),
+        _slices("forward", widths),
         _begin(),
         _run(training),
-        _forward(),
+        _forward(widths[0]),
         _worker(_PAUSE[family]),
     ]
     if training:
-        parts += [_prologue("training"), _slices("train"), _train(jobs, profile)]
+        parts += [_prologue("training"), _slices("train", widths), _train(jobs, profile)]
     return "\n".join(parts)
 
 
@@ -205,31 +210,30 @@ def _store_key(f: Function, key: str, image: str) -> None:
     f.do(f"store i32 {mixed}, ptr {f.offset('%keys', '%lane', 4)}, align 4")
 
 
-def _slices(name: str) -> str:
-    """Slices from … to − 1, WIDE at a time."""
+def _slices(name: str, widths: tuple[int, ...]) -> str:
+    """Slices from … to − 1, as many at a time as the widths allow (they end with 1)."""
     f = Function(
         f"define internal void @{name}_slices(ptr %context, ptr %arena, i64 %from, i64 %to,"
         " i64 %start, i64 %images, i64 %slices, i64 %groups, i64 %step) noinline nounwind"
     )
     rest = "i64 %start, i64 %images, i64 %slices, i64 %groups, i64 %step"
+    ends = ", ".join(f"[ %end{width}, %do{width} ]" for width in widths)
     f.block(f"""  br label %head
 head:
-  %s = phi i64 [ %from, %entry ], [ %s.wide, %wide ], [ %s.one, %one ]
+  %s = phi i64 [ %from, %entry ], {ends}
   %more = icmp ult i64 %s, %to
-  br i1 %more, label %choose, label %done
-choose:
-  %s.wide = add i64 %s, {WIDE}
-  %fits = icmp ule i64 %s.wide, %to
-  br i1 %fits, label %wide, label %one
-wide:
-  call void @{name}_{WIDE}(ptr %context, ptr %arena, i64 %s, {rest})
-  br label %head
-one:
-  call void @{name}_1(ptr %context, ptr %arena, i64 %s, {rest})
-  %s.one = add i64 %s, 1
-  br label %head
-done:
-  ret void""")
+  br i1 %more, label %try{widths[0]}, label %done""")
+    for width, narrower in zip(widths, [*widths[1:], None], strict=True):
+        otherwise = f"try{narrower}" if narrower else "done"
+        f.block(f"""try{width}:
+  %end{width} = add i64 %s, {width}
+  %fits{width} = icmp ule i64 %end{width}, %to
+  br i1 %fits{width}, label %do{width}, label %{otherwise}
+do{width}:
+  call void @{name}_{width}(ptr %context, ptr %arena, i64 %s, {rest})
+  br label %head""")
+    f.label("done")
+    f.do("ret void")
     return f.text()
 
 
@@ -279,8 +283,8 @@ def _run(training: bool) -> str:
     return f.text()
 
 
-def _forward() -> str:
-    """All slices, two at a time, whoever takes the ticket."""
+def _forward(width: int) -> str:
+    """All slices, as many at a time as full connections take, whoever takes the ticket."""
     f = Function(
         "define internal void @run_forward(ptr %context, ptr %arena, i64 %thread) noinline nounwind"
     )
@@ -292,11 +296,11 @@ def _forward() -> str:
     f.block(f"""  br label %take
 take:
   %number = atomicrmw add ptr {ticket}, i64 1 acq_rel
-  %from = mul i64 %number, {WIDE}
+  %from = mul i64 %number, {width}
   %left = icmp ult i64 %from, {slices}
   br i1 %left, label %work, label %done
 work:
-  %end = add i64 %from, {WIDE}
+  %end = add i64 %from, {width}
   %whole = icmp ule i64 %end, {slices}
   %to = select i1 %whole, i64 %end, i64 {slices}
   call void @forward_slices(ptr %context, ptr %arena, i64 %from, i64 %to, {rest})

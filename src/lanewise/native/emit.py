@@ -7,15 +7,84 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from lanewise import flags
+from lanewise.native import driver
+from lanewise.native.driver import UpdateKernels
+from lanewise.native.driver_loops import loops
+from lanewise.native.kernels.optimizer import reduce_groups
 from lanewise.native.lower import LoweredKernel, lower
 from lanewise.native.nest import Kernel
+from lanewise.native.optimizers import STATES, UPDATES, Optimizer
+from lanewise.native.plan import FLOAT, Choice, Layout, Plan
+from lanewise.native.target import Target
 
 MODULES = 4  # enough for cores to share, few enough to load in a millisecond each
 
 
-def modules(kernels: Sequence[Kernel], driver: Sequence[str]) -> list[str]:
+@dataclass
+class Emission:
+    """Collects functions and kernels of both directions and of the jobs; `modules` ends it.
+
+    `profile`: where in a worker's arena clock ticks are added, if they are wanted.
+    """
+
+    target: Target
+    layout: Layout
+    profile: int | None
+    ticks: dict[str, list[str]] = field(default_factory=dict)
+    functions: list[str] = field(default_factory=list)
+    kernels: list[Kernel] = field(default_factory=list)
+    choices: dict[str, Choice] = field(default_factory=dict)
+    job_names: list[str] = field(default_factory=list)
+
+    @property
+    def words(self) -> int:
+        """How many ticks are counted."""
+        return sum(map(len, self.ticks.values())) if self.profile is not None else 0
+
+    @property
+    def _partial_bytes(self) -> int:
+        return self.layout.convolution_floats * FLOAT
+
+    def _addresses(self, plan: Plan) -> driver.Addresses:
+        ticks_at = None if self.profile is None else self.profile + 8 * self.words
+        return driver.Addresses(plan, self._partial_bytes, ticks_at)
+
+    def direction(self, name: str, plan: Plan) -> None:
+        """One direction: its segments and chunks, its kernels, its choices."""
+        functions = driver.chunk_functions(plan, name, self._addresses(plan), name == "train")
+        self.functions += functions
+        self.kernels += plan.kernels
+        self.choices.update({choice.name: choice for choice in plan.choices})
+        self.ticks[name] = [call.purpose for call in plan.calls] if self.profile else []
+
+    def jobs(self, plan: Plan, optimizer: Optimizer) -> None:
+        """What finishes a training step."""
+        floats = self.layout.convolution_floats
+        reduce = reduce_groups("reduce_groups", floats) if floats else None
+        kind = type(optimizer)
+        updates = UpdateKernels(UPDATES[kind]("update_parameters"), reduce, len(STATES[kind]))
+        addresses = driver.Addresses(plan, self._partial_bytes)
+        functions, self.job_names = driver.job_functions(plan, updates, floats, addresses)
+        self.functions += functions
+        if floats:
+            self.functions.append(driver.clear_partials(self._partial_bytes))
+        self.kernels += [updates.update, *([reduce] if reduce else [])]
+
+    def modules(self, widths: tuple[int, ...]) -> list[str]:
+        """Everything as textual modules."""
+        ticks_at = None if self.profile is None else self.profile + 8 * self.words
+        fixed = loops(self.target, len(self.job_names), widths, "train" in self.ticks, ticks_at)
+        choices = [driver.choice_function(choice) for choice in self.choices.values()]
+        if self.profile is not None:
+            self.ticks["jobs"] = self.job_names
+        kernels = {kernel.name: kernel for kernel in self.kernels}
+        return deal(tuple(kernels.values()), [*self.functions, *choices, fixed])
+
+
+def deal(kernels: Sequence[Kernel], driver: Sequence[str]) -> list[str]:
     """Textual modules: the kernels dealt out, and the driver in the smallest."""
     lowered = {kernel.name: _lowered(kernel) for kernel in kernels}
     bins: list[list[str]] = [[] for _ in range(min(MODULES, max(1, len(kernels))))]

@@ -1,7 +1,7 @@
 """Operations → calls of kernels on places in memory.
 
 A plan is a list of calls in the order one slice of 16 images takes them: forward, loss, backward.
-Most calls concern one slice. The full connections are `wide`: they take `WIDE` slices at once,
+Most calls concern one slice. The full connections are `wide`: they take several slices at once,
 because one slice alone leaves the multiply–adds waiting for weights. So a worker runs the calls up
 to a wide one for each of its slices, then the wide one for all, and so on (`segments`).
 
@@ -27,7 +27,6 @@ from lanewise.native.nest import LANES, Kernel
 from lanewise.native.target import Target
 from lanewise.net.layers import Conv, Input, Linear
 
-WIDE = 2  # slices a full connection takes at once; see docs/engine.md for 1, 2 and 4
 FLOAT = 4
 
 
@@ -66,17 +65,14 @@ class Choice:
 class Call:
     """A kernel on places; symbols are fields of the context.
 
-    `kernels[w]` is the kernel for w slices at once; a narrow call has only `kernels[1]`.
+    `kernels[w]` is the kernel for w slices at once; only a wide call has more than `kernels[1]`.
     """
 
     kernels: Mapping[int, Kernel | Choice]
     places: tuple[Place, ...]
     symbols: tuple[str, ...] = ()
+    wide: bool = False
     purpose: str = ""  # "conv1 forward": whose it is, and what for; shown by profiles and plans
-
-    @property
-    def wide(self) -> bool:
-        return len(self.kernels) > 1
 
 
 @dataclass(frozen=True)
@@ -149,6 +145,7 @@ class Plan:
     kept: dict[str, int]
     crossing: frozenset[str]
     jobs: tuple[Job, ...] = ()
+    widths: tuple[int, ...] = (1,)
 
     @property
     def kept_bytes(self) -> int:
@@ -210,6 +207,7 @@ class Planner:
     shelf: KernelShelf
     training: bool
     input_gradient: bool = False
+    widths: tuple[int, ...] = (1,)
     purpose: str = ""
     calls: list[Call] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
@@ -258,18 +256,18 @@ class Planner:
     ) -> None:
         """Call a kernel for one slice."""
         kernel = self.shelf.get(stem, key, write)
-        self.calls.append(Call({1: kernel}, places, tuple(symbols), self.purpose))
+        self.calls.append(Call({1: kernel}, places, tuple(symbols), purpose=self.purpose))
 
     def call_wide(
         self, stem: str, key: object, write: Callable[[str, int], Kernel], *places: Place
     ) -> None:
-        """Call a kernel for one slice or for `WIDE` at once; `write(name, slices)`."""
+        """Call a kernel for several slices at once; `write(name, slices)`."""
 
         def writer(width: int) -> Callable[[str], Kernel]:
             return lambda name: write(name, width)
 
-        kernels = {w: self.shelf.get(stem, (key, w), writer(w)) for w in (1, WIDE)}
-        self.calls.append(Call(kernels, places, purpose=self.purpose))
+        kernels = {w: self.shelf.get(stem, (key, w), writer(w)) for w in self.widths}
+        self.calls.append(Call(kernels, places, wide=True, purpose=self.purpose))
 
     # -- gradients
 
@@ -337,12 +335,17 @@ class Planner:
                 # Other slices run the same segments in between: each keeps its own, end to end.
                 first = 0 if slot.name in PROLOGUE else bounds[first][0]
                 last = bounds[last][1]
-                size *= WIDE
+                size *= self.widths[0]
                 crossing.add(name)
             intervals.append(Interval(name, size, first, last))
         kept = {name: slot.size for name, (slot, _, _) in lives.items() if slot.kept}
         return Plan(
-            tuple(self.calls), plan_arena(intervals), kept, frozenset(crossing), tuple(self.jobs)
+            tuple(self.calls),
+            plan_arena(intervals),
+            kept,
+            frozenset(crossing),
+            tuple(self.jobs),
+            self.widths,
         )
 
 

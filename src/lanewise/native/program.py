@@ -17,7 +17,7 @@ from lanewise.native.driver import CONTEXT_WORDS, FORWARD, TRAIN, WORD
 from lanewise.native.machine_code import Library
 from lanewise.native.nest import LANES
 from lanewise.native.optimizers import STATES, Optimizer, step_settings
-from lanewise.native.plan import WIDE, Parameter
+from lanewise.native.plan import Parameter
 from lanewise.native.target import Target
 from lanewise.native.workers import Workers, close_at_end, yield_address
 from lanewise.net.graph import Graph
@@ -37,6 +37,7 @@ class Facts:
     kept_bytes: int
     training: bool
     input_gradient: bool
+    width: int  # slices that full connections take at once
     ticks: Mapping[str, Sequence[str]]  # direction → purpose of each call, if profiled
     ticks_at: int  # where in each arena their clock ticks stand
 
@@ -357,7 +358,7 @@ class Program:
 
     def _run(self) -> None:
         states = [*self._flat_states.values(), self._flat_gradients, self._flat_gradients]
-        together = min(WIDE, max(1, self._groups // self.threads))
+        together = min(self.facts.width, max(1, self._groups // self.threads))
         self._set(
             threads=self.threads,
             yield_function=yield_address(),

@@ -94,6 +94,14 @@ def _turn(part: Segment, count: int, limits: Limits) -> float:
     )
 
 
+def slices_together(target: Target) -> tuple[int, ...]:
+    """How many slices a full connection may take at once, the most first; one is always there.
+
+    Each costs a register for its inputs beside the accumulators.
+    """
+    return (4, 2, 1) if LIMITS[target.name].registers >= 32 else (2, 1)
+
+
 def linear_maps(target: Target, maps: int, slices: int) -> int:
     """Outputs of a register tile of a full connection over `slices` slices at once."""
     room = int(0.75 * LIMITS[target.name].registers) // slices
