@@ -1,0 +1,90 @@
+"""The multiply–adds of the emitted loop nests equal the size calculus, layer by layer.
+
+The calculus counts a tap on padding like any other (`macs`) and says how many there are
+(`padded_macs`); the nests skip them. Forward, input gradient and weight gradient each perform
+`macs − padded_macs` multiply–adds per image.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from lanewise.native.directions import plan_training
+from lanewise.native.kernels.conv import Tile, WeightTile
+from lanewise.native.nest import LANES, Kernel
+from lanewise.native.nest_check import check
+from lanewise.native.nest_count import count
+from lanewise.native.plan import Choice, KernelShelf
+from lanewise.native.target import find_target
+from lanewise.net.graph import Graph
+from lanewise.net.layers import Conv, Linear
+from lanewise.net.load import load
+from lanewise.net.parse import parse
+from lanewise.size.cost import cost
+from lanewise.size.shapes import infer_shapes
+
+NETS = {
+    "lenet5": "lenet5",
+    "tiny-vgg": "tiny-vgg",
+    "strides": "input 3x17x11; conv 6 k3 stride 2 pad 1; conv 4 k5x3 stride 3x1 pad 2:0x1:2; "
+    "flatten; linear 5",
+    "dilation": "input 2x15x15; conv 4 k3 dilation 2 pad 2; conv 6 k3 dilation 3x1 stride 2; "
+    "flatten; linear 5",
+    "groups": "input 6x9x9; conv 12 k3 pad1 groups 3; conv 12 k3 pad same groups 12; "
+    "conv 5 k1; flatten; linear 3",
+}
+
+
+def graph_of(name: str) -> Graph:
+    text = NETS[name]
+    return parse(text) if ";" in text else load(text)
+
+
+def expected(graph: Graph) -> dict[str, int]:
+    """Layer → multiply–adds of 16 images without those on padding."""
+    shapes = infer_shapes(graph)
+    found = {}
+    for node in graph.nodes:
+        if isinstance(node.layer, Conv | Linear):
+            spent = cost(node.layer, *(shapes[name] for name in node.inputs))
+            found[node.name] = LANES * (spent.macs - spent.padded_macs)
+    return found
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("target", ["host", "avx2"])
+def test_nests_count_what_the_calculus_says(name: str, target: str) -> None:
+    graph = graph_of(name)
+    plan = plan_training(graph, find_target(target), KernelShelf(), input_gradient=True)
+    wanted = expected(graph)
+    for layer, macs in wanted.items():
+        counted: dict[str, int] = {}
+        for call in plan.calls:
+            kernel = call.kernels[1]
+            if call.purpose.split(" ")[0] != layer or isinstance(kernel, Choice):
+                continue
+            products = count(kernel).multiply_adds
+            if products:
+                counted[kernel.name.rpartition("_")[0]] = products
+        assert counted, layer
+        assert set(counted.values()) == {macs}, (layer, counted)
+    for job in plan.jobs:  # the weight gradients of full connections, all blocks, one slice
+        layer = job.parameter.name.rpartition(".")[0]
+        if job.parameter.name.endswith(".weight"):
+            assert job.blocks * count(job.kernel, {"slices": 1}).multiply_adds == wanted[layer]
+
+
+@pytest.mark.parametrize("tile", [(1, 1), (2, 3), (4, 6)])
+def test_the_tile_changes_no_count_and_every_nest_is_proven(tile: tuple[int, int]) -> None:
+    from lanewise.native.kernels import conv, taps
+
+    rows = taps.forward_taps(9, 5, 3, 2, 1, 1)
+    columns = taps.forward_taps(10, 10, 3, 1, 1, 1)
+    sizes = conv.Correlation(1, 5, 3, rows, columns, 0, 27, 9)
+    kernels: list[Kernel] = [
+        conv.correlate("forward", sizes, Tile(*tile), bias=True, relu=True),
+        conv.weight_gradient("weights", 1, 5, 3, rows, columns, WeightTile(tile[0], 2, 3, tile[1])),
+    ]
+    for kernel in kernels:
+        assert check(kernel) == ()
+        assert count(kernel).multiply_adds == LANES * 5 * 3 * rows.pairs * columns.pairs
