@@ -89,20 +89,20 @@ def as_json(profile: Profile, name: str) -> dict[str, object]:
             }
             for layer in profile.layers
         ],
-        "others_ms": {what: round(ms, 4) for what, ms in profile.others.items()},
-        "step_ms": round(profile.step_ms, 4),
-        "step_range_ms": [round(ms, 4) for ms in profile.range_ms],
+        "others_ms": {what: round(ms, 6) for what, ms in profile.others.items()},
+        "step_ms": round(profile.step_ms, 6),
+        "step_range_ms": [round(ms, 6) for ms in profile.range_ms],
         "step_gflops": round(profile.step.gflops, 1),
-        "step_share": round(profile.share(profile.step), 4),
+        "step_share": round(profile.share(profile.step), 6),
         "images_per_second": round(profile.images_per_second, 1),
     }
 
 
 def _direction(profile: Profile, work: Work) -> dict[str, float]:
     return {
-        "ms": round(work.ms, 4),
+        "ms": round(work.ms, 6),
         "gflops": round(work.gflops, 1),
-        "share": round(profile.share(work), 4),
+        "share": round(profile.share(work), 6),
     }
 
 
