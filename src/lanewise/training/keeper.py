@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lanewise.errors import RunError
 from lanewise.training.checkpoint import Checkpoint
-from lanewise.training.run_folder import RunFolder
+from lanewise.training.run_folder import RunFolder, abandon
 
 if TYPE_CHECKING:
     from lanewise.native import Program
@@ -21,10 +21,27 @@ class Keeper:
     """Writes the state of one training into its run folder; without a folder it keeps nothing."""
 
     def __init__(self, run: RunFolder | None, program: Program, saved_best: int = 0) -> None:
+        """`saved_best`: the epoch whose weights stand in the folder already."""
         self._run = run
         self._program = program
         self._saved_best = saved_best
         self._next = 0.0
+
+    def begin(self, text: str, checkpoint: Checkpoint, record: dict[str, Any]) -> None:
+        """The first save of a new run, from which any later moment can go on.
+
+        RunError where the folder cannot be written; it is then removed again.
+        """
+        if self._run is None:
+            return
+        try:
+            self._run.write_net(text)
+            self._write(self._run, checkpoint)
+            self.write_record(record, "running")
+        except BaseException:
+            abandon(self._run)
+            raise
+        self._next = time.monotonic() + LEAST_SECONDS
 
     def keep(self, checkpoint: Checkpoint) -> None:
         """Save if it is time to."""

@@ -220,8 +220,10 @@ def create_numbered_run(data: str, net: str) -> RunFolder:
 
 
 def abandon(run: RunFolder) -> None:
-    """Remove the folder of a run in which nothing was written yet."""
+    """Remove the folder of a run that never began, with what this process put into it."""
     with contextlib.suppress(OSError):
+        for name in (NET, HISTORY, STATE, RECORD):
+            (run.path / name).unlink(missing_ok=True)
         run.path.rmdir()
 
 

@@ -221,13 +221,11 @@ class _Execution:
         if resume and run is not None:
             checkpoint = run.read_state(program)
             keeper = Keeper(run, program, checkpoint.best)
+            keeper.write_record(self._job.record, "running")
         else:
             program.initialise(self._job.recipe.seed)
             checkpoint, keeper = Checkpoint(), Keeper(run, program)
-            if run is not None:
-                run.write_net(self._job.choice.text)
-            keeper.save(checkpoint)
-        keeper.write_record(self._job.record, "running")
+            keeper.begin(self._job.choice.text, checkpoint, self._job.record)
         return checkpoint, keeper
 
     def _train(

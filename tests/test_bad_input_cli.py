@@ -1,0 +1,333 @@
+"""Bad input at the command line: one message with place and remedy, code 2, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lanewise.cli.main import main
+
+NET = "input 1x8x8; conv 8 k3 pad1; relu; maxpool 2; flatten; linear 10"
+SHORT = ["--net", NET, "--epochs", "1", "--quiet"]
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refused:
+    """Runs a command line that must be refused, and gives the message."""
+
+    def run(*arguments: str | Path) -> str:
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert code == 2, err
+        assert out == "" and err.startswith("lanewise: ") and "Traceback" not in err
+        assert err.count("lanewise: ") == 1, "one message"
+        return err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert main(["train", *SHORT, "--run", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A run of one's own, to damage."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two classes of eight gray images."""
+    folder = tmp_path / "photos"
+    for name, level in (("dark", 40), ("light", 210)):
+        (folder / name).mkdir(parents=True)
+        for index in range(8):
+            Image.new("L", (10, 12), level + index).save(folder / name / f"{index}.png")
+    return folder
+
+
+# Networks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("net", "words"),
+    [
+        ("input 1x8x8; convv 8 k3", "did you mean `conv`"),
+        ("input 1x8x8; conv 8 k3 padd2", "padd2"),
+        ("input 1x8x8; conv 8 k9; flatten; linear 10", "use pad >= 1 or kernel <= 8"),
+        ("input 1x8x8; conv 6 k3 groups4; flatten; linear 10", "groups"),
+        ("input 1x8x8; linear 10", "flatten"),
+        ("input 1x8x8; conv 8 k3", "add `flatten` and `linear K`"),
+        ("input 1x8x8; flatten", "nothing to train"),
+        ("input 1x8x8; flatten; linear 9; relu", "add `linear 10`"),
+        ("input 2x8x8; flatten; linear 10", "use 1 (gray) or 3 (RGB)"),
+        ("input 1x8x8;", ""),
+        ("lenet55", "lenet5"),
+        ("nowhere.net", "no such file"),
+    ],
+)
+def test_a_net_that_cannot_be(refused: Refused, tmp_path: Path, net: str, words: str) -> None:
+    assert words in refused("train", "--net", net, "--run", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# Options -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--epochs", "0"], "a whole number from 1"),
+        (["--epochs", "ten"], "a whole number from 1"),
+        (["--batch", "-3"], "--batch"),
+        (["--lr", "0"], "a number above 0"),
+        (["--lr", "nan"], "a number above 0"),
+        (["--seed", "-1"], "--seed"),
+        (["--seed", str(2**63)], "a whole number from 0"),
+        (["--threads", "0"], "a whole number from 1"),
+        (["--optimizer", "adam"], "sgd or adamw"),
+        (["--schedule", "linear"], "constant or cosine or one-cycle"),
+        (["--smoothing", "1"], "smoothing"),
+        (["--fit", "squash"], "crop or pad or stretch"),
+        (["--epoch", "3"], "did you mean `--epochs`"),
+        (["digits", "more"], "more"),
+        (["--run", "a", "--resume", "b"], "not allowed with"),
+    ],
+)
+def test_an_option_that_cannot_be(refused: Refused, arguments: list[str], words: str) -> None:
+    assert words in refused("train", *arguments)
+
+
+def test_a_seed_beyond_the_engine_is_refused_by_name(refused: Refused) -> None:
+    assert "seed is" in refused("train", "--seed", str(2**70))
+
+
+# Data --------------------------------------------------------------------------------------------
+
+
+def test_data_that_is_not_there(refused: Refused, tmp_path: Path) -> None:
+    message = refused("train", tmp_path / "nowhere", *SHORT)
+    assert str(tmp_path / "nowhere") in message and "no such file or folder" in message
+
+
+def test_an_empty_folder(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "one folder per class" in refused("train", tmp_path / "empty", *SHORT)
+
+
+def test_one_class(refused: Refused, photos: Path) -> None:
+    shutil.rmtree(photos / "light")
+    assert "one class folder (dark)" in refused("train", photos, *SHORT)
+
+
+def test_bad_images_are_skipped_named_and_counted(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = tmp_path / "whole.jpg"
+    Image.new("RGB", (64, 64), (1, 2, 3)).save(whole)
+    (photos / "dark" / "cut.jpg").write_bytes(whole.read_bytes()[:300])
+    (photos / "dark" / "letter.png").write_text("Dear Sir or Madam")
+    (photos / "light" / "nothing.png").write_bytes(b"")
+    folder = tmp_path / "run"
+    arguments = ["train", str(photos), "--net", NET, "--epochs", "1", "--run", str(folder)]
+    assert main(arguments) == 0
+    err = capsys.readouterr().err
+    record = json.loads((folder / "run.json").read_text())
+    assert record["skipped"]["count"] == 3
+    paths = [item["path"] for item in record["skipped"]["files"]]
+    assert paths == ["dark/cut.jpg", "dark/letter.png", "light/nothing.png"]
+    assert all(path in err for path in paths) and "skipped" in err
+    assert sum(record["data"]["images"].values()) == 16
+
+
+def test_mixed_sizes_and_modes_are_one_data_set(photos: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    gray = Image.fromarray(random.integers(0, 256, (20, 30), np.uint8))
+    for mode in ("1", "L", "P", "RGB", "RGBA", "LA", "CMYK"):
+        name = "cmyk.tif" if mode == "CMYK" else f"mode-{mode}.png"
+        gray.convert("L" if mode == "LA" else "RGB").convert(mode).save(photos / "dark" / name)
+    deep = random.integers(0, 2**16, (9, 9), np.uint16)
+    Image.fromarray(deep).save(photos / "light" / "deep.png")
+    for net in (NET, NET.replace("1x8x8", "3x8x8")):
+        folder = tmp_path / f"run{net[6]}"
+        arguments = ["--net", net, "--epochs", "1", "--quiet", "--run", str(folder)]
+        assert main(["train", str(photos), *arguments]) == 0
+        record = json.loads((folder / "run.json").read_text())
+        assert record["skipped"]["count"] == 0
+        assert sum(record["data"]["images"].values()) == 24
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        (np.zeros((4, 8, 8), np.uint8), np.array([0, 1, 2, 99]), "label 99 at 3 is out of range"),
+        (np.zeros((4, 8, 8), np.uint8), np.array([0, 1, -1, 1]), "label -1 at 2 is negative"),
+        (np.zeros((4, 8, 8), np.uint8), np.array([0, 1]), "2 labels for 4 images"),
+        (np.full((4, 8, 8), np.nan), np.array([0, 1, 0, 1]), "NaN"),
+        (np.zeros((4, 8, 8)), np.array([0, 1, 0, 1]), "uint8"),
+        (np.zeros((4, 8, 8), np.uint8), np.array([1, 1, 1, 1]), "1 class"),
+    ],
+)
+def test_arrays_that_cannot_be(
+    refused: Refused, tmp_path: Path, images: np.ndarray, labels: np.ndarray, words: str
+) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, images=images, labels=labels)
+    message = refused("train", path, *SHORT)
+    assert words in message and "data.npz" in message
+
+
+def test_a_damaged_archive(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "data.npz").write_bytes(b"PK\x03\x04 half")
+    assert "data.npz" in refused("train", tmp_path / "data.npz", *SHORT)
+
+
+# Run folders -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["test", "predict", "resume"])
+def test_no_run(refused: Refused, tmp_path: Path, verb: str) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder, words in ((tmp_path / "nowhere", "no such folder"), (tmp_path / "empty", "no run")):
+        assert words in refused(*verb_on(verb, folder))
+
+
+def verb_on(verb: str, folder: Path) -> list[str | Path]:
+    if verb == "resume":
+        return ["train", "--resume", folder]
+    return [verb, folder] if verb == "test" else [verb, folder, "image.png"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "halved", "garbage"])
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [
+        ("test", "run.json"),
+        ("test", "net.net"),
+        ("test", "weights.safetensors"),
+        ("predict", "run.json"),
+        ("predict", "net.net"),
+        ("predict", "weights.safetensors"),
+        ("resume", "run.json"),
+        ("resume", "net.net"),
+        ("resume", "state.safetensors"),
+        ("resume", "weights.safetensors"),
+    ],
+)
+def test_a_missing_or_damaged_file(
+    refused: Refused, run: Path, verb: str, name: str, damage: str
+) -> None:
+    path = run / name
+    if damage == "missing":
+        path.unlink()
+    elif damage == "halved":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        path.write_bytes(b"\xff\x00\xfe" * 20)
+    before = {file.name: file.read_bytes() for file in run.iterdir() if file.name != "run.json"}
+    assert name in refused(*verb_on(verb, run), "--quiet")
+    after = {file.name: file.read_bytes() for file in run.iterdir() if file.name != "run.json"}
+    assert after == before, "nothing lost"
+
+
+def test_a_run_is_never_overwritten(refused: Refused, run: Path) -> None:
+    before = {file.name: file.read_bytes() for file in run.iterdir()}
+    assert "--resume" in refused("train", *SHORT, "--run", run)
+    assert {file.name: file.read_bytes() for file in run.iterdir()} == before
+
+
+def test_a_resumed_run_keeps_its_settings(refused: Refused, run: Path) -> None:
+    assert "--epochs beside --resume" in refused("train", "--resume", run, "--epochs", "9")
+    assert "--net beside --resume" in refused("train", "--resume", run, "--net", NET)
+
+
+# The machine -------------------------------------------------------------------------------------
+
+
+def test_a_place_that_cannot_be_written(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    message = refused("train", *SHORT, "--run", tmp_path / "file" / "run")
+    assert "cannot be written" in message and "choose another folder" in message
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may write anywhere"
+)
+def test_no_permission(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    message = refused("train", *SHORT, "--run", tmp_path / "locked" / "run")
+    assert "choose a folder that you may write" in message
+
+
+FULL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+from lanewise.cli.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no file size limits")
+def test_a_full_disk(tmp_path: Path) -> None:
+    """A limit on the size of files stands for it: small ones are written, the state is not."""
+    folder = tmp_path / "run"
+    command = ["train", *SHORT, "--epochs", "3", "--run", str(folder)]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, "9000", *command], capture_output=True, encoding="utf-8"
+    )
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "state.safetensors: cannot be written" in last and "free some space" in last
+    assert "--resume" not in last and not folder.exists(), "there is nothing to go on with"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no file size limits")
+def test_a_disk_that_fills_up_later_loses_nothing(tmp_path: Path, trained: Path) -> None:
+    """The saved state is untouched, and going on from it ends as if nothing had happened."""
+    folder = tmp_path / "run"
+    command = ["train", "--net", NET, "--quiet", "--epochs", "400", "--run", str(folder)]
+    process = subprocess.Popen([sys.executable, "-m", "lanewise", *command])
+    while not (folder / "run.json").exists():
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    before = (folder / "state.safetensors").read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, "9000", "train", "--resume", str(folder), "--quiet"],
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 2 and f"lanewise train --resume {folder}" in done.stderr
+    assert (folder / "state.safetensors").read_bytes() == before
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-m", "lanewise", "train", *SHORT, "--run", str(tmp_path / "run")],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "LANEWISE_CACHE": str(tmp_path / "file" / "cache")},
+    )
+    assert done.returncode == 0 and "test" in done.stdout
+    assert "LANEWISE_CACHE" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_unknown_flag(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANEWISE_THREAD", "2")
+    assert "did you mean LANEWISE_THREADS" in refused("train", *SHORT)
