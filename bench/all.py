@@ -4,7 +4,7 @@
     python bench/all.py --write      and puts it into README.md
 
 Runs step.py, mnist.py and startup.py, one after the other, about four minutes. Nothing else should
-be running. Needs `pip install -e ".[bench]"`; MNIST is left out where it is not at hand.
+be running. Needs `pip install -e ".[dev,bench]"`; MNIST is left out where it is not at hand.
 """
 
 from __future__ import annotations
