@@ -53,7 +53,7 @@ def compile_net(
     optimizer = optimizer or SGD()
     shelf = MachineCodeCache() if cache else None
     key = fingerprint(show(graph), _options(training, optimizer, input_gradient, profile), machine)
-    entry = shelf.get(key) if shelf else None
+    entry = shelf.get(key) if shelf and not flags.value("LANEWISE_DEBUG") else None
     made = entry is None
     if entry is None:
         entry = build(graph, machine, training, optimizer, input_gradient, profile)
@@ -116,10 +116,12 @@ def write_modules(
     profile: bool = False,
 ) -> tuple[list[str], Facts]:
     """The passes up to LLVM IR: modules of like size, and what the program must know."""
+    from lanewise.native import debug
     from lanewise.native.directions import parameter_layout, plan_directions
     from lanewise.native.emit import Emission
 
     plans = plan_directions(graph, target, training, input_gradient)
+    debug.plans(plans)
     arena = max(plan.arena.size for plan in plans.values())
     emission = Emission(target, parameter_layout(graph), arena if profile else None)
     for name, plan in plans.items():

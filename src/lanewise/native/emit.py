@@ -5,12 +5,11 @@ The kernels are dealt out to modules of like size, so that cores can compile the
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lanewise import flags
-from lanewise.native import driver
+from lanewise.native import debug, driver
 from lanewise.native.driver import UpdateKernels
 from lanewise.native.driver_loops import loops
 from lanewise.native.kernels.optimizer import reduce_groups
@@ -80,8 +79,11 @@ class Emission:
         choices = [driver.choice_function(choice) for choice in self.choices.values()]
         if self.profile is not None:
             self.ticks["jobs"] = self.job_names
-        kernels = {kernel.name: kernel for kernel in self.kernels}
-        return deal(tuple(kernels.values()), [*self.functions, *choices, fixed])
+        kernels = tuple({kernel.name: kernel for kernel in self.kernels}.values())
+        debug.kernels(kernels)
+        texts = deal(kernels, [*self.functions, *choices, fixed])
+        debug.modules(texts, self.target)
+        return texts
 
 
 def deal(kernels: Sequence[Kernel], driver: Sequence[str]) -> list[str]:
@@ -107,14 +109,8 @@ def _lowered(kernel: Kernel) -> LoweredKernel:
         from lanewise.native.nest_check import check
 
         check(kernel)
-    debug = flags.value("LANEWISE_DEBUG")
-    if debug >= 3:
-        from lanewise.native.nest_show import show
-
-        print(show(kernel), file=sys.stderr)
     one = lower(kernel)
-    if debug >= 4:
-        print(one.function, file=sys.stderr)
+    debug.kernel(kernel, one)
     return one
 
 
