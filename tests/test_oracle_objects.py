@@ -113,12 +113,12 @@ def damage(kernel: Kernel, wrong: str) -> tuple[Kernel, bool]:
 @contextmanager
 def on_the_way(change: Callable[[Kernel], Kernel]) -> Iterator[None]:
     """Every kernel that is compiled meanwhile goes through `change`, before it is checked."""
-    compile_modules = emit.modules
+    deal = emit.deal
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             emit,
-            "modules",
-            lambda kernels, driver: compile_modules(tuple(map(change, kernels)), driver),
+            "deal",
+            lambda kernels, driver: deal(tuple(map(change, kernels)), driver),
         )
         yield
 
