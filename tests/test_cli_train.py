@@ -131,6 +131,20 @@ def test_help_has_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert all(len(line) <= 100 for line in out.splitlines())
 
 
+def test_training_loads_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    code = """
+import sys
+from lanewise.cli.main import main
+main(sys.argv[1:])
+print([name for name in ("sklearn", "rich", "torch", "PIL", "scipy") if name in sys.modules])
+"""
+    arguments = [*TRAIN, "--epochs", "1", "--quiet", "--run", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, encoding="utf-8", check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 # Testing -----------------------------------------------------------------------------------------
 
 

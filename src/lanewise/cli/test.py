@@ -41,11 +41,10 @@ def run(args: Namespace) -> int:
     from lanewise.training.model import load
     from lanewise.training.progress import choose
 
-    watcher = choose(args.quiet)
     model = load(args.run)
     model.threads = args.threads
-    split, what = _images(args, watcher)
-    watcher.stopped()
+    with choose(args.quiet) as watcher:
+        split, what = _images(args, watcher)
     scores = model.judge(split)
     if args.json:
         print_json(scores.to_json())

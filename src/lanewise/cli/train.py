@@ -70,22 +70,16 @@ def run(args: Namespace) -> int:
     from lanewise.training.progress import choose
     from lanewise.training.start import execute
 
-    watcher = choose(args.quiet)
-    job, folder = _resumed(args, watcher) if args.resume else _begun(args, watcher)
-    for line in [*job.header(), f"run: {folder}"]:
-        watcher.tell(line)
-    with Interrupt() as interrupt:
-        outcome = execute(
-            job,
-            folder,
-            threads=args.threads,
-            resume=bool(args.resume),
-            watcher=watcher,
-            interrupt=interrupt,
-        )
-        if not outcome.finished:
-            interrupt.leave_ignored()
-            return _interrupted(outcome)
+    with choose(args.quiet) as watcher:
+        job, folder = _resumed(args, watcher) if args.resume else _begun(args, watcher)
+        for line in [*job.header(), f"run: {folder}"]:
+            watcher.tell(line)
+        with Interrupt() as interrupt:
+            options = {"threads": args.threads, "resume": bool(args.resume)}
+            outcome = execute(job, folder, **options, watcher=watcher, interrupt=interrupt)
+            if not outcome.finished:
+                interrupt.leave_ignored()
+                return _interrupted(outcome)
     if args.json:
         print_json(outcome.result())
     else:

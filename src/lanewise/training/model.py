@@ -25,7 +25,6 @@ from lanewise.training.progress import choose
 from lanewise.training.recipe import RecipeError
 from lanewise.training.run_folder import (
     WEIGHTS,
-    RunFolder,
     continue_run,
     create_run,
     open_run,
@@ -75,27 +74,26 @@ def train(
     NetError, SizeError, DataError, RecipeError, RunError say what was wrong. Ctrl-C saves to the
     run folder, then raises KeyboardInterrupt.
     """
-    watcher = choose(quiet)
-    if resume is not None:
-        others = {"net": net, "run": run, "fit": fit, **settings}
-        others |= {"val_fraction": val_fraction, "test_fraction": test_fraction}
-        _refuse_beside_resume(others)
-        folder: RunFolder | None = continue_run(resume)
-        job = prepare_again(continue_run(resume), data, watcher=watcher)
-    else:
-        job = prepare(
-            None if net is None else Net(net),
-            "digits" if data is None else data,
-            fit=fit,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            settings=settings,
-            watcher=watcher,
-        )
-        folder = create_run(run) if run is not None else None
-    for line in job.header():
-        watcher.tell(line)
-    outcome = execute(job, folder, threads=threads, resume=resume is not None, watcher=watcher)
+    with choose(quiet) as watcher:
+        if resume is None:
+            job = prepare(
+                Net(net) if net is not None else None,
+                "digits" if data is None else data,
+                fit=fit,
+                val_fraction=val_fraction,
+                test_fraction=test_fraction,
+                settings=settings,
+                watcher=watcher,
+            )
+            folder = create_run(run) if run is not None else None
+        else:
+            others = {"net": net, "run": run, "fit": fit, "val_fraction": val_fraction}
+            _refuse_beside_resume({**others, "test_fraction": test_fraction, **settings})
+            folder = continue_run(resume)
+            job = prepare_again(folder, data, watcher=watcher)
+        for line in job.header():
+            watcher.tell(line)
+        outcome = execute(job, folder, threads=threads, resume=resume is not None, watcher=watcher)
     if not outcome.finished:
         saved = f"state saved; go on with lanewise.train(resume={str(folder)!r})" if folder else ""
         raise KeyboardInterrupt(saved)

@@ -10,7 +10,7 @@ import os
 import sys
 import textwrap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from lanewise.training.checkpoint import Checkpoint, EpochRecord
 
@@ -45,7 +45,13 @@ class Extent:
 
 
 class Silent:
-    """Nothing to see."""
+    """Nothing to see. `with` it, so that no bar stays behind whatever happens."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped()
 
     def tell(self, fact: str) -> None:
         """A line of the header: `name: what there is to know`."""
@@ -124,7 +130,7 @@ class Bar(Lines):
         speed, left = self._speed(checkpoint)
         self._show(
             checkpoint,
-            f"loss {loss:.4f}  acc {right:.1f} %  {speed:,.0f} img/s  {duration(left)} left",
+            f"loss {loss:.4f}  acc {right:5.1f} %  {speed:,.0f} img/s  {duration(left)} left",
         )
 
     def epoch_done(self, checkpoint: Checkpoint) -> None:

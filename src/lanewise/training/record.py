@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from dataclasses import dataclass
 from datetime import datetime
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from lanewise import __version__
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # The split never depends on --seed: runs with several seeds are compared on the same images.
 SPLIT_SEED = 0
-_PACKAGES = ("numpy", "llvmlite", "pillow", "safetensors")
+_PACKAGES = ("numpy", "llvmlite", "PIL", "simplejpeg", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def machine(program: Program) -> dict[str, Any]:
         "target": str(getattr(program, "target", "")),
         "threads": program.threads,
         "python": platform.python_version(),
-        **{name: _version(name) for name in _PACKAGES},
+        **_versions(),
     }
 
 
@@ -128,8 +128,9 @@ def reopen(
     return opened
 
 
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
+def _versions() -> dict[str, str]:
+    """Of the packages that this process has used; asking for others would import them."""
+    loaded = {name: sys.modules.get(name) for name in _PACKAGES}
+    return {
+        name: str(getattr(module, "__version__", "")) for name, module in loaded.items() if module
+    }
