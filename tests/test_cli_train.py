@@ -128,7 +128,7 @@ def test_help_has_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert main([verb, "--help"]) == 0
     out = capsys.readouterr().out
     assert "examples:" in out and "--json" in out and "--quiet" in out
-    assert all(len(line) <= 100 for line in out.splitlines())
+    assert all(len(line) <= 80 for line in out.splitlines())
 
 
 def test_training_loads_nothing_that_it_does_not_need(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from lanewise.training.prediction import Failure, Prediction
 
 EXAMPLES = """\
-A line an image: its label, how sure the model is, the second choice, the path. What cannot be read
-is said on standard error; the exit code is 2 only if nothing could be read.
+A line an image: its label, how sure the model is, the second choice, the path.
+What cannot be read is said on standard error; the exit code is 2 only if
+nothing could be read.
 
 examples:
   lanewise predict runs/photos-small-vgg-1 holiday.jpg

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from lanewise.training.scores import Mistake, Scores
 
 EXAMPLES = """\
-Without DATA the run's own test images are used, or its validation images if it has none.
-precision: how many of those called so are so. recall: how many of these were found.
+Without DATA the run's own test images are used, or its validation images if it
+has none. precision: how many of those called so are so. recall: how many of
+these were found.
 
 examples:
   lanewise test runs/mnist-lenet5-1

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from lanewise.training.start import Job, Outcome
 
 EXAMPLES = """\
-DATA is `digits` (built in), a folder of class folders (also with train/, val/ and test/ above
-them), a folder with the four MNIST-style IDX files, or an .npz with images and labels.
+DATA is `digits` (built in), a folder of class folders (also with train/, val/
+and test/ above them), a folder with the four MNIST-style IDX files, or an .npz
+with images and labels.
 
 examples:
   lanewise train                             the built-in digits, in seconds
   lanewise train photos/                     a folder of class folders
   lanewise train mnist/ --net lenet5 --epochs 10 --run runs/mine
-  lanewise train photos/ --net "input 3x32x32; conv 16 k3; relu; flatten; linear 2"
+  lanewise train photos/ --net "input 3x32x32; conv 8 k3; relu; flatten; linear 2"
   lanewise train --resume runs/mine          go on after Ctrl-C, to the same bits
 
 The result does not depend on --threads, nor on interruptions. Ctrl-C saves.

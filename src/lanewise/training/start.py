@@ -222,6 +222,7 @@ class _Execution:
             checkpoint = run.read_state(program)
             keeper = Keeper(run, program, checkpoint.best)
             keeper.write_record(self._job.record, "running")
+            self._announce_position(checkpoint)
         else:
             program.initialise(self._job.recipe.seed)
             checkpoint, keeper = Checkpoint(), Keeper(run, program)
@@ -285,6 +286,12 @@ class _Execution:
             page = report_page(self._job.record, outcome.checkpoint.history, scores, name, split)
             self._run.write_report(page)
         return outcome
+
+    def _announce_position(self, checkpoint: Checkpoint) -> None:
+        epochs = self._job.recipe.epochs
+        where = f"going on in epoch {checkpoint.epoch + 1} of {epochs}"
+        done = checkpoint.epoch == epochs
+        self._watcher.tell(f"resume: {'complete, nothing is left to train' if done else where}")
 
     def _announce_engine(self) -> None:
         program = self._program
