@@ -1,7 +1,7 @@
 """What a net should compute: values and gradients from PyTorch in float64, with error bounds.
 
-`Question` is all that decides the answer; `answer` runs it once exactly and twice disturbed (see
-`rounding.py`) and gives, for every tensor, the exact values and how far float32 may lie from them.
+`Question` is all that decides the answer; `Reference` runs it once exactly and twice disturbed (see
+`rounding.py`) and holds, for every tensor, the exact values and how far float32 may lie from them.
 
 Tensors are called `logits` (as in inference, without dropout), `loss`, `<parameter>.grad` and
 `input.grad`; gradients are those of the mean loss over the batch.
@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from lanewise.bridge.rounding import EPSILON, LOUDNESS, Noise, Sizes, Sum, disturbances
+from lanewise.bridge.rounding import (
+    EPSILON,
+    LOUDNESS,
+    MARGIN,
+    STEADY,
+    Noise,
+    Sizes,
+    Sum,
+    disturbances,
+)
 from lanewise.bridge.torch_module import copy_weights, to_torch
 from lanewise.net.graph import Graph, Node
 from lanewise.net.layers import Dropout
@@ -60,24 +69,66 @@ class Question:
         return any(isinstance(node.layer, Dropout) for node in self.graph.nodes)
 
 
-@dataclass(frozen=True)
-class Expected:
-    """A tensor's exact values, how far float32 may lie from them, how far a disturbance of that
-    size moved them, and the size they are measured by (all absolute).
+@dataclass
+class Tensor:
+    """A result's exact values, the size by which errors are measured, the error of its own last
+    summation, and how far disturbances have moved it (all absolute).
 
     The size is the largest value, or what a sum of that many independent terms would have if that
     is larger: a gradient that is zero only because its terms cancel is rounded all the same.
     """
 
     values: Values
-    tolerance: float
-    moved: float
     size: float
+    summed: float
+    moved: float = 0.0
 
     @property
-    def shaken(self) -> float:
-        """How far the disturbance moved it, relative to its size."""
-        return self.moved / self.size
+    def steady(self) -> bool:
+        """Whether rounding alone explains how far it moved."""
+        return self.moved <= STEADY * self.size
+
+    @property
+    def tolerance(self) -> float:
+        """How far float32 may be off. Rounding is in proportion to its cause and gets a margin;
+        kinks, that come singly, are doubled."""
+        rounding = min(self.moved, STEADY * self.size)
+        return MARGIN * (self.summed + rounding) + 2 * (self.moved - rounding)
+
+
+class Reference:
+    """The exact answer to a question, and how far rounding moves it.
+
+    One pair of disturbed runs, mirror images, is made at once; `shake` makes another.
+    """
+
+    def __init__(self, question: Question, seed: int = 0) -> None:
+        self._question, self._seed = question, seed
+        sizes = Sizes()
+        exact = _run(question, lambda: sizes.watch)
+        sums = _last_sums(question, sizes, exact)
+        self.tensors = {
+            name: _tensor(values, sums.get(name, LastSum(1, 0.0))) for name, values in exact.items()
+        }
+        self._expected = disturbances(
+            question.graph, sizes, _weight_sizes(question), question.batch
+        )
+        self._shakes = 0
+        self.shake()
+
+    @property
+    def steady(self) -> bool:
+        """Whether no kink has been met."""
+        return all(tensor.steady for tensor in self.tensors.values())
+
+    def shake(self) -> None:
+        """Two more disturbed runs: tolerances grow where they meet kinks not met before."""
+        seed = self._seed + 1000 * self._shakes
+        self._shakes += 1
+        for sign in (1, -1):
+            run = _run(self._question, Noise(self._expected, seed, sign).watch)
+            for name, tensor in self.tensors.items():
+                tensor.moved = max(tensor.moved, _largest(run[name] - tensor.values))
 
 
 @dataclass(frozen=True)
@@ -87,22 +138,10 @@ class LastSum:
     terms: int
     natural: float
 
-    def error(self, size: float) -> float:
-        """What float32 may be off by, for a tensor of this size."""
-        return LOUDNESS * EPSILON * sqrt(self.terms) * size
 
-
-def answer(question: Question, seed: int = 0) -> dict[str, Expected]:
-    """Every tensor's exact values and tolerance. `seed` draws the disturbances."""
-    sizes = Sizes()
-    exact = _run(question, lambda: sizes.watch)
-    expected = disturbances(question.graph, sizes, _weight_sizes(question), question.batch)
-    disturbed = [_run(question, Noise(expected, seed, sign).watch) for sign in (1, -1)]
-    sums = _last_sums(question, sizes, exact)
-    return {
-        name: _expect(values, [run[name] for run in disturbed], sums.get(name, LastSum(1, 0.0)))
-        for name, values in exact.items()
-    }
+def _tensor(values: Values, last: LastSum) -> Tensor:
+    size = max(_largest(values), last.natural) or 1.0
+    return Tensor(values, size, LOUDNESS * EPSILON * sqrt(last.terms) * size)
 
 
 def exact_values(question: Question) -> Arrays:
@@ -112,12 +151,6 @@ def exact_values(question: Question) -> Arrays:
 
 def _unchanged(name: str, value: torch.Tensor) -> torch.Tensor:
     return value
-
-
-def _expect(values: Values, disturbed: list[Values], last: LastSum) -> Expected:
-    moved = max(_largest(run - values) for run in disturbed)
-    size = max(_largest(values), last.natural) or 1.0
-    return Expected(values, moved + last.error(size), moved, size)
 
 
 def _largest(values: Values) -> float:

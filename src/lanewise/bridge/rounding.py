@@ -3,13 +3,13 @@
 A sum of n rounded float32 terms is wrong by about ε·√n times the size such a sum typically has,
 √n · rms(factor) · rms(factor). `disturbances` says so for each layer, forward and backward, from
 the sizes seen in one exact (float64) run. The reference then runs again with random errors of
-LOUDNESS times that size added to every value and every gradient, and how far its results move is
-how far honest float32 may be off. Nothing is guessed about depth, cancellation or saturation: the
-net itself answers.
+LOUDNESS times that size added to every value and every gradient; MARGIN times how far its results
+move is how far honest float32 may be off. Nothing is guessed about depth, cancellation or
+saturation: the net itself answers.
 
 Where a value stands close to a kink (a ReLU near 0, two nearly equal values under a max pool), the
 disturbed run takes the other side, and the results move far more than rounding can explain. Such a
-draw of images and weights is recognised by that, and the oracle takes another.
+draw of images and weights is recognised by that, and the oracle draws again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     import torch
 
 EPSILON = 2.0**-24  # half the distance from 1 to the next float32
-LOUDNESS = 8.0
+LOUDNESS = 2.0
+MARGIN = 4.0
+# Rounding moves a tensor by less than this, relative to its size; more can only come from a kink.
+STEADY = 2e-4
 # tanh and sigmoid are polynomials: allow them the error of a sum of this many terms.
 APPROXIMATED = 64
 
