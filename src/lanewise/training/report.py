@@ -158,7 +158,7 @@ def _classes(scores: Scores) -> str:
 
 
 def _confusion(scores: Scores) -> str:
-    """True classes down, predicted across; the deeper the red, the larger the share."""
+    """True classes down, predicted across; the deeper the colour, the larger the share."""
     names = [html.escape(item.name) for item in scores.classes]
     if len(names) > _MOST_CLASSES:
         return ""
@@ -167,8 +167,7 @@ def _confusion(scores: Scores) -> str:
     for true, (name, counts) in enumerate(zip(names, scores.confusion.tolist(), strict=True)):
         total = max(1, sum(counts))
         cells = "".join(
-            f'<td style="background:rgb({_tint(true == called)} / {count / total:.3f})">'
-            f"{count}</td>"
+            f'<td style="background:rgb({_tint(true == called, count / total)})">{count}</td>'
             for called, count in enumerate(counts)
         )
         rows.append(f"<tr><th>{name}</th>{cells}</tr>")
@@ -198,5 +197,6 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
-def _tint(right: bool) -> str:
-    return "37 99 235" if right else "220 38 38"
+def _tint(right: bool, share: float) -> str:
+    """Blue for right answers; red for wrong ones, which a few already make visible."""
+    return f"37 99 235 / {0.5 * share:.2f}" if right else f"220 38 38 / {min(0.8, 8 * share):.2f}"
