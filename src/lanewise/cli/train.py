@@ -25,7 +25,7 @@ examples:
   lanewise train photos/                     a folder of class folders
   lanewise train mnist/ --net lenet5 --epochs 10 --run runs/mine
   lanewise train photos/ --net "input 3x32x32; conv 8 k3; flatten; linear 2"
-  lanewise train --resume runs/mine          go on after Ctrl-C, to the same bits
+  lanewise train --resume runs/mine          go on, to the same bits
 
 The result does not depend on --threads, nor on interruptions. Ctrl-C saves.
 """
