@@ -28,7 +28,7 @@ from lanewise.net.parse import parse
 from lanewise.size.shapes import Shape, infer_shapes
 
 BATCHES = (1, 2, 3, 5, 15, 16, 17, 33, 70)
-MOST_VALUES = 1500  # of one layer and image: small nets find the same errors, sooner
+MOST_VALUES = 5000  # of one layer and image: small nets find the same errors, sooner
 ATTEMPTS = 20
 
 
@@ -40,6 +40,7 @@ class Case:
     lines: tuple[str, ...]
     batch: int
     pixels: bool
+    target: str = "host"
 
     @property
     def text(self) -> str:
@@ -49,14 +50,16 @@ class Case:
     @property
     def command(self) -> str:
         """What repeats it in a shell."""
-        pixels = " --pixels" if self.pixels else ""
-        return f'lanewise verify "{self.text}" --batch {self.batch} --seed {self.seed}{pixels}'
+        words = [f'lanewise verify "{self.text}" --batch {self.batch} --seed {self.seed}']
+        words += ["--pixels"] if self.pixels else []
+        words += [f"--target {self.target}"] if self.target != "host" else []
+        return " ".join(words)
 
 
 Judge: TypeAlias = Callable[[Case], Comparison]
 
 
-def ask_oracle(case: Case, target: str = "host") -> Comparison:
+def ask_oracle(case: Case) -> Comparison:
     """The engine's verdict on a case."""
     graph = parse(case.text, origin=f"seed {case.seed}")
     return compare(
@@ -64,7 +67,7 @@ def ask_oracle(case: Case, target: str = "host") -> Comparison:
         batch=case.batch,
         seed=case.seed,
         pixels=case.pixels,
-        target=target,
+        target=case.target,
         cache=False,
     )
 
@@ -82,7 +85,8 @@ def random_case(seed: int) -> Case:
         lines.append(random.choice(["globalmax", "globalavg", "globalsum"]))
     lines.append("flatten")
     for _ in range(random.choice([0, 0, 1, 2])):
-        lines += [f"linear {random.randint(1, 20)}", *_fitting(random, lines, POINTWISE)]
+        features = random.randint(1, random.choice([20, 150]))
+        lines += [f"linear {features}", *_fitting(random, lines, POINTWISE)]
     if shape_of(lines)[0] == 1 or random.random() < 0.7:
         lines.append(f"linear {random.randint(2, 12)}{_maybe(random, 0.2, ' nobias')}")
     return Case(seed, tuple(lines), random.choice(BATCHES), random.random() < 0.2)
@@ -112,14 +116,16 @@ Maker: TypeAlias = Callable[[Random, Shape], str]
 
 
 def _input(random: Random) -> str:
-    height, width = (random.choice([1, 2, random.randint(3, 14)]) for _ in range(2))
+    sizes = [1, 2, *(random.randint(3, 14) for _ in range(3)), random.randint(15, 40)]
+    height, width = random.choice(sizes), random.choice(sizes)
     return f"input {random.choice([1, 1, 2, 3, 4, 5, 8])}x{height}x{width}"
 
 
 def _conv(random: Random, shape: Shape) -> str:
     groups = random.choice([g for g in range(1, shape[0] + 1) if shape[0] % g == 0])
     groups = groups if random.random() < 0.4 else 1
-    words = [f"conv {groups * random.randint(1, max(1, 10 // groups))} k {_pair(random, 5)}"]
+    most = random.choice([10, 10, 10, 40])
+    words = [f"conv {groups * random.randint(1, max(1, most // groups))} k {_pair(random, 5)}"]
     words.append(_maybe(random, 0.4, f"stride {_pair(random, 4)}"))
     words.append(_maybe(random, 0.7, f"pad {_pad(random, 3)}"))
     words.append(_maybe(random, 0.25, f"dilation {_pair(random, 3)}"))
@@ -219,7 +225,7 @@ def seeds(arguments: Namespace) -> Iterator[int]:
         yield seed
 
 
-def main(arguments: list[str] | None = None, judge: Judge | None = None) -> int:
+def main(arguments: list[str] | None = None, judge: Judge = ask_oracle) -> int:
     """Runs the command line; 1 if a net failed."""
     parser = ArgumentParser(description="Random nets through the oracle.")
     parser.add_argument("--seed", type=int, default=0, help="the first seed (0)")
@@ -227,9 +233,12 @@ def main(arguments: list[str] | None = None, judge: Judge | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=0.0, help="stop after this time")
     parser.add_argument("--target", default="host", help="host, avx512 or avx2")
     chosen = parser.parse_args(arguments)
-    judge = judge or (lambda case: ask_oracle(case, chosen.target))
     one = not (chosen.count or chosen.minutes)
-    failed = [seed for seed in seeds(chosen) if not _run(random_case(seed), judge, verbose=one)]
+    failed = []
+    for seed in seeds(chosen):
+        case = replace(random_case(seed), target=chosen.target)
+        if not _run(case, judge, verbose=one):
+            failed.append(seed)
     if not one:
         print(f"\nfailed seeds: {', '.join(map(str, failed)) or 'none'}")
     return 1 if failed else 0

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+# PyTorch's threads cost more than they save on the small tensors of these tests. It reads this
+# when it is imported, which no test module does before this one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How long an example takes depends on the machine's other work and on first imports, not on us.
 settings.register_profile("lanewise", deadline=None, print_blob=True)
