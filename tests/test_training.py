@@ -169,6 +169,14 @@ def test_a_loss_far_above_guessing_stops_too() -> None:
         run_loop(program)
 
 
+def test_infinite_logits_stop_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = CountingEngine()
+    logits = np.full((9, 3), np.inf, np.float32)
+    monkeypatch.setattr(program, "forward", lambda images: logits)
+    with pytest.raises(Diverged, match="epoch 1 step 4: the loss is nan"):
+        run_loop(program)
+
+
 # With a run folder -------------------------------------------------------------------------------
 
 
@@ -217,12 +225,15 @@ def test_stopped_at_every_call_and_resumed_the_end_is_the_same(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("small_calls")
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("calls", [1, 22, 23, 24, 45])
-def test_the_engine_resumes_to_the_same_bits(tmp_path: Path, calls: int) -> None:
+def test_the_engine_resumes_to_the_same_bits(tmp_path: Path, optimizer: str, calls: int) -> None:
     """23 steps make an epoch: stopped in the first, at its end, and near the end of the last."""
-    train_in(tmp_path / "whole", threads=1)
+    recipe = {"optimizer": optimizer, "learning_rate": 0.05 if optimizer == "sgd" else 0.003}
+    whole, parts = create_run(tmp_path / "whole"), create_run(tmp_path / "parts")
+    execute(job(**recipe), whole, watcher=Silent(), threads=1)
     with pytest.raises(Stop):
-        train_in(tmp_path / "parts", StopAfter(calls), threads=2)
+        execute(job(**recipe), parts, watcher=StopAfter(calls), threads=2)
     outcome = resume_in(tmp_path / "parts", threads=1)
     assert final_bits(tmp_path / "parts") == final_bits(tmp_path / "whole")
     assert outcome.result()["test_accuracy"] > 0.5

@@ -118,7 +118,8 @@ class Loop:
         seconds = time.perf_counter() - began
         checkpoint = checkpoint.after_steps(done.losses, done.corrects, seconds)
         if not np.isfinite(done.losses).all():
-            self._refuse(checkpoint, first + int(np.argmin(np.isfinite(done.losses))))
+            bad = int(np.argmin(np.isfinite(done.losses)))
+            self._refuse(checkpoint, first + bad, float(done.losses[bad]))
         return checkpoint
 
     def _rates(self, epoch: int, first: int, count: int) -> np.ndarray:
@@ -137,7 +138,9 @@ class Loop:
         """Validate, and note whether these weights are the best so far."""
         record = self._record(checkpoint)
         if record.loss > _LOST * math.log(max(2, self.classes)):
-            self._refuse(checkpoint, self.steps - 1)
+            self._refuse(checkpoint, self.steps - 1, record.loss)
+        if record.val_loss is not None and not math.isfinite(record.val_loss):
+            self._refuse(checkpoint, self.steps - 1, record.val_loss)
         checkpoint = checkpoint.after_epoch(record)
         if is_better(checkpoint.history, checkpoint.best):
             weights = {name: array.copy() for name, array in self.program.parameters.items()}
@@ -166,8 +169,7 @@ class Loop:
             images_per_second=round(images / max(checkpoint.seconds, 1e-9), 1),
         )
 
-    def _refuse(self, checkpoint: Checkpoint, step: int) -> None:
-        loss = float(checkpoint.losses[step])
+    def _refuse(self, checkpoint: Checkpoint, step: int, loss: float) -> None:
         rate = float(self._rates(checkpoint.epoch, step, 1)[0])
         raise Diverged(
             f"epoch {checkpoint.epoch + 1} step {step + 1}: the loss is {loss:g} at learning rate "

@@ -98,7 +98,8 @@ def accuracy(logits: Logits, labels: Labels) -> float:
 
 def mean_loss(logits: Logits, labels: Labels) -> float:
     """The mean softmax cross-entropy, in nats, without label smoothing."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # infinite logits give NaN, which the caller looks for
+        shifted = logits - logits.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(shifted).sum(axis=1, dtype=np.float64))
     return float(np.mean(log_sum - shifted[np.arange(len(labels)), labels]))
 

@@ -325,4 +325,7 @@ def other_images(folder: str | os.PathLike[str], data: Any, watcher: Silent) -> 
     run = open_run(folder)
     record = run.read_record()
     rule = stored_preprocessing(run, record)
-    return open_test(data, rule, record["class_names"], on_progress=watcher.reading)
+    split = open_test(data, rule, record["class_names"], on_progress=watcher.reading)
+    if not len(split):
+        raise DataError(f"{data}: no images to test on; name other DATA")
+    return split
