@@ -5,15 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from lanewise.native import compile_net
 from lanewise.native.optimizers import SGD, AdamW
 from lanewise.net.load import load
 from lanewise.net.parse import parse
 
 pytest.importorskip("torch", reason="the oracle needs PyTorch (extra `torch`)")
 
+import torch
+
 from lanewise.bridge.oracle import check, compare
+from lanewise.bridge.torch_module import copy_weights, to_torch
 
 OVERLAPPING = """
 input 3x23x21
@@ -117,6 +122,21 @@ def test_dropout_differs_from_step_to_step(optimizer: SGD | AdamW) -> None:
     comparison = compare(parse(FORGETFUL), batch=20, optimizer=optimizer)
     assert comparison.ok, comparison.as_text()
     assert any(row.name == "conv1.weight.step" for row in comparison.rows)
+
+
+def test_weights_go_from_the_engine_to_torch_and_back() -> None:
+    graph = load("lenet5")
+    images = np.random.default_rng(0).standard_normal((5, 1, 28, 28), dtype=np.float32)
+    model = to_torch(graph)
+    with compile_net(graph) as program:
+        program.initialise(1)
+        before = {name: array.copy() for name, array in program.parameters.items()}
+        copy_weights(program, model)
+        logits = model(torch.from_numpy(images)).detach().numpy()
+        np.testing.assert_allclose(program.forward(images), logits, rtol=1e-4, atol=1e-5)
+        program.initialise(2)
+        copy_weights(model, program)
+        assert all(np.array_equal(program.parameters[name], before[name]) for name in before)
 
 
 def test_random_nets(monkeypatch: pytest.MonkeyPatch) -> None:

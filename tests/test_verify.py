@@ -65,6 +65,16 @@ def test_document(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> 
     assert printed.err == ""
 
 
+def test_the_engine_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch", reason="the oracle needs PyTorch (extra `torch`)")
+    net = "input 1x6x5; conv 3 k3; relu; flatten; linear 4"
+    assert main(["verify", net, "--json", "--batch", "5", "--pixels"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    names = [row["name"] for row in document["tensors"]]
+    assert names[:3] == ["logits", "loss", "input.grad"] and "linear1.bias.grad" in names
+    assert all(row["error"] <= row["tolerance"] < 1e-3 for row in document["tensors"])
+
+
 def test_large_networks_get_few_images(asked: dict[str, Any]) -> None:
     assert main(["verify", "vgg16", "--quiet"]) == 0
     assert asked["batch"] == 2
