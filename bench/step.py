@@ -24,6 +24,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from lanewise.bridge import require_torch
+from lanewise.errors import LanewiseError
 from lanewise.native import Program, compile_net
 from lanewise.native.optimizers import SGD
 from lanewise.native.peak import Peak, PeakMeter
@@ -90,7 +92,12 @@ class Result:
 def main() -> int:
     """Measure and print."""
     args = _arguments()
-    result = measure(args)
+    try:
+        require_torch()
+        result = measure(args)
+    except LanewiseError as error:
+        print(f"step.py: {error}", file=sys.stderr)
+        return 2
     print(json.dumps(as_json(result), indent=2) if args.json else "\n".join(report(result)))
     return 0
 
@@ -249,7 +256,8 @@ def _agree(ours: dict[str, np.ndarray], rivals: Sequence[Rival]) -> dict[str, fl
     for rival in rivals:
         values = rival.check()
         name = f"{rival.contender.name} {rival.contender.setting}"
-        found[name] = max(_difference(ours[key], values[key]) for key in ours)
+        differences = [_difference(ours[key], values[key]) for key in ours]
+        found[name] = float(np.max(differences))  # NaN where one is NaN
         if not found[name] <= rival.tolerance:
             raise SystemExit(
                 f"{name} computes something else: it differs by {found[name]:.1e} of the largest"

@@ -25,7 +25,7 @@ examples:
   lanewise bench vgg11 --batch 16
   lanewise bench "input 3x32x32; conv 16 k3; relu; flatten; linear 10" --threads 1 --json
 """
-# Images of a step; for nets of more multiply–adds than MANY_MACS, FEW.
+# Images of a step; for nets of more multiply–adds than MANY_MACS, FEW for each thread.
 BUSY = 0.05  # share of the processors' time taken by others from which on numbers mean little
 BATCH, FEW, MANY_MACS = 128, 16, 200_000_000
 
@@ -44,7 +44,7 @@ def add(parser: ArgumentParser) -> None:
         "--batch",
         metavar="N",
         type=count,
-        help=f"images a step ({BATCH}; {FEW} for large networks)",
+        help=f"images a step ({BATCH}; {FEW} a thread for large networks)",
     )
     parser.add_argument("--threads", metavar="N", type=count, help="threads (all)")
     parser.add_argument("--json", action="store_true", help="one JSON document")
@@ -54,9 +54,11 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Prints the measurement."""
     graph = load(args.net)
+    from lanewise.native.compile import thread_count
     from lanewise.native.profile import profile_net
 
-    profile = profile_net(graph, args.batch or _batch_for(graph), args.threads)
+    threads = thread_count(args.threads)
+    profile = profile_net(graph, args.batch or _batch_for(graph, threads), threads)
     if args.json:
         print_json(as_json(profile, name_of(graph.origin)))
     elif args.quiet:
@@ -66,8 +68,8 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _batch_for(graph: Graph) -> int:
-    return BATCH if size(graph).totals.macs < MANY_MACS else FEW
+def _batch_for(graph: Graph, threads: int) -> int:
+    return BATCH if size(graph).totals.macs < MANY_MACS else FEW * threads
 
 
 def as_json(profile: Profile, name: str) -> dict[str, object]:
