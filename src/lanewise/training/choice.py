@@ -63,11 +63,15 @@ linear {classes}
 
 @dataclass(frozen=True)
 class Choice:
-    """A network ready for the data: the text for the run folder, its graph, what to say aloud."""
+    """A network ready for the data: the text for the run folder, its graph, what to say aloud.
+
+    chosen: not named by the user, so its number of outputs needs no explanation.
+    """
 
     text: str
     graph: Graph
     notes: tuple[str, ...] = ()
+    chosen: bool = False
 
     @property
     def name(self) -> str:
@@ -109,7 +113,7 @@ def default_net(native: tuple[int, int, int], classes: int = 10) -> Choice:
     note = f"no net was named: {name} for images of {show_shape(native)}"
     if (height, width) != native[1:]:
         note += f", resized to {height}x{width}"
-    return Choice(text, parse(text, name), (note,))
+    return Choice(text, parse(text, name), (note,), chosen=True)
 
 
 def _usable(side: int) -> int:
@@ -164,4 +168,5 @@ def fit_classes(choice: Choice, classes: int) -> Choice:
         f"{choice.name} ends in linear {width} and the data has {classes} classes: "
         f"{last.name} is now linear {classes}"
     )
-    return Choice(show(graph), graph, (*choice.notes, note))
+    notes = choice.notes if choice.chosen else (*choice.notes, note)
+    return replace(choice, text=show(graph), graph=graph, notes=notes)
