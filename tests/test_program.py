@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from lanewise.errors import DataError, EngineError
+from lanewise.flags import MOST_THREADS
 from lanewise.native.compile import compile_net, thread_count
+from lanewise.native.driver import CONTEXT_WORDS, PARKED, SEEN, WORDS_PER_LINE
 from lanewise.native.memory import Interval, plan_arena
 from lanewise.native.optimizers import AdamW
 from lanewise.native.program import Program
@@ -170,9 +172,15 @@ def test_an_inference_program_does_not_train() -> None:
         program.step(*batch(4))
 
 
-def test_threads_must_be_positive() -> None:
-    with pytest.raises(EngineError, match="threads is 0"):
-        thread_count(0)
+@pytest.mark.parametrize("threads", [0, MOST_THREADS + 1])
+def test_threads_that_the_engine_has_no_place_for(threads: int) -> None:
+    with pytest.raises(EngineError, match=f"threads is {threads}; use 1 to {MOST_THREADS}"):
+        thread_count(threads)
+
+
+def test_every_thread_that_is_allowed_has_its_words() -> None:
+    assert SEEN + MOST_THREADS * WORDS_PER_LINE <= CONTEXT_WORDS
+    assert PARKED + MOST_THREADS * WORDS_PER_LINE <= SEEN
 
 
 def test_arena_never_overlaps() -> None:

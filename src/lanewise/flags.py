@@ -23,6 +23,7 @@ from lanewise.errors import LanewiseError
 NumberName: TypeAlias = Literal["LANEWISE_THREADS", "LANEWISE_CHECK", "LANEWISE_DEBUG"]
 TextName: TypeAlias = Literal["LANEWISE_TARGET", "LANEWISE_CACHE", "LANEWISE_DATA"]
 
+# The engine's words have places for this many (`native/driver.py`).
 MOST_THREADS = 1024
 
 

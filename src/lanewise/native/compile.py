@@ -50,6 +50,7 @@ def compile_net(
             f"target {machine.name}: this machine can compile for it but not run it;"
             " use target host, or unset LANEWISE_TARGET"
         )
+    workers = thread_count(threads)
     optimizer = optimizer or SGD()
     shelf = MachineCodeCache() if cache else None
     key = fingerprint(show(graph), _options(training, optimizer, input_gradient, profile), machine)
@@ -60,7 +61,7 @@ def compile_net(
         if shelf:
             shelf.put(key, entry)
     facts = Facts(**entry.metadata)
-    program = Program(graph, machine, entry.objects, facts, optimizer, thread_count(threads))
+    program = Program(graph, machine, entry.objects, facts, optimizer, workers)
     program.compile_seconds = time.perf_counter() - started
     program.from_cache = not made
     return program
@@ -79,9 +80,10 @@ def _options(
 
 def thread_count(asked: int | None = None) -> int:
     """Workers: what was asked, else LANEWISE_THREADS, else the cores this process may use."""
-    if asked is not None and asked < 1:
-        raise EngineError(f"threads is {asked}; use 1 or more, or leave it out for all cores")
-    return asked or flags.value("LANEWISE_THREADS") or cores()
+    most = flags.MOST_THREADS
+    if asked is not None and not 1 <= asked <= most:
+        raise EngineError(f"threads is {asked}; use 1 to {most}, or leave it out for all cores")
+    return asked or flags.value("LANEWISE_THREADS") or min(cores(), most)
 
 
 def cores() -> int:

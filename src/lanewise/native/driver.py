@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lanewise.flags import MOST_THREADS
 from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import (
     FLOAT,
@@ -70,7 +71,6 @@ FIELDS = (
     "groups_together",
 )
 WORDS_PER_LINE = 8
-MOST_THREADS = 256
 TRAIN, FORWARD = 0, 1
 SPINS = 20_000  # pauses before a worker goes back to sleep in Python: about a millisecond
 YIELD_EVERY = 64  # pauses between two offers of the time slice: a few microseconds
