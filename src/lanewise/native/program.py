@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -90,7 +89,7 @@ class Program:
         self._context = aligned(CONTEXT_WORDS, np.int64)
         self._make_arrays()
         self._library = Library.load(objects)
-        self._workers = self._make_workers()
+        self._workers = Workers(threads, self._context, self._library)
         self._finalizer = close_at_end(self, self._workers)
 
     # -- arrays and views
@@ -347,14 +346,6 @@ class Program:
     def _set(self, **fields: int) -> None:
         for name, value in fields.items():
             self._context[WORD[name]] = value
-
-    def _make_workers(self) -> Workers:
-        word = ctypes.c_int64
-        address = self._library.address
-        begin = ctypes.CFUNCTYPE(word, word)(address("begin"))
-        run = ctypes.CFUNCTYPE(None, word, word)(address("run"))
-        follow = ctypes.CFUNCTYPE(word, word, word)(address("worker"))
-        return Workers(self.threads, self._context, begin, run, follow)
 
     def _run(self) -> None:
         states = [*self._flat_states.values(), self._flat_gradients, self._flat_gradients]
