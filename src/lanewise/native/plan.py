@@ -358,11 +358,17 @@ PROLOGUE = {
 }
 
 
-def block_rows(outputs: int, inputs: int, floats: int = 8192) -> int:
+#: a job's share of a matrix: its gradient, parameters and state stay in the second-level cache
+BLOCK_FLOATS = 8192
+#: but never so few rows that the inputs, once loaded, meet too few outputs to keep a core busy
+BLOCK_ROWS = 8
+
+
+def block_rows(outputs: int, inputs: int) -> int:
     """Rows of an outputs × inputs matrix a job takes: they divide it, in whole cache lines."""
     fitting = [
-        rows
-        for rows in range(1, outputs + 1)
-        if outputs % rows == 0 and rows * inputs % LANES == 0 and rows * inputs <= floats
+        rows for rows in range(1, outputs + 1) if outputs % rows == 0 and rows * inputs % LANES == 0
     ]
-    return max(fitting, default=outputs)
+    most = max(BLOCK_FLOATS // inputs, BLOCK_ROWS)
+    small = [rows for rows in fitting if rows <= most]
+    return max(small, default=min(fitting, default=outputs))
