@@ -199,3 +199,35 @@ def test_arena_never_overlaps() -> None:
                 if a is not b and a.meets(b):
                     low, high = sorted((a, b), key=lambda i: arena.offsets[i.name])
                     assert arena.offsets[low.name] + low.size <= arena.offsets[high.name]
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ([-1, 0], "names image -1, but there are 4"),
+        ([0, 4], "names image 4, but there are 4"),
+        ([0.7, 1.2], "give whole numbers"),
+        ([True, False, True, False], "give whole numbers"),
+        ([], "no images to train on"),
+    ],
+)
+def test_unusable_orders(program: Program, order: list[object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        program.run_steps(*batch(4), np.array(order), 4, np.array([0.1]))
+
+
+@pytest.mark.filterwarnings("error")
+def test_large_floats_are_no_warning(program: Program) -> None:
+    images, labels = batch(4)
+    program.gradients_only(np.full(images.shape, 3e38, np.float32), labels)
+    with pytest.raises(DataError, match="inf at"):
+        program.gradients_only(np.full(images.shape, 1e300), labels)
+
+
+def test_a_batch_far_larger_than_the_data() -> None:
+    with compile_net(parse(NET), training=True, input_gradient=True) as program:
+        program.initialise(0)
+        images, labels = batch(5)
+        steps = program.run_steps(images, labels, np.arange(5), 1 << 40, np.array([0.1]))
+        assert np.isfinite(steps.losses).all()
+        assert program.input_gradient.shape == images.shape

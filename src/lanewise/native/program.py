@@ -256,7 +256,7 @@ class Program:
         settings[:] = step_settings(self.optimizer, rates, self.steps_done)
         self._loss_settings[0] = smoothing
         self._set_images(images)
-        gradient = self._input_gradient(batch)
+        gradient = self._input_gradient(min(batch, len(order)))
         self._set(
             command=TRAIN,
             labels=labels.ctypes.data,
@@ -303,8 +303,10 @@ class Program:
             return np.ascontiguousarray(images)
         if not np.issubdtype(images.dtype, np.floating):
             raise DataError(f"images are {images.dtype}; give uint8 pixels or float32 values")
-        images = np.ascontiguousarray(images, np.float32)
-        if not np.isfinite(images.sum()) and not np.isfinite(images).all():
+        with np.errstate(all="ignore"):  # what overflows is named below
+            images = np.ascontiguousarray(images, np.float32)
+            total = images.sum()
+        if not np.isfinite(total) and not np.isfinite(images).all():
             at = np.argwhere(~np.isfinite(images))[0].tolist()
             raise DataError(f"images hold {images[tuple(at)]} at {at}; every value must be finite")
         return images
@@ -324,14 +326,17 @@ class Program:
         return np.ascontiguousarray(labels, np.int32)
 
     def _order(self, order: np.ndarray, images: int) -> np.ndarray:
-        order = np.ascontiguousarray(order, np.int64)
+        order = np.asarray(order)
         if order.ndim != 1 or not len(order):
             raise DataError("there are no images to train on")
+        if not np.issubdtype(order.dtype, np.integer):
+            raise DataError(f"the order is of {order.dtype}; give whole numbers of images")
         if not 0 <= order.min() <= order.max() < images:
+            odd = order.min() if order.min() < 0 else order.max()
             raise DataError(
-                f"the order names image {order.max()}, but there are {images} (0 to {images - 1})"
+                f"the order names image {odd}, but there are {images} (0 to {images - 1})"
             )
-        return order
+        return np.ascontiguousarray(order, np.int64)
 
     def _set_images(self, images: np.ndarray) -> None:
         self._held = images  # alive while native code reads it
