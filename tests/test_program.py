@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from lanewise.errors import DataError, EngineError
 from lanewise.flags import MOST_THREADS
 from lanewise.native.compile import compile_net, thread_count
-from lanewise.native.driver import CONTEXT_WORDS, PARKED, SEEN, WORDS_PER_LINE
+from lanewise.native.driver import CONTEXT_WORDS, PARKED, SEEN, WORD, WORDS_PER_LINE
 from lanewise.native.memory import Interval, plan_arena
 from lanewise.native.optimizers import AdamW
 from lanewise.native.program import Program
@@ -40,6 +41,16 @@ def test_logits_do_not_depend_on_the_batch(program: Program) -> None:
     together = program.forward(images)
     alone = np.concatenate([program.forward(images[i : i + 1]) for i in range(70)])
     np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize(("count", "together"), [(1, 1), (33, 1), (64, 2), (500, 2)])
+def test_few_images_are_shared_by_the_threads(
+    program: Program, count: int, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never all slices to one thread because full connections could take them at once."""
+    monkeypatch.setattr(program, "facts", replace(program.facts, width=2))
+    program.forward(batch(count)[0])
+    assert program._context[WORD["together"]] == together
 
 
 def test_no_images(program: Program) -> None:

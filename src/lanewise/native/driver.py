@@ -68,7 +68,7 @@ FIELDS = (
     "logits",
     "input_gradient",
     "groups",
-    "groups_together",
+    "together",  # groups (training) or slices (forward) that a thread takes at once
 )
 WORDS_PER_LINE = 8
 TRAIN, FORWARD = 0, 1

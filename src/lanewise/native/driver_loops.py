@@ -100,7 +100,7 @@ def loops(
         _slices("forward", widths),
         _begin(),
         _run(training),
-        _forward(widths[0]),
+        _forward(),
         _worker(_PAUSE[family]),
     ]
     if training:
@@ -283,24 +283,24 @@ def _run(training: bool) -> str:
     return f.text()
 
 
-def _forward(width: int) -> str:
-    """All slices, as many at a time as full connections take, whoever takes the ticket."""
+def _forward() -> str:
+    """All slices, some at a time, whoever takes the ticket."""
     f = Function(
         "define internal void @run_forward(ptr %context, ptr %arena, i64 %thread) noinline nounwind"
     )
     images = f.read("image_count")
     more = f.emit(f"add i64 {images}, {LANES - 1}")
     slices = f.emit(f"udiv i64 {more}, {LANES}")
-    ticket = _word(f, WORD["slice_ticket"])
+    ticket, together = _word(f, WORD["slice_ticket"]), f.read("together")
     rest = f"i64 0, i64 {images}, i64 {slices}, i64 1, i64 0"
     f.block(f"""  br label %take
 take:
   %number = atomicrmw add ptr {ticket}, i64 1 acq_rel
-  %from = mul i64 %number, {width}
+  %from = mul i64 %number, {together}
   %left = icmp ult i64 %from, {slices}
   br i1 %left, label %work, label %done
 work:
-  %end = add i64 %from, {width}
+  %end = add i64 %from, {together}
   %whole = icmp ule i64 %end, {slices}
   %to = select i1 %whole, i64 %end, i64 {slices}
   call void @forward_slices(ptr %context, ptr %arena, i64 %from, i64 %to, {rest})
@@ -317,7 +317,7 @@ def _train(jobs: int, profile: int | None) -> str:
         "define internal void @run_train(ptr %context, ptr %arena, i64 %thread) noinline nounwind"
     )
     total, batch, steps = f.read("total"), f.read("batch"), f.read("steps")
-    most, together = f.read("groups"), f.read("groups_together")
+    most, together = f.read("groups"), f.read("together")
     rest = "i64 %start, i64 %images, i64 %slices, i64 %groups, i64 %step"
     job = "call void @job(ptr %context, i64 %number, i64 %step, i64 %slices, i64 %groups)"
     slice_ticket, job_ticket = _word(f, WORD["slice_ticket"]), _word(f, WORD["job_ticket"])

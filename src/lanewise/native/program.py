@@ -174,7 +174,7 @@ class Program:
         with self._lock:
             self._set_images(images)
             self._set(logits=rows.ctypes.data, command=FORWARD)
-            self._run()
+            self._run(share=-(-count // LANES))
         return rows.reshape(-1, *self.output_shape)[:count]
 
     def step(
@@ -273,7 +273,7 @@ class Program:
             update=int(update),
             input_gradient=gradient.ctypes.data,
         )
-        self._run()
+        self._run(share=self._groups)
         if self.facts.input_gradient:
             self.input_gradient = gradient.reshape(-1, *self.input_shape)[: len(order)]
         return steps
@@ -352,9 +352,10 @@ class Program:
         for name, value in fields.items():
             self._context[WORD[name]] = value
 
-    def _run(self) -> None:
+    def _run(self, share: int) -> None:
+        """The context's command; `share`: how many groups or slices there are for the threads."""
         states = [*self._flat_states.values(), self._flat_gradients, self._flat_gradients]
-        together = min(self.facts.width, max(1, self._groups // self.threads))
+        together = min(self.facts.width, max(1, share // self.threads))
         self._set(
             threads=self.threads,
             yield_function=yield_address(),
@@ -370,7 +371,7 @@ class Program:
             scale=self._scale.ctypes.data,
             shift=self._shift.ctypes.data,
             groups=self._groups,
-            groups_together=together,
+            together=together,
             slice_ticket=0,
             job_ticket=0,
         )
