@@ -13,9 +13,9 @@ from lanewise.net.load import load
 from lanewise.size.report import size
 
 EXAMPLES = """\
-A row a tensor: the largest difference between the engine (float32) and PyTorch (float64), and how
-far honest float32 may be off, both relative to the tensor's size. Weights and images are
-random. Exit code 1 where a tensor differs.
+A row a tensor: the largest difference between the engine (float32) and PyTorch
+(float64), and how far honest float32 may be off, both relative to the tensor's
+size. Weights and images are random. Exit code 1 where a tensor differs.
 
 examples:
   lanewise verify lenet5
