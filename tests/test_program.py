@@ -10,13 +10,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lanewise.errors import DataError, EngineError
+from lanewise.errors import DataError, EngineError, NetError
 from lanewise.flags import MOST_THREADS
 from lanewise.native.compile import compile_net, thread_count
 from lanewise.native.driver import CONTEXT_WORDS, PARKED, SEEN, WORD, WORDS_PER_LINE
 from lanewise.native.memory import Interval, plan_arena
 from lanewise.native.optimizers import AdamW
 from lanewise.native.program import Program
+from lanewise.net.graph import Graph, Node
+from lanewise.net.layers import Dropout, Layer, LeakyReLU
 from lanewise.net.parse import parse
 
 NET = "input 1x10x9; conv 4 k3 pad1; relu; maxpool 2; flatten; linear 8; relu; linear 3"
@@ -173,6 +175,14 @@ def test_unusable_batches(program: Program, change, message: str) -> None:  # ty
 def test_a_net_without_parameters_cannot_be_trained() -> None:
     with pytest.raises(EngineError, match="nothing to train"):
         compile_net(parse("input 1x4x4; maxpool 2; flatten"), training=True)
+
+
+@pytest.mark.parametrize("layer", [LeakyReLU(-0.5), Dropout(1.5)])
+def test_a_graph_made_in_code_is_checked(layer: Layer) -> None:
+    """The gradient of a leakyrelu reads the sign of its output: a negative slope would be wrong."""
+    first = parse("input 1x4x4")
+    with pytest.raises(NetError, match="use"):
+        compile_net(Graph((*first.nodes, Node("odd", layer, (first.output.name,)))))
 
 
 def test_an_inference_program_does_not_train() -> None:

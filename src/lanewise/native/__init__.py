@@ -2,14 +2,20 @@
 
 A graph passes through this room in one direction, and the files are its stations:
 
-    compile.py        the driver, the table of contents: graph → program
+    compile.py        the table of contents: graph → program
+    directions.py     forward alone, and forward with loss and backward, as plans
     fuse.py           graph → operations (activations joined to their producers)
     kernels/          operations → loop nests, forward and gradients as neighbours
-    plan.py           operations → calls on buffers; memory.py places the buffers in one arena
-    nest.py           the loop-nest language; nest_show, nest_check, nest_count, nest_run read it
-    lower.py          loop nest → LLVM IR;  driver.py  the native training step around the kernels
-    machine_code.py   LLVM IR → machine code; cache.py keeps it on disk; target.py knows the CPU
-    workers.py        threads that stay in native code;  program.py  what the user holds
+    tiles.py          which register tile a nest gets;  target.py  knows the CPU
+    plan.py           operations → calls on buffers;  memory.py  places the buffers in one arena
+    nest.py           the loop-nest language; nest_*.py show, check, count and run it
+    emit.py           everything → modules of LLVM IR, through
+        lower.py          loop nest → function
+        driver.py         plan → functions: segments, chunks, jobs
+        driver_loops.py   what no net changes: steps, tickets, barriers, waiting
+    machine_code.py   LLVM IR → machine code;  cache.py  keeps it on disk
+    program.py        what the user holds;  workers.py  its threads, which stay in native code
+    optimizers.py     the optimizers by name;  profile.py, peak.py, debug.py  for looking inside
 
 May import: errors, flags, net, size, numpy; llvmlite only inside the functions that compile.
 Letters: N images, C channels, H W rows and columns of the input, K kernels, R S kernel rows and

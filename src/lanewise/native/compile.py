@@ -18,6 +18,7 @@ from lanewise.native.cache import Entry, MachineCodeCache, fingerprint
 from lanewise.native.optimizers import SGD, Optimizer
 from lanewise.native.program import Facts, Program
 from lanewise.native.target import Target, find_target
+from lanewise.net.check import check
 from lanewise.net.graph import Graph
 from lanewise.net.show import show
 
@@ -44,6 +45,7 @@ def compile_net(
     run it.
     """
     started = time.perf_counter()
+    check(graph)
     machine = find_target(target)
     if not machine.native:
         raise EngineError(

@@ -41,7 +41,7 @@ ARENA_BYTES = 512 << 20
 def plan_directions(
     graph: Graph, target: Target, training: bool, input_gradient: bool = False
 ) -> dict[str, Plan]:
-    """ "forward", and "train" where asked for: with as many slices at once as memory allows."""
+    """The plans "forward" and, for training, "train": as many slices at once as memory allows."""
     shelf = KernelShelf()
     all_widths = slices_together(target)
     for number in range(len(all_widths)):
@@ -147,4 +147,4 @@ def _loss(plan: Planner, output: Operation) -> None:
         Slot("loss", 64, kept=True),
         Slot("correct", 64, kept=True),
     )
-    plan._written.add(output.name)
+    plan.has_gradient(output.name)

@@ -32,7 +32,10 @@ FLOAT = 4
 
 @dataclass(frozen=True)
 class Slot:
-    """A value of one slice: `size` bytes, in the worker's arena or kept for the whole batch."""
+    """A value of one slice: `size` bytes, in the worker's arena or kept for the whole batch.
+
+    Those of several slices stand end to end, so `size` is a multiple of 64 (whole cache lines).
+    """
 
     name: str
     size: int
@@ -231,7 +234,7 @@ class Planner:
 
     def scratch(self, name: str, size: int, kept: bool = False) -> Slot:
         """Other bytes of one slice: pooling arguments, rows for the weight gradient …"""
-        return Slot(name, size, kept)
+        return Slot(name, rounded(size), kept)
 
     def parameter(self, operation: Operation, which: str) -> Region:
         """Where `weight` or `bias` of an operation stands."""
@@ -279,11 +282,15 @@ class Planner:
         """Whether the value went through a joined ReLU: its gradient must be masked."""
         return self.by_name[name].relu
 
+    def has_gradient(self, name: str) -> None:
+        """Note that the gradient of a value stands in its place: later readers add to it."""
+        self._written.add(name)
+
     def contribute(self, name: str, emit: Callable[[Slot], None]) -> None:
         """Write a gradient of a value, or add to it where another reader already wrote one."""
         target = self.gradient(name)
         if name not in self._written:
-            self._written.add(name)
+            self.has_gradient(name)
             emit(target)
             return
         from lanewise.native.kernels import activation

@@ -45,7 +45,7 @@ LIMITS = {
 }
 
 
-def correlation_tile(target: Target, maps: int, rows: Taps, columns: Taps) -> Tile:
+def correlation_tile(target: Target, maps: int, columns: Taps) -> Tile:
     """Destination maps × destination columns of a forward or input-gradient kernel."""
     return _correlation_tile(target.name, maps, columns)
 

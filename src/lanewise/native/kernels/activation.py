@@ -16,9 +16,7 @@ from lanewise.native.kernels.functions import (
     sigmoid,
     tanh,
 )
-from lanewise.native.kernels.lanes import number as number_in_lanes
-from lanewise.native.kernels.lanes import pieces
-from lanewise.native.nest import LANES, Buffer, Kernel, Value, Writer, as_index, op
+from lanewise.native.nest import LANES, Buffer, Kernel, Value, Writer, op
 
 Forward = Callable[[Writer, Value, float], Value]
 Gradient = Callable[[Value, Value, float], Value]
@@ -50,8 +48,8 @@ ACTIVATIONS: dict[str, tuple[Forward, Gradient]] = {
 
 
 def activation(name: str, layer_word: str, elements: int, parameter: float = 0.0) -> Kernel:
-    """Buffers source, target. A leakyrelu's slope must be positive (its gradient reads the sign
-    of the output)."""
+    """Buffers source, target. A leakyrelu's slope must not be negative (its gradient reads the
+    sign of the output)."""
     forward, _ = ACTIVATIONS[layer_word]
     source = Buffer("source", (elements, LANES))
     target = Buffer("target", (elements, LANES), access="write")
@@ -90,15 +88,4 @@ def add(name: str, elements: int) -> Kernel:
     with writer.loop("i", elements) as i:
         total = op("add", writer.load(target, i, 0), writer.load(source, i, 0))
         writer.store(target, i, 0, value=total)
-    return writer.finish()
-
-
-def clear(name: str, elements: int) -> Kernel:
-    """Buffer target: all zeros."""
-    target = Buffer("target", (elements,), access="write")
-    writer = Writer(name, [target])
-    for piece in pieces(elements):
-        with writer.loop("i", piece.count) as i:
-            at = as_index(i) * piece.lanes + piece.start
-            writer.store(target, at, value=number_in_lanes(0.0, piece.lanes))
     return writer.finish()

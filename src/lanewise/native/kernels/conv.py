@@ -7,7 +7,7 @@
 
 The first two are one nest, `correlate`: destination maps from source maps through taps. Each value
 of x, y, dx, dy is a vector of L images; weights are scalars in every lane. A register tile is
-`maps` destination maps × `columns` destination columns. Full connection is the case of one pixel.
+`maps` destination maps × `columns` destination columns.
 """
 
 from __future__ import annotations

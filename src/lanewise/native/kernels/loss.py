@@ -8,6 +8,9 @@ For the logits z of one image (one lane), with d_k = z_k − max z and s = Σ ex
     dz_k    = weight · (p_k − t_k)
 
 `lane_weight` is 1/N for an image of a batch of N, and 0 for a lane without one.
+
+The loss of an image with a logit that is infinite or no number is no number: Σ d_k carries it, also
+where ε is 0 (`logarithm` alone would not).
 """
 
 from __future__ import annotations

@@ -65,7 +65,10 @@ def _masked(writer: Writer, value: Buffer | None, at: Sequence[IndexLike], resul
 def max_pool(
     name: str, channels: int, rows: Taps, columns: Taps, *, relu: bool, argument: bool
 ) -> Kernel:
-    """Buffers source, target, and for training argument: the tap of the first maximum."""
+    """Buffers source, target, and for training argument: the tap of the first maximum.
+
+    NaN loses against every number, and a window of nothing else gives −inf (PyTorch: NaN).
+    """
     kind = argument_type(rows.taps * columns.taps)
     shape = _shape(channels, rows.destination, columns.destination)
     source = Buffer("source", _shape(channels, rows.source, columns.source))

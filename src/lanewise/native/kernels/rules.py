@@ -7,12 +7,13 @@ A rule reads an operation's sizes, asks the planner for places, and calls kernel
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from zlib import crc32
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import activation, conv, dropout, images, linear, pool
 from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps
-from lanewise.native.nest import LANES
+from lanewise.native.nest import ELEMENT_BYTES, LANES
 from lanewise.native.plan import FLOAT, Planner, Slot, block_rows
 from lanewise.native.tiles import (
     correlation_tile,
@@ -85,7 +86,7 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
         weight_map=channels * taps,
         weight_source=taps,
     )
-    tile = correlation_tile(plan.target, kernels, rows, columns)
+    tile = correlation_tile(plan.target, kernels, columns)
     bias = [plan.parameter(operation, "bias")] if layer.bias else []
     plan.call(
         "conv_forward",
@@ -143,7 +144,7 @@ def conv_input_gradient(plan: Planner, operation: Operation, kernels: int, chann
         weight_map=taps,
         weight_source=channels * taps,
     )
-    tile = correlation_tile(plan.target, channels, rows, columns)
+    tile = correlation_tile(plan.target, channels, columns)
     mask = plan.joined_relu(source)
     plan.contribute(
         source,
@@ -170,10 +171,7 @@ def _masked(plan: Planner, source: str) -> list[Slot]:
 def _features(operation: Operation) -> tuple[int, int]:
     layer = operation.layer
     assert isinstance(layer, Linear)
-    inputs = 1
-    for size in operation.input_shapes[0]:
-        inputs *= size
-    return layer.features, inputs
+    return layer.features, prod(operation.input_shapes[0])
 
 
 def linear_forward(plan: Planner, operation: Operation) -> None:
@@ -264,12 +262,11 @@ def max_pool_forward(plan: Planner, operation: Operation) -> None:
 
 
 def _argument(plan: Planner, operation: Operation) -> Slot:
-    """Which tap of each window was the largest: a byte where it fits, else four."""
+    """Which tap of each window, or which pixel of each map, was the largest."""
     layer = operation.layer
-    small = isinstance(layer, MaxPool) and layer.kernel[0] * layer.kernel[1] <= 255
-    return plan.scratch(
-        f"argument {operation.name}", operation.elements * LANES * (1 if small else 4)
-    )
+    kind = pool.argument_type(prod(layer.kernel)) if isinstance(layer, MaxPool) else "i32"
+    size = operation.elements * LANES * ELEMENT_BYTES[kind]
+    return plan.scratch(f"argument {operation.name}", size)
 
 
 def max_pool_gradient(plan: Planner, operation: Operation) -> None:

@@ -6,7 +6,7 @@ Along one axis, destination index o and tap t meet source index i when
     gradient   o = (i + pad − t·dilation) / stride      (i: input, o: output, if it divides)
 
 Pairs whose source lies outside are left out, so padding is neither stored nor multiplied. Rows
-become tables that a loop reads (`row_tables`), columns are cut into tiles whose pattern of pairs
+become tables that a loop reads (`RowTaps`), columns are cut into tiles whose pattern of pairs
 is known while the kernel is written (`column_segments`); equal neighbours become one loop.
 """
 
@@ -144,7 +144,7 @@ class Segment:
         return [(tap, source) for tap, source in met if source is not None]
 
 
-def column_segments(taps: Taps, width: int, whole: int = 0) -> tuple[Segment, ...]:
+def column_segments(taps: Taps, width: int) -> tuple[Segment, ...]:
     """Cut the destination axis into tiles of `width`; equal neighbours become one segment."""
     if width > taps.period:
         width -= width % taps.period
