@@ -11,8 +11,8 @@ A graph passes through this room in one direction, and the files are its station
     nest.py           the loop-nest language; nest_*.py show, check, count and run it
     emit.py           everything → modules of LLVM IR, through
         lower.py          loop nest → function
-        driver.py         plan → functions: segments, chunks, jobs
-        driver_loops.py   what no net changes: steps, tickets, barriers, waiting
+        driver.py         plan → functions of segments and chunks;  driver_jobs.py  of jobs
+        driver_loops.py   what no net changes: steps, tickets;  driver_threads.py  barriers, waiting
     machine_code.py   LLVM IR → machine code;  cache.py  keeps it on disk
     program.py        what the user holds;  workers.py  its threads, which stay in native code
     optimizers.py     the optimizers by name;  profile.py, peak.py, debug.py  for looking inside

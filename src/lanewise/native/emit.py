@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from lanewise import flags
 from lanewise.native import debug, driver
-from lanewise.native.driver import UpdateKernels
+from lanewise.native.driver_jobs import UpdateKernels, clear_partials, job_functions
 from lanewise.native.driver_loops import loops
 from lanewise.native.kernels.optimizer import reduce_groups
 from lanewise.native.lower import LoweredKernel, lower
@@ -66,10 +66,10 @@ class Emission:
         kind = type(optimizer)
         updates = UpdateKernels(UPDATES[kind]("update_parameters"), reduce, len(STATES[kind]))
         addresses = driver.Addresses(plan, self._partial_bytes)
-        functions, self.job_names = driver.job_functions(plan, updates, floats, addresses)
+        functions, self.job_names = job_functions(plan, updates, floats, addresses)
         self.functions += functions
         if floats:
-            self.functions.append(driver.clear_partials(self._partial_bytes))
+            self.functions.append(clear_partials(self._partial_bytes))
         self.kernels += [updates.update, *([reduce] if reduce else [])]
 
     def modules(self, widths: tuple[int, ...]) -> list[str]:
