@@ -133,8 +133,8 @@ class Model:
     net: Net
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
-    weights: Weights
-    history: tuple[EpochRecord, ...]
+    weights: Weights = field(repr=False)
+    history: tuple[EpochRecord, ...] = field(repr=False)
     record: dict[str, Any] = field(repr=False)
     threads: int | None = None
     _program: Program | None = field(default=None, init=False, repr=False)
