@@ -12,12 +12,12 @@ import pytest
 
 from lanewise.errors import RunError
 from lanewise.net.load import read_text
+from lanewise.net.parse import parse
 from lanewise.training import files
 from lanewise.training.checkpoint import Checkpoint, EpochRecord, is_better
 from lanewise.training.files import remove_leftovers, write_atomically
 from lanewise.training.report import png
 from lanewise.training.run_folder import (
-    ENTRIES,
     FORMAT,
     RunFolder,
     continue_run,
@@ -165,7 +165,34 @@ def test_tensors_of_another_net_are_refused(arrays: dict[str, np.ndarray], words
 
 
 def record(**changes: object) -> dict[str, object]:
-    return {"format": FORMAT, **dict.fromkeys(ENTRIES, ""), **changes}
+    values = {
+        "lanewise": "0.1.0",
+        "status": "complete",
+        "created": "2026-01-01",
+        "net": {"name": "net", "params": 7, "notes": []},
+        "data": {
+            "name": "digits",
+            "spec": None,
+            "fingerprint": "",
+            "images": {},
+            "split": {"seed": 0, "val_fraction": None, "test_fraction": 0.1},
+            "summary": ["data: digits"],
+        },
+        "class_names": ["a", "b"],
+        "preprocessing": {
+            "channels": 1,
+            "height": 8,
+            "width": 8,
+            "background": [0],
+            "mean": [0.5],
+            "std": [1],
+        },
+        "skipped": {},
+        "recipe": {},
+        "machine": {},
+        "result": None,
+    }
+    return {"format": FORMAT, **values, **changes}
 
 
 def test_folders_are_numbered_and_never_taken_twice(
@@ -220,7 +247,13 @@ def test_no_run_is_said(tmp_path: Path) -> None:
         (b"\xff\xfe", r"run\.json: damaged \(byte 0 is not UTF-8\)"),
         (b"[]", r"format None, and this version of Lanewise reads 1"),
         (json.dumps(record(format=99)).encode(), "format 99, .*use the version that wrote it"),
-        (json.dumps({"format": FORMAT}).encode(), r"damaged \(no lanewise, status, "),
+        (json.dumps({"format": FORMAT}).encode(), r"damaged \(lanewise is missing\)"),
+        (b'{"format": NaN}', r"damaged \(NaN is no number\)"),
+        (json.dumps(record(net={})).encode(), r"damaged \(net\.name is missing\)"),
+        (json.dumps(record(net=None)).encode(), r"damaged \(net has no entries\)"),
+        (json.dumps(record(class_names=["a", 3])).encode(), r"class_names\[1\] is no text"),
+        (json.dumps(record(class_names="ab")).encode(), r"class_names is no list"),
+        (json.dumps(record(created=None)).encode(), r"created is no text"),
     ],
 )
 def test_a_damaged_record_is_named(tmp_path: Path, content: bytes, words: str) -> None:
@@ -231,8 +264,41 @@ def test_a_damaged_record_is_named(tmp_path: Path, content: bytes, words: str) -
 
 def test_a_record_keeps_names_that_are_no_text(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    run.write_record(record(skipped=["caf\udce9.png", "日本"]))
-    assert run.read_record()["skipped"] == ["caf\udce9.png", "日本"]
+    run.write_record(record(skipped={"files": ["caf\udce9.png", "日本"]}))
+    assert run.read_record()["skipped"]["files"] == ["caf\udce9.png", "日本"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, r"class names: 2, and the net in net\.net has 3"),
+        ({"class_names": ["a", "b", "c"]}, ""),
+        (
+            {"preprocessing": {"channels": 1, "height": 9, "width": 8}},
+            r"images: \(1, 9, 8\), and the net in net\.net has \(1, 8, 8\)",
+        ),
+    ],
+)
+def test_a_record_that_speaks_of_another_net(
+    tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    graph = parse("input 1x8x8; flatten; linear 3")
+    if not words:
+        RunFolder(tmp_path).check_net(graph, record(**changes))
+        return
+    with pytest.raises(RunError, match=r"run\.json: damaged \(" + words):
+        RunFolder(tmp_path).check_net(graph, record(**changes))
+
+
+def test_weights_that_were_there_are_not_called_unmade(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    (tmp_path / "state.safetensors").write_bytes(b"")
+    run.write_history(())
+    with pytest.raises(RunError, match=r"not there yet, .*--resume"):
+        run.read_weights()
+    run.write_history((epoch(1, 0.5),))
+    with pytest.raises(RunError, match=r"weights\.safetensors: no such file; copy"):
+        run.read_weights()
 
 
 def test_the_net_is_kept_verbatim(tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ def load(folder: str | os.PathLike[str]) -> Model:
     run = open_run(folder)
     record = run.read_record()
     text, graph = run.read_net(record["net"]["name"])
+    run.check_net(graph, record)
     weights = run.read_weights()
     check_shapes(run.path / WEIGHTS, parameter_shapes(graph), weights)
     return Model(

@@ -20,6 +20,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,11 @@ from lanewise.data import Preprocessing
 from lanewise.errors import DataError, LanewiseError, RunError
 from lanewise.net.graph import Graph
 from lanewise.net.parse import parse
+from lanewise.size.shapes import infer_shapes
 from lanewise.training.checkpoint import Checkpoint, EpochRecord
 from lanewise.training.files import refused, remove_leftovers, write_atomically
 from lanewise.training.recipe import Recipe
+from lanewise.training.record_form import problem
 from lanewise.training.tensors import Arrays, fill, read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -93,7 +96,7 @@ class RunFolder:
         """run.json, checked to have every entry that `write_record` is given."""
         path = self.path / RECORD
         try:
-            record = json.loads(_text(path))
+            record = json.loads(_text(path), parse_constant=_refuse_constant)
         except ValueError as error:
             raise RunError(f"{path}: damaged ({error}); {_REMEDY}") from None
         if not isinstance(record, dict) or record.get("format") != FORMAT:
@@ -102,9 +105,9 @@ class RunFolder:
                 f"{path}: format {found!r}, and this version of Lanewise reads {FORMAT}; "
                 "use the version that wrote it, or train again"
             )
-        missing = [name for name in ENTRIES if name not in record]
-        if missing:
-            raise RunError(f"{path}: damaged (no {', '.join(missing)}); {_REMEDY}")
+        wrong = problem(record)
+        if wrong:
+            raise RunError(f"{path}: damaged ({wrong}); {_REMEDY}")
         return record
 
     def read_net(self, name: str) -> tuple[str, Graph]:
@@ -116,6 +119,21 @@ class RunFolder:
         except LanewiseError as error:
             raise RunError(f"{path}: damaged ({error}); {_REMEDY}") from None
 
+    def check_net(self, graph: Graph, record: Mapping[str, Any]) -> None:
+        """RunError unless the net has the input and the outputs that run.json speaks of."""
+        shapes = infer_shapes(graph)
+        rule = record["preprocessing"]
+        image = tuple(rule[side] for side in ("channels", "height", "width"))
+        for what, found, wanted in (
+            ("images", image, shapes[graph.nodes[0].name]),
+            ("class names", len(record["class_names"]), prod(shapes[graph.output.name])),
+        ):
+            if found != wanted:
+                raise RunError(
+                    f"{self.path / RECORD}: damaged ({what}: {found}, and the net in {NET} has "
+                    f"{wanted}); {_REMEDY}"
+                )
+
     def read_history(self) -> tuple[EpochRecord, ...]:
         path = self.path / HISTORY
         try:
@@ -126,7 +144,7 @@ class RunFolder:
     def read_weights(self) -> Arrays:
         """The best weights, by name."""
         path = self.path / WEIGHTS
-        if not path.exists() and (self.path / STATE).exists():
+        if not path.exists() and (self.path / STATE).exists() and not self.read_history():
             raise RunError(
                 f"{path}: not there yet, the training was stopped before; go on with "
                 f"`lanewise train --resume {self.path}`"
@@ -150,22 +168,6 @@ class RunFolder:
         if checkpoint.best:
             return replace(checkpoint, best_weights=self.read_weights())
         return checkpoint
-
-
-# What run.json holds besides its format.
-ENTRIES = (
-    "lanewise",
-    "status",
-    "created",
-    "net",
-    "data",
-    "class_names",
-    "preprocessing",
-    "skipped",
-    "recipe",
-    "machine",
-    "result",
-)
 
 
 def open_run(folder: str | os.PathLike[str]) -> RunFolder:
@@ -266,6 +268,10 @@ def _checkpoint(position: Any, losses: np.ndarray, corrects: np.ndarray) -> Chec
     ):
         raise ValueError("its position does not add up")
     return checkpoint
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def _text(path: Path) -> str:

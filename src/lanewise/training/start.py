@@ -143,6 +143,7 @@ def prepare_again(run: RunFolder, data: Any = None, *, watcher: Silent) -> Job:
     text, graph = run.read_net(record["net"]["name"])
     choice = Choice(text, graph)
     check_trainable(choice)
+    run.check_net(graph, record)
     recipe = stored_recipe(run, record)
     rule = stored_preprocessing(run, record)
     opened = reopen(run, record, rule, data, watcher.reading)
