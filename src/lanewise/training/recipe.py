@@ -115,9 +115,9 @@ def _number(low: float, high: float, *, above: bool = False) -> Any:
 
 # Field → (what holds, what to use instead), in the order in which they are checked.
 _RULES: tuple[tuple[str, Any, str], ...] = (
-    ("epochs", _whole(1, 10**6), "a whole number from 1"),
-    ("batch", _whole(1, 10**6), "a whole number from 1, such as 128"),
-    ("learning_rate", _number(0, 1e3, above=True), "a number above 0, such as 0.1"),
+    ("epochs", _whole(1, 10**6), "a whole number, 1 to 1000000"),
+    ("batch", _whole(1, 10**6), "a whole number, 1 to 1000000, such as 128"),
+    ("learning_rate", _number(0, 1e3, above=True), "a number above 0, at most 1000, such as 0.1"),
     ("schedule", SCHEDULES.__contains__, " or ".join(SCHEDULES)),
     ("warm_up", _number(0, 1), "a share of all steps, 0 to 1"),
     ("optimizer", OPTIMIZERS.__contains__, " or ".join(OPTIMIZERS)),
@@ -129,9 +129,9 @@ _RULES: tuple[tuple[str, Any, str], ...] = (
         "two numbers from 0 to below 1, such as (0.9, 0.999)",
     ),
     ("epsilon", _number(0, 1, above=True), "a small number above 0, such as 1e-8"),
-    ("weight_decay", _number(0, 1e3), "0 or more, such as 0.0005"),
+    ("weight_decay", _number(0, 1e3), "0 to 1000, such as 0.0005"),
     ("smoothing", lambda value: _number(0, 1)(value) and value < 1, "0 to below 1, such as 0.1"),
-    ("seed", _whole(0, _LARGEST_SEED), "a whole number from 0"),
+    ("seed", _whole(0, _LARGEST_SEED), f"a whole number, 0 to {_LARGEST_SEED}"),
 )
 
 
