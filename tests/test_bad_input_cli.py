@@ -98,7 +98,7 @@ def test_a_net_that_cannot_be(refused: Refused, tmp_path: Path, net: str, words:
         (["--lr", "0"], "a number above 0"),
         (["--lr", "nan"], "a number above 0"),
         (["--seed", "-1"], "--seed"),
-        (["--seed", str(2**63)], "a whole number from 0"),
+        (["--seed", str(2**63)], "a whole number, 0 to"),
         (["--threads", "0"], "a whole number from 1"),
         (["--optimizer", "adam"], "sgd or adamw"),
         (["--schedule", "linear"], "constant or cosine or one-cycle"),
@@ -107,6 +107,12 @@ def test_a_net_that_cannot_be(refused: Refused, tmp_path: Path, net: str, words:
         (["--epoch", "3"], "did you mean `--epochs`"),
         (["digits", "more"], "more"),
         (["--run", "a", "--resume", "b"], "not allowed with"),
+        (["--run", ""], "the name is empty"),
+        (["--resume", ""], "the name is empty"),
+        (["--net", ""], "the network is empty"),
+        ([""], "no such file or folder"),
+        (["--lr", "1e9"], "at most 1000"),
+        (["--batch", "1000001"], "1 to 1000000"),
     ],
 )
 def test_an_option_that_cannot_be(refused: Refused, arguments: list[str], words: str) -> None:
@@ -133,6 +139,18 @@ def test_an_empty_folder(refused: Refused, tmp_path: Path) -> None:
 def test_one_class(refused: Refused, photos: Path) -> None:
     shutil.rmtree(photos / "light")
     assert "one class folder (dark)" in refused("train", photos, *SHORT)
+
+
+def test_a_folder_without_one_good_image(refused: Refused, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "bad" / name).mkdir(parents=True)
+        (tmp_path / "bad" / name / "1.png").write_text("Dear Sir or Madam")
+    message = refused("train", tmp_path / "bad", *SHORT)
+    assert "usable images in 0 of 2 class folders" in message and "2 files were skipped" in message
+
+
+def test_a_slip_in_the_name_of_the_data(refused: Refused) -> None:
+    assert "no such file or folder; did you mean digits? DATA is" in refused("train", "diigts")
 
 
 def test_bad_images_are_skipped_named_and_counted(
@@ -326,6 +344,28 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     )
     assert done.returncode == 0 and "test" in done.stdout
     assert "LANEWISE_CACHE" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_closed_streams(tmp_path: Path) -> None:
+    """Some services start programs without standard output and error."""
+    command = f"{sys.executable} -m lanewise train digits --net '{NET}' --epochs 1 --run"
+    for number, closed in enumerate((">&-", "2>&-", ">&- 2>&-")):
+        folder = tmp_path / str(number)
+        done = subprocess.run(["sh", "-c", f"{command} {folder} {closed}"], capture_output=True)
+        assert done.returncode == 0 and b"bug" not in done.stderr, done.stderr
+        assert json.loads((folder / "run.json").read_text())["status"] == "complete"
+
+
+def test_json_keeps_every_letter_where_the_terminal_knows_few(
+    trained: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lanewise", "predict", str(trained), "--json", "Zoë 猫.png"],
+        capture_output=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"},
+    )
+    assert done.returncode == 2 and json.loads(done.stdout)[0]["path"] == "Zoë 猫.png"
 
 
 def test_an_unknown_flag(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:

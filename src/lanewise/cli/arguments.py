@@ -13,6 +13,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def place(text: str) -> str:
+    """The name of a folder: an empty one is a script's variable that was never set."""
+    if not text:
+        raise ArgumentTypeError("the name is empty; give a folder, or leave the option out")
+    return text
+
+
 def number(text: str) -> int:
     """A whole number from 0."""
     if not (text.isascii() and text.isdecimal()):

@@ -25,4 +25,9 @@ def print_json(document: Any) -> None:
     """One JSON document on standard output."""
     import json
 
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # escaped, no letter is lost: not so where it becomes a `?`
+        text = json.dumps(document, indent=2)
+    print(text)

@@ -6,7 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from lanewise.cli.arguments import count, number, rate, share
+from lanewise.cli.arguments import count, number, place, rate, share
 from lanewise.cli.terminal import print_json
 
 if TYPE_CHECKING:
@@ -58,9 +58,11 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", metavar="N", type=number, help="what is drawn (0)")
     parser.add_argument("--fit", metavar="HOW", help="crop, pad or stretch to the net's input")
     parser.add_argument("--threads", metavar="N", type=count, help="threads (all)")
-    place = parser.add_mutually_exclusive_group()
-    place.add_argument("--run", metavar="DIR", help="new folder (runs/DATA-NET-N)")
-    place.add_argument("--resume", metavar="DIR", help="go on with the run in this folder")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--run", metavar="DIR", type=place, help="new folder (runs/DATA-NET-N)")
+    where.add_argument(
+        "--resume", metavar="DIR", type=place, help="go on with the run in this folder"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--quiet", action="store_true", help="no header and no progress")
 
@@ -94,8 +96,8 @@ def _begun(args: Namespace, watcher: Silent) -> tuple[Job, RunFolder]:
     from lanewise.training.start import prepare
 
     job = prepare(
-        Net(args.net) if args.net else None,
-        args.data or "digits",
+        None if args.net is None else Net(args.net),
+        "digits" if args.data is None else args.data,
         fit=args.fit,
         settings={name: getattr(args, option) for option, name in SETTINGS.items()},
         watcher=watcher,

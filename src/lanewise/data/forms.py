@@ -173,7 +173,7 @@ def _recognise_path(path: str) -> Form:
             else ClassFolder(path)
         )
     if not os.path.exists(path):
-        raise DataError(f"{shown(path)}: no such file or folder{_nearest(path)}. {WANTED}")
+        raise DataError(f"{shown(path)}: no such file or folder{_nearest(path)} {WANTED}")
     if path.casefold().endswith(".npz"):
         return NpzFile(path)
     raise DataError(f"{shown(path)}: a file of a kind that holds no data set. {WANTED}")
@@ -184,7 +184,7 @@ def _nearest(path: str) -> str:
     names = os.listdir(folder) if os.path.isdir(folder) else []
     near = get_close_matches(os.path.basename(path), ["digits", *names], 1)
     if not near:
-        return ""
+        return "."
     known = near[0] == "digits" or not os.path.dirname(path)
     return f"; did you mean {shown(near[0] if known else os.path.join(folder, near[0]))}?"
 

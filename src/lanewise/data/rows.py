@@ -7,6 +7,7 @@ MNIST). It is fast, not cryptographic: two images with equal hashes are compared
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import TypeAlias
 
 import numpy as np
@@ -23,7 +24,7 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 def image_hashes(images: Images) -> Hashes:
     """uint8 (N, …) C-contiguous → uint64 (N,)."""
-    flat = images.reshape(len(images), -1)
+    flat = images.reshape(len(images), math.prod(images.shape[1:]))  # also of no images
     result = np.empty(len(flat), np.uint64)
     keys = shuffle_keys(-(-flat.shape[1] // 8), 1) | np.uint64(1)
     for start in range(0, len(flat), _BLOCK):
