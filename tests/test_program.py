@@ -15,7 +15,7 @@ from lanewise.flags import MOST_THREADS
 from lanewise.native.compile import compile_net, thread_count
 from lanewise.native.driver import CONTEXT_WORDS, PARKED, SEEN, WORD, WORDS_PER_LINE
 from lanewise.native.memory import Interval, plan_arena
-from lanewise.native.optimizers import AdamW
+from lanewise.native.optimizers import SGD, AdamW
 from lanewise.native.program import Program
 from lanewise.net.graph import Graph, Node
 from lanewise.net.layers import Dropout, Layer, LeakyReLU
@@ -252,3 +252,67 @@ def test_a_batch_far_larger_than_the_data() -> None:
         steps = program.run_steps(images, labels, np.arange(5), 1 << 40, np.array([0.1]))
         assert np.isfinite(steps.losses).all()
         assert program.input_gradient.shape == images.shape
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"lr": float("nan")}, "a learning rate is nan"),
+        ({"lr": -1.0}, "a learning rate is -1.0"),
+        ({"smoothing": 7.0}, "label smoothing is 7.0"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_unusable_numbers(program: Program, numbers: dict[str, float], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        program.step(*batch(4), **numbers)  # type: ignore[arg-type]
+
+
+def test_rates_must_fit_the_batches(program: Program) -> None:
+    images, labels = batch(10)
+    for rates in (np.float32(0.1), np.zeros(2), np.zeros((3, 1))):
+        with pytest.raises(DataError, match="10 images in batches of 4 need 3 learning rates"):
+            program.run_steps(images, labels, np.arange(10), 4, rates)
+    with pytest.raises(DataError, match="batch is 0"):
+        program.run_steps(images, labels, np.arange(10), 0, np.zeros(1))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SGD(momentum=1.0),
+        lambda: SGD(momentum=0.0),
+        lambda: SGD(weight_decay=-1e-4),
+        lambda: AdamW(betas=(0.9, 1.0)),
+        lambda: AdamW(eps=0.0),
+    ],
+)
+def test_unusable_optimizers(make) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(EngineError, match="it must be"):
+        make()
+
+
+def test_normalisation_is_checked(program: Program) -> None:
+    for mean, std in (((0.1, 0.2), 1.0), (0.1, 0.0), (float("nan"), 1.0)):
+        with pytest.raises(DataError):
+            program.set_normalisation(mean, std)
+
+
+def test_both_halves_of_a_seed_decide_what_is_dropped() -> None:
+    graph = parse("input 1x4x4; flatten; dropout 0.5; linear 3")
+    images = np.ones((8, 1, 4, 4), np.float32)
+    labels = np.zeros(8, np.int32)
+    with compile_net(graph, training=True, threads=1) as program:
+        program.initialise(0)
+        seeds = (5, 2**32 + 5, 2**33 + 5, 5)
+        losses = [program.gradients_only(images, labels, seed=seed)[0] for seed in seeds]
+    assert losses[0] == losses[3]
+    assert len(set(losses)) == 3
+
+
+@pytest.mark.parametrize(("count", "threads", "most"), [(64, 2, 2), (32, 2, 1), (128, 2, 4)])
+def test_few_slices_are_shared_by_the_threads(count: int, threads: int, most: int) -> None:
+    """No thread is given so many groups at once that another has none."""
+    with compile_net(parse(NET), training=True, threads=threads) as program:
+        program.step(*batch(count), lr=0.0)
+        assert program._context[WORD["together"]] == most

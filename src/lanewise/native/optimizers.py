@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from lanewise.errors import EngineError
 from lanewise.native.kernels.optimizer import SETTINGS, adamw, adamw_settings, sgd, sgd_settings
 from lanewise.native.nest import Kernel
 
@@ -24,6 +25,11 @@ class SGD:
     nesterov: bool = True
     weight_decay: float = 0.0
 
+    def __post_init__(self) -> None:
+        _require(0 <= self.momentum < 1, "momentum", self.momentum, "0 or more and below 1")
+        _require(not self.nesterov or self.momentum > 0, "nesterov", True, "with momentum > 0")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+
 
 @dataclass(frozen=True)
 class AdamW:
@@ -32,6 +38,17 @@ class AdamW:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        fitting = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        _require(fitting, "betas", self.betas, "two numbers, 0 or more and below 1")
+        _require(self.eps > 0, "eps", self.eps, "positive")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+
+
+def _require(fits: bool, name: str, value: object, wanted: str) -> None:
+    if not fits:
+        raise EngineError(f"the optimizer's {name} is {value}; it must be {wanted}")
 
 
 Optimizer: TypeAlias = SGD | AdamW

@@ -6,16 +6,25 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from lanewise.errors import DataError, EngineError
 from lanewise.native.directions import parameter_layout
 from lanewise.native.driver import CONTEXT_WORDS, FORWARD, TRAIN, WORD
+from lanewise.native.given import (
+    Batches,
+    per_channel,
+    usable_images,
+    usable_labels,
+    usable_order,
+    usable_rates,
+    usable_seed,
+    usable_smoothing,
+)
 from lanewise.native.machine_code import Library
 from lanewise.native.nest import LANES
-from lanewise.native.optimizers import STATES, Optimizer, step_settings
+from lanewise.native.optimizers import SETTINGS, STATES, Optimizer, step_settings
 from lanewise.native.plan import Parameter
 from lanewise.native.target import Target
 from lanewise.native.workers import Workers, close_at_end, yield_address
@@ -52,7 +61,13 @@ class Steps:
 def aligned(count: int, dtype: type = np.float32) -> np.ndarray:
     """Zeros that begin on a cache line."""
     size = np.dtype(dtype).itemsize
-    raw = np.zeros(count * size + 64, np.uint8)
+    try:
+        raw = np.zeros(count * size + 64, np.uint8)
+    except MemoryError:
+        raise EngineError(
+            f"there is no room for {count * size:,} bytes; use a smaller batch, fewer threads or"
+            " a smaller net"
+        ) from None
     start = -raw.ctypes.data % 64
     return raw[start : start + count * size].view(dtype)
 
@@ -130,7 +145,7 @@ class Program:
 
         The optimizer's state and step count begin anew. One seed gives the same bits everywhere.
         """
-        random = np.random.Generator(np.random.Philox(seed))
+        random = np.random.Generator(np.random.Philox(usable_seed(seed)))
         bound = 1.0
         for name, view in self.parameters.items():
             if name.endswith(".weight"):
@@ -154,10 +169,10 @@ class Program:
 
     def set_normalisation(self, mean: np.ndarray | tuple, std: np.ndarray | tuple) -> None:
         """For uint8 images: (pixel / 255 − mean) / std, per channel (or one number for all)."""
-        mean = np.broadcast_to(np.asarray(mean, np.float64), self._scale.shape)
-        std = np.broadcast_to(np.asarray(std, np.float64), self._scale.shape)
-        if not np.all(std > 0):
-            raise DataError(f"a standard deviation must be positive, not {std.min()}")
+        mean = per_channel(mean, len(self._scale), "mean")
+        std = per_channel(std, len(self._scale), "std")
+        if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+            raise DataError(f"mean {mean} and std {std} must be finite, and std positive")
         self._scale[:] = 1 / (255 * std)
         self._shift[:] = -mean / std
 
@@ -165,7 +180,7 @@ class Program:
 
     def forward(self, images: np.ndarray) -> np.ndarray:
         """Logits, float32, N × the net's output shape; dropout does nothing."""
-        images = self._images(images)
+        images = usable_images(images, self.input_shape)
         count = len(images)
         if count == 0:
             return np.zeros((0, *self.output_shape), np.float32)
@@ -200,7 +215,9 @@ class Program:
         """Fill `gradients` (and `input_gradient`), update nothing: (mean loss, number correct)."""
         order = np.arange(len(images), dtype=np.int64)
         rates = np.zeros(1, np.float32)
-        steps = self._train(images, labels, order, len(images), rates, seed, smoothing, False)
+        given = self._batches(images, labels, order, len(images), rates, seed, smoothing)
+        with self._lock:
+            steps = self._train(given, update=False)
         return float(steps.losses[0]), int(steps.corrects[0])
 
     def run_steps(
@@ -219,16 +236,13 @@ class Program:
         Step i trains on images order[i·batch : (i+1)·batch] with learning_rates[i]; the last batch
         may be short. There must be as many rates as batches. `seed` is that of dropout.
         """
+        given = self._batches(images, labels, order, batch, learning_rates, seed, smoothing)
         with self._lock:
-            steps = self._train(images, labels, order, batch, learning_rates, seed, smoothing, True)
-            self.steps_done += len(learning_rates)
+            steps = self._train(given, update=True)
+            self.steps_done += len(given.rates)
         return steps
 
-    def _train(self, *arguments: Any) -> Steps:
-        with self._lock:
-            return self._train_alone(*arguments)
-
-    def _train_alone(
+    def _batches(
         self,
         images: np.ndarray,
         labels: np.ndarray,
@@ -237,35 +251,42 @@ class Program:
         learning_rates: np.ndarray,
         seed: int,
         smoothing: float,
-        update: bool,
-    ) -> Steps:
+    ) -> Batches:
+        """Everything that was given, checked."""
         if not self.facts.training:
             raise EngineError("this program was compiled for inference; compile with training=True")
-        images = self._images(images)
-        labels = self._labels(labels, len(images))
-        order = self._order(order, len(images))
-        rates = np.ascontiguousarray(learning_rates, np.float32)
-        if batch < 1 or len(rates) != -(-len(order) // batch):
-            raise DataError(
-                f"{len(order)} images in batches of {batch} need {-(-len(order) // max(1, batch))}"
-                f" learning rates, not {len(rates)}"
-            )
-        self._reserve(min(batch, len(order)))
-        steps = Steps(np.zeros(len(rates)), np.zeros(len(rates), np.int64))
-        settings = aligned(len(rates) * 16).reshape(-1, 16)
-        settings[:] = step_settings(self.optimizer, rates, self.steps_done)
-        self._loss_settings[0] = smoothing
-        self._set_images(images)
-        gradient = self._input_gradient(min(batch, len(order)))
+        images = usable_images(images, self.input_shape)
+        order = usable_order(order, len(images))
+        rates = usable_rates(learning_rates, len(order), batch)
+        return Batches(
+            images,
+            usable_labels(labels, len(images), prod(self.output_shape)),
+            order,
+            int(batch),
+            rates,
+            usable_seed(seed),
+            usable_smoothing(smoothing),
+        )
+
+    def _train(self, given: Batches, update: bool) -> Steps:
+        """Carry out the steps; the lock is held."""
+        self._reserve(given.largest)
+        count = len(given.rates)
+        steps = Steps(np.zeros(count), np.zeros(count, np.int64))
+        settings = aligned(count * SETTINGS).reshape(-1, SETTINGS)
+        settings[:] = step_settings(self.optimizer, given.rates, self.steps_done)
+        self._loss_settings[0] = given.smoothing
+        self._set_images(given.images)
+        gradient = self._input_gradient(given.largest)
         self._set(
             command=TRAIN,
-            labels=labels.ctypes.data,
-            order=order.ctypes.data,
-            total=len(order),
-            batch=batch,
-            steps=len(rates),
+            labels=given.labels.ctypes.data,
+            order=given.order.ctypes.data,
+            total=len(given.order),
+            batch=given.batch,
+            steps=count,
             first_step=self.steps_done,
-            seed=seed & 0x7FFFFFFFFFFFFFFF,
+            seed=given.seed,
             step_settings=settings.ctypes.data,
             loss_settings=self._loss_settings.ctypes.data,
             losses=steps.losses.ctypes.data,
@@ -273,9 +294,10 @@ class Program:
             update=int(update),
             input_gradient=gradient.ctypes.data,
         )
-        self._run(share=self._groups)
+        slices = -(-given.largest // LANES)
+        self._run(share=min(slices, self._groups))
         if self.facts.input_gradient:
-            self.input_gradient = gradient.reshape(-1, *self.input_shape)[: len(order)]
+            self.input_gradient = gradient.reshape(-1, *self.input_shape)[: given.largest]
         return steps
 
     def _input_gradient(self, batch: int) -> np.ndarray:
@@ -288,55 +310,6 @@ class Program:
         if slices > self._capacity:
             self._kept = aligned(self.facts.kept_bytes * slices + 64, np.uint8)
             self._capacity = slices
-
-    # -- what is given
-
-    def _images(self, images: np.ndarray) -> np.ndarray:
-        images = np.asarray(images)
-        if images.ndim == 3 and self.input_shape[0] == 1:
-            images = images[:, None]
-        if images.ndim != 4 or images.shape[1:] != self.input_shape:
-            wanted = "x".join(map(str, self.input_shape))
-            got = "x".join(map(str, images.shape))
-            raise DataError(f"images are {got}, but the net takes Nx{wanted} (N, C, H, W)")
-        if images.dtype == np.uint8:
-            return np.ascontiguousarray(images)
-        if not np.issubdtype(images.dtype, np.floating):
-            raise DataError(f"images are {images.dtype}; give uint8 pixels or float32 values")
-        with np.errstate(all="ignore"):  # what overflows is named below
-            images = np.ascontiguousarray(images, np.float32)
-            total = images.sum()
-        if not np.isfinite(total) and not np.isfinite(images).all():
-            at = np.argwhere(~np.isfinite(images))[0].tolist()
-            raise DataError(f"images hold {images[tuple(at)]} at {at}; every value must be finite")
-        return images
-
-    def _labels(self, labels: np.ndarray, images: int) -> np.ndarray:
-        labels = np.asarray(labels)
-        classes = prod(self.output_shape)
-        if labels.shape != (images,) or not np.issubdtype(labels.dtype, np.integer):
-            raise DataError(
-                f"labels are {labels.dtype} of shape {labels.shape}; give {images} whole numbers"
-            )
-        if images and not 0 <= labels.min() <= labels.max() < classes:
-            raise DataError(
-                f"labels reach from {labels.min()} to {labels.max()}, but the net has {classes}"
-                f" outputs (0 to {classes - 1})"
-            )
-        return np.ascontiguousarray(labels, np.int32)
-
-    def _order(self, order: np.ndarray, images: int) -> np.ndarray:
-        order = np.asarray(order)
-        if order.ndim != 1 or not len(order):
-            raise DataError("there are no images to train on")
-        if not np.issubdtype(order.dtype, np.integer):
-            raise DataError(f"the order is of {order.dtype}; give whole numbers of images")
-        if not 0 <= order.min() <= order.max() < images:
-            odd = order.min() if order.min() < 0 else order.max()
-            raise DataError(
-                f"the order names image {odd}, but there are {images} (0 to {images - 1})"
-            )
-        return np.ascontiguousarray(order, np.int64)
 
     def _set_images(self, images: np.ndarray) -> None:
         self._held = images  # alive while native code reads it

@@ -101,9 +101,13 @@ def mix(x: ArrayLike) -> NDArray[np.uint32]:
 
 
 def lane_keys(seed: int, step: int, sample_numbers: ArrayLike) -> NDArray[np.uint32]:
-    """mix(sample ^ mix(step ^ mix(seed))), all modulo 2³²: one key for every sample."""
+    """mix(sample ^ mix(step ^ mix(low ^ mix(high)))), all modulo 2³²: one key for every sample.
+
+    low and high are the halves of the 64-bit seed; mix(0) is 0.
+    """
     samples = np.asarray(sample_numbers).astype(np.uint32)
-    of_step = mix(np.uint32(step & 0xFFFFFFFF) ^ mix(np.uint32(seed & 0xFFFFFFFF)))
+    of_seed = np.uint32(seed & 0xFFFFFFFF) ^ mix(np.uint32(seed >> 32))
+    of_step = mix(np.uint32(step & 0xFFFFFFFF) ^ mix(of_seed))
     return mix(samples ^ of_step)
 
 

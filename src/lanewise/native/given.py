@@ -1,0 +1,123 @@
+"""What callers give a program: arrays and numbers, made usable or refused with a reason.
+
+Pure functions; every message says what was found and what is wanted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lanewise.errors import DataError
+
+MOST_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Batches:
+    """A checked order for training: step i takes images order[i·batch : (i+1)·batch]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    order: np.ndarray
+    batch: int
+    rates: np.ndarray
+    seed: int
+    smoothing: float
+
+    @property
+    def largest(self) -> int:
+        """Images of the largest step."""
+        return min(self.batch, len(self.order))
+
+
+def usable_images(images: Any, shape: tuple[int, int, int]) -> np.ndarray:
+    """uint8 or float32, contiguous, N × C × H × W with finite values; N×H×W where C is 1."""
+    images = np.asarray(images)
+    if images.ndim == 3 and shape[0] == 1:
+        images = images[:, None]
+    if images.ndim != 4 or images.shape[1:] != shape:
+        wanted = "x".join(map(str, shape))
+        got = "x".join(map(str, images.shape))
+        raise DataError(f"images are {got}, but the net takes Nx{wanted} (N, C, H, W)")
+    if images.dtype == np.uint8:
+        return np.ascontiguousarray(images)
+    if not np.issubdtype(images.dtype, np.floating):
+        raise DataError(f"images are {images.dtype}; give uint8 pixels or float32 values")
+    with np.errstate(all="ignore"):  # what overflows is named below
+        images = np.ascontiguousarray(images, np.float32)
+        total = images.sum()
+    if not np.isfinite(total) and not np.isfinite(images).all():
+        at = np.argwhere(~np.isfinite(images))[0].tolist()
+        raise DataError(f"images hold {images[tuple(at)]} at {at}; every value must be finite")
+    return images
+
+
+def usable_labels(labels: Any, images: int, classes: int) -> np.ndarray:
+    """int32, one per image, 0 … classes − 1."""
+    labels = np.asarray(labels)
+    if labels.shape != (images,) or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"labels are {labels.dtype} of shape {labels.shape}; give {images} whole numbers"
+        )
+    if images and not 0 <= labels.min() <= labels.max() < classes:
+        raise DataError(
+            f"labels reach from {labels.min()} to {labels.max()}, but the net has {classes}"
+            f" outputs (0 to {classes - 1})"
+        )
+    return np.ascontiguousarray(labels, np.int32)
+
+
+def usable_order(order: Any, images: int) -> np.ndarray:
+    """int64 numbers of images, at least one."""
+    order = np.asarray(order)
+    if order.ndim != 1 or not len(order):
+        raise DataError("there are no images to train on")
+    if not np.issubdtype(order.dtype, np.integer):
+        raise DataError(f"the order is of {order.dtype}; give whole numbers of images")
+    if not 0 <= order.min() <= order.max() < images:
+        odd = order.min() if order.min() < 0 else order.max()
+        raise DataError(f"the order names image {odd}, but there are {images} (0 to {images - 1})")
+    return np.ascontiguousarray(order, np.int64)
+
+
+def usable_rates(learning_rates: Any, count: int, batch: int) -> np.ndarray:
+    """float32, one finite learning rate ≥ 0 for each batch of `count` images."""
+    if not isinstance(batch, int | np.integer) or batch < 1:
+        raise DataError(f"batch is {batch!r}; give a whole number, 1 or more")
+    rates = np.asarray(learning_rates)
+    steps = -(-count // int(batch))
+    if rates.shape != (steps,):
+        given = f"{len(rates)}" if rates.ndim == 1 else f"an array of shape {rates.shape}"
+        raise DataError(
+            f"{count} images in batches of {batch} need {steps} learning rates, not {given}"
+        )
+    rates = np.ascontiguousarray(rates, np.float32)
+    if not (np.isfinite(rates).all() and (rates >= 0).all()):
+        wrong = rates[~(np.isfinite(rates) & (rates >= 0))][0]
+        raise DataError(f"a learning rate is {wrong}; every one must be finite, 0 or more")
+    return rates
+
+
+def usable_smoothing(smoothing: float) -> float:
+    """Label smoothing: 0 ≤ ε ≤ 1."""
+    if not 0 <= smoothing <= 1:
+        raise DataError(f"label smoothing is {smoothing}; it must be from 0 to 1")
+    return float(smoothing)
+
+
+def usable_seed(seed: int) -> int:
+    """A whole number, 0 … 2⁶³ − 1."""
+    if not isinstance(seed, int | np.integer) or not 0 <= seed <= MOST_SEED:
+        raise DataError(f"seed is {seed!r}; give a whole number from 0 to {MOST_SEED}")
+    return int(seed)
+
+
+def per_channel(values: Any, channels: int, name: str) -> np.ndarray:
+    """One number for all channels, or one for each, as float64."""
+    array = np.asarray(values, np.float64)
+    if array.shape not in ((), (1,), (channels,)):
+        raise DataError(f"{name} has shape {array.shape}; give one number, or {channels}")
+    return np.broadcast_to(array, (channels,))
