@@ -210,6 +210,20 @@ def test_arrays_that_cannot_be(
     assert words in message and "data.npz" in message
 
 
+def test_two_classes_of_one_name(refused: Refused, tmp_path: Path) -> None:
+    arrays = {"images": np.zeros((4, 8, 8), np.uint8), "labels": np.array([0, 1, 2, 0])}
+    np.savez(tmp_path / "data.npz", class_names=np.array(["cat", "dog", "cat"]), **arrays)
+    message = refused("train", tmp_path / "data.npz", *SHORT)
+    assert "class_names: cat stands there more than once" in message
+
+
+def test_a_number_of_thousands_of_digits(refused: Refused) -> None:
+    for verb in ("train", "size", "verify"):
+        option = "--epochs" if verb == "train" else "--batch"
+        message = refused(verb, "lenet5", option, "9" * 5000)
+        assert "use a whole number from 1" in message and len(message) < 200
+
+
 def test_a_damaged_archive(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "data.npz").write_bytes(b"PK\x03\x04 half")
     assert "data.npz" in refused("train", tmp_path / "data.npz", *SHORT)

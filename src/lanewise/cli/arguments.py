@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from argparse import ArgumentTypeError
 
+_MOST_DIGITS = 40
+
 
 def count(text: str) -> int:
     """A whole number from 1."""
-    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
-        raise ArgumentTypeError(f"`{text}`; use a whole number from 1")
+    if not _is_whole(text) or int(text) < 1:
+        raise ArgumentTypeError(f"`{_short(text)}`; use a whole number from 1")
     return int(text)
 
 
@@ -22,8 +24,8 @@ def place(text: str) -> str:
 
 def number(text: str) -> int:
     """A whole number from 0."""
-    if not (text.isascii() and text.isdecimal()):
-        raise ArgumentTypeError(f"`{text}`; use a whole number from 0")
+    if not _is_whole(text):
+        raise ArgumentTypeError(f"`{_short(text)}`; use a whole number from 0")
     return int(text)
 
 
@@ -47,3 +49,12 @@ def share(text: str) -> float:
     if not (math.isfinite(value) and value >= 0):
         raise ArgumentTypeError(f"`{text}`; use 0 or more, such as 0.1")
     return value
+
+
+def _is_whole(text: str) -> bool:
+    """Digits alone, and no more of them than any number here could need."""
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MOST_DIGITS else f"{text[:_MOST_DIGITS]}…"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
+from lanewise.cli.arguments import count
 from lanewise.cli.terminal import print_json, width
 from lanewise.errors import SizeError
 from lanewise.net.check import check
@@ -33,7 +34,7 @@ def add(parser: ArgumentParser) -> None:
         "--input", metavar="CxHxW", type=_input, help="another image than the network's own"
     )
     parser.add_argument(
-        "--batch", metavar="N", type=_batch, default=1, help="images at once, for memory (1)"
+        "--batch", metavar="N", type=count, default=1, help="images at once, for memory (1)"
     )
     parser.add_argument(
         "--convention", metavar="NAME", default="torch", help="rounding and padding rules (torch)"
@@ -68,9 +69,3 @@ def _input(text: str) -> Input:
         return Input(*TRIPLE.read(text.lower()))
     except ValueError as expected:
         raise ArgumentTypeError(f"`{text}`; use {expected}") from None
-
-
-def _batch(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"`{text}`; use a whole number from 1")
-    return int(text)

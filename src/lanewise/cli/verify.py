@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from time import perf_counter
 
 from lanewise.bridge import require_torch
+from lanewise.cli.arguments import count, number
 from lanewise.cli.terminal import print_json
 from lanewise.net.graph import Graph
 from lanewise.net.load import load
@@ -31,10 +32,10 @@ def add(parser: ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("net", metavar="NET", help="zoo name, .net file or notation text")
     parser.add_argument(
-        "--batch", metavar="N", type=_count, help=f"images ({BATCH}; {FEW} for large networks)"
+        "--batch", metavar="N", type=count, help=f"images ({BATCH}; {FEW} for large networks)"
     )
-    parser.add_argument("--seed", metavar="N", type=_number, default=0, help="what is drawn (0)")
-    parser.add_argument("--threads", metavar="N", type=_count, help="threads (all)")
+    parser.add_argument("--seed", metavar="N", type=number, default=0, help="what is drawn (0)")
+    parser.add_argument("--threads", metavar="N", type=count, help="threads (all)")
     parser.add_argument(
         "--target", default="host", choices=("host", "avx512", "avx2"), help="CPU to compile for"
     )
@@ -71,15 +72,3 @@ def run(args: Namespace) -> int:
 
 def _batch_for(graph: Graph) -> int:
     return BATCH if size(graph).totals.macs < MANY_MACS else FEW
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"`{text}`; use a whole number from 1")
-    return int(text)
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal():
-        raise ArgumentTypeError(f"`{text}`; use a whole number from 0")
-    return int(text)

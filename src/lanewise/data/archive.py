@@ -30,6 +30,12 @@ def read_npz(path: str) -> tuple[Images, Labels, tuple[str, ...]]:
     if "class_names" not in arrays:
         return images, *check_labels(arrays["labels"], len(images), where)
     names = tuple(str(name) for name in arrays["class_names"].reshape(-1))
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"{shown(path)} class_names: {examples(twice)} stands there more than once; wanted a "
+            "name of its own for each class"
+        )
     return images, *check_named_labels(arrays["labels"], len(images), names, where)
 
 
