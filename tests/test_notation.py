@@ -267,3 +267,13 @@ def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:
         assert str(caught.value).startswith(message)
     with pytest.raises(NetError, match="No such file"):
         load(tmp_path / "none.net")
+
+
+def test_notation_is_known_by_its_first_word() -> None:
+    """A net that forgets its input is told so, not that there is no such file."""
+    from lanewise.net.load import load
+
+    with pytest.raises(NetError, match="input"):
+        load("conv 6 k5")
+    with pytest.raises(NetError, match="neither a network of the zoo nor a file"):
+        load("conv")

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from lanewise.native.profile import LayerWork, Profile, Work
 
 EXAMPLES = """\
-Trains for some seconds on random images. The peak is what a loop of independent multiply–adds
-reaches on the same threads; GFLOP/s count the multiply–adds of conv and linear, twice. Other
-work on the machine makes both smaller: compare the shares.
+Trains for some seconds on random images. The peak is what a loop of
+independent multiply–adds reaches on the same threads; GFLOP/s count the
+multiply–adds of conv and linear, twice. Other work on the machine makes both
+smaller: compare the shares.
 
 examples:
   lanewise bench
   lanewise bench vgg11 --batch 16
-  lanewise bench "input 3x32x32; conv 16 k3; relu; flatten; linear 10" --threads 1 --json
+  lanewise bench "input 3x32x32; conv 16 k3; flatten; linear 10" --threads 1
 """
 # Images of a step; for nets of more multiply–adds than MANY_MACS, FEW for each thread.
 BUSY = 0.05  # share of the processors' time taken by others from which on numbers mean little

@@ -48,7 +48,8 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Prints the report."""
     if args.convention not in CONVENTIONS:
-        raise SizeError(f"--convention {args.convention}: there is {', '.join(CONVENTIONS)}")
+        known = ", ".join(CONVENTIONS)
+        raise SizeError(f"--convention {args.convention}: not known; use one of: {known}")
     graph = load(args.net)
     report = size(_with_input(graph, args.input) if args.input else graph, args.batch)
     if args.json:

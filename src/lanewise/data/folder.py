@@ -142,7 +142,8 @@ def _check_usable(
             )
         raise DataError(
             f"{shown(scan.root)}: found usable images in {len(names)} of {len(scan.class_names)} "
-            f"class folders ({examples(scan.class_names)}); wanted at least two{broken}"
+            f"class folders ({examples(scan.class_names)}); wanted at least two"
+            f"{_without(names, scan.class_names)}{broken}"
         )
     for name, part in parts.items():
         unknown = sorted(
@@ -153,3 +154,9 @@ def _check_usable(
                 f"{shown(scan.root)}: class {examples(unknown)} has images in {name}/ but none in "
                 "train/; add training images, or remove the class everywhere"
             )
+
+
+def _without(used: tuple[str, ...], all_names: tuple[str, ...]) -> str:
+    """Which class folders gave no image, where some did."""
+    empty = [name for name in all_names if name not in used]
+    return f"; none in {examples(empty)}" if used and empty else ""

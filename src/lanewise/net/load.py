@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from lanewise.errors import NetError
+from lanewise.net.grammar import KIND_OF_WORD
 from lanewise.net.graph import Graph
 from lanewise.net.parse import nearest, parse
 
@@ -47,14 +48,17 @@ def name_of(origin: str) -> str:
 
 
 def _is_notation(spec: str) -> bool:
-    return "\n" in spec or ";" in spec or spec.split()[0] == "input"
+    """Several lines, or one that begins with a word of the notation and goes on."""
+    words = spec.replace(":", " : ").split()
+    begins = words[0] in KIND_OF_WORD and (len(words) > 1 or words[0] == "input")
+    return "\n" in spec or ";" in spec or begins
 
 
 def _require_file(spec: str) -> None:
     if os.path.exists(spec):
         return
     if spec.endswith(".net") or os.sep in spec:
-        raise NetError(f"{spec}: no such file")
+        raise NetError(f"{spec}: no such file; give a .net file, a zoo name or notation")
     raise NetError(
         f"{spec}: neither a network of the zoo nor a file; {nearest(spec, zoo_names())}"
         "`lanewise nets` lists the zoo"

@@ -88,7 +88,8 @@ def machine(program: Program) -> dict[str, Any]:
     """What the run was computed with."""
     return {
         "platform": platform.platform(),
-        "target": str(getattr(program, "target", "")),
+        "target": program.target.name,
+        "cpu": program.target.cpu,
         "threads": program.threads,
         "python": platform.python_version(),
         **_versions(),
