@@ -67,7 +67,6 @@ _INSTRUCTIONS = {
     ("widen", "u8"): "zext {t} {0} to {i32}",
     ("narrow", "i32"): "trunc {t} {0} to {u8}",
     ("tofloat", "i32"): "sitofp {t} {0} to {f32}",
-    ("uns_tofloat", "i32"): "uitofp {t} {0} to {f32}",
     ("asfloat", "i32"): "bitcast {t} {0} to {f32}",
     ("asint", "f32"): "bitcast {t} {0} to {i32}",
 }

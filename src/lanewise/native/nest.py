@@ -227,14 +227,12 @@ OPERATIONS: dict[str, tuple[int, str | None]] = {
     "shr": (2, None),
     "splat": (1, None),
     "lanesum": (1, None),
-    "lanemax": (1, None),
     "widen": (1, "i32"),
     "narrow": (1, "u8"),
     "tofloat": (1, "f32"),
     "round": (1, "i32"),
     "asfloat": (1, "f32"),
     "asint": (1, "i32"),
-    "uns_tofloat": (1, "f32"),
 }
 
 
@@ -243,7 +241,7 @@ def op(name: str, *arguments: Value) -> Op:
     count, dtype = OPERATIONS[name]
     assert len(arguments) == count, f"{name} takes {count} values, not {len(arguments)}"
     last = arguments[-1]
-    lanes = {"splat": LANES, "lanesum": 1, "lanemax": 1}.get(name, last.lanes)
+    lanes = {"splat": LANES, "lanesum": 1}.get(name, last.lanes)
     return Op(name, arguments, dtype or last.dtype, lanes)
 
 

@@ -211,12 +211,6 @@ def _lanesum(a: Lanes) -> Lanes:
     return a
 
 
-def _lanemax(a: Lanes) -> Lanes:
-    while len(a) > 1:
-        a = _max(a[: len(a) // 2], a[len(a) // 2 :])
-    return a
-
-
 def _max(a: Lanes, b: Lanes) -> Lanes:
     """a > b ? a : b, so b where a comparison with NaN fails."""
     return np.where(a > b, a, b)
@@ -270,12 +264,10 @@ OPERATION: dict[str, Callable[..., Lanes]] = {
     "shl": _shift_left,
     "shr": _shift_right,
     "lanesum": _lanesum,
-    "lanemax": _lanemax,
     "widen": lambda a: a.astype(np.int32),
     "narrow": lambda a: a.astype(np.uint8),  # the low 8 bits
     "tofloat": lambda a: a.astype(np.float32),
     "round": _round,
     "asfloat": lambda a: a.view(np.float32),
     "asint": lambda a: a.view(np.int32),
-    "uns_tofloat": lambda a: a.view(np.uint32).astype(np.float32),
 }

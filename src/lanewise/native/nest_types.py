@@ -38,19 +38,17 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "shr": ("i32 i32 i32",),
     "splat": ("f32 f32", "i32 i32", "u8 u8"),
     "lanesum": ("f32 f32",),
-    "lanemax": ("f32 f32",),
     "widen": ("u8 i32",),
     "narrow": ("i32 u8",),
     "tofloat": ("i32 f32",),
     "round": ("f32 i32",),
     "asfloat": ("i32 f32",),
     "asint": ("f32 i32",),
-    "uns_tofloat": ("i32 f32",),
 }
 
 #: operations that change the number of lanes
 WIDENS = ("splat",)
-REDUCES = ("lanesum", "lanemax")
+REDUCES = ("lanesum",)
 
 #: smallest and largest integer constant; i32 may be written with or without a sign
 CONSTANT_RANGE = {"i32": (-(1 << 31), (1 << 32) - 1), "u8": (0, 255), "i1": (0, 1)}
