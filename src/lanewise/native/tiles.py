@@ -25,6 +25,7 @@ LATENCY = 4.0  # cycles from one multiply–add to the next that needs its resul
 TURN = 1.0  # cycles of loop overhead
 LOAD = 0.1  # cycles a load costs even where there is room for it
 VECTOR_BYTES = 64
+WAITING_BYTES = 192 << 10  # sums of lanes that may wait in the second-level cache
 FIRST_LEVEL_BYTES = 40_000  # of the 32 or 48 KiB first-level caches, what other data leaves
 
 
@@ -117,13 +118,21 @@ def linear_gradient_tile(target: Target, outputs: int, inputs: int) -> GradientT
 
 def weight_tile(target: Target, maps: int, sources: int, rows: Taps, columns: Taps) -> WeightTile:
     """Output maps × input maps × kernel columns of a weight-gradient kernel."""
-    pixels = (rows.destination * columns.destination, rows.source * columns.source)
-    return _weight_tile(target.name, maps, sources, columns, pixels)
+    lines = (columns.destination, columns.source * rows.advance)
+    sums = maps * sources * rows.taps * columns.taps * VECTOR_BYTES
+    may_wait = sums <= WAITING_BYTES
+    return _weight_tile(target.name, maps, sources, columns, rows.destination, lines, may_wait)
 
 
 @lru_cache(maxsize=4096)
 def _weight_tile(
-    name: str, maps: int, sources: int, columns: Taps, pixels: tuple[int, int]
+    name: str,
+    maps: int,
+    sources: int,
+    columns: Taps,
+    rows: int,
+    lines: tuple[int, int],
+    may_wait: bool,
 ) -> WeightTile:
     limits = LIMITS[name]
     candidates = [
@@ -137,15 +146,20 @@ def _weight_tile(
     if not candidates:
         return WeightTile(1, 1, 1, 1)
 
+    def row_bytes(tile: WeightTile) -> int:
+        """What one output row of a tile reads, of both maps."""
+        return (tile.maps * lines[0] + tile.sources * lines[1]) * VECTOR_BYTES
+
     def cost(tile: WeightTile) -> float:
         # Every turn over the kernel's rows reads both maps again: from the first-level cache
-        # where they fit, else at half the rate.
-        bytes_read = (tile.maps * pixels[0] + tile.sources * pixels[1]) * VECTOR_BYTES
-        slower = 2.0 if bytes_read > FIRST_LEVEL_BYTES else 1.0
-        slowed = replace(limits, loads_per_cycle=limits.loads_per_cycle / slower)
+        # where they fit or come in strips, else at half the rate.
+        fits = may_wait or rows * row_bytes(tile) <= FIRST_LEVEL_BYTES
+        slowed = replace(limits, loads_per_cycle=limits.loads_per_cycle / (1 if fits else 2))
         return _weight_cost(tile, maps, sources, columns, slowed)
 
-    return min(candidates, key=cost)
+    best = min(candidates, key=cost)
+    height = max(2, FIRST_LEVEL_BYTES // row_bytes(best))
+    return replace(best, rows=height) if may_wait and height < rows else best
 
 
 def _tap_blocks(taps: int, limits: Limits) -> list[int]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from lanewise.native.kernels.functions import is_positive, keep_where, rectified
 from lanewise.native.kernels.taps import RowTaps, Segment, Taps, column_segments
@@ -28,6 +29,7 @@ from lanewise.native.nest import (
     Read,
     Register,
     Value,
+    Var,
     Writer,
     as_index,
     op,
@@ -182,13 +184,16 @@ def blocks(size: int, width: int) -> Sequence[tuple[int, int, int]]:
 class WeightTile:
     """Registers of the weight gradient: output maps × input maps × kernel columns.
 
-    `columns`: how many output columns one turn of the inner loop covers.
+    `columns`: how many output columns one turn of the inner loop covers. `rows`: output rows that
+    are finished for all weights before the next (0: all), so that large maps are read from the
+    first cache; the sums of the lanes then wait in memory.
     """
 
     maps: int
     sources: int
     taps: int
     columns: int
+    rows: int = 0
 
 
 def weight_gradient(
@@ -196,22 +201,31 @@ def weight_gradient(
 ) -> Kernel:
     """weight[k,c,r,s] += Σ over rows, columns and lanes of gradient[k,p,q] · source[c,…].
 
-    `maps` and `sources` count per group; `rows`, `columns` are the forward taps.
+    `maps` and `sources` count per group; `rows`, `columns` are the forward taps. Buffers source,
+    gradient, [sums, of as many vectors as there are weights, if the tile has rows], weight.
     """
+    shape = (groups * maps, sources, rows.taps, columns.taps)
     source = Buffer("source", (groups * sources, rows.source, columns.source, LANES))
     gradient = Buffer("gradient", (groups * maps, rows.destination, columns.destination, LANES))
-    weight = Buffer(
-        "weight", (groups * maps, sources, rows.taps, columns.taps), access="update", align=4
-    )
-    writer = Writer(name, [source, gradient, weight])
-    first_row, stop_row, shift_row = _rows_of_tap(rows)
+    sums = Buffer("sums", (*shape, LANES), access="update")
+    weight = Buffer("weight", shape, access="update", align=4)
+    writer = Writer(name, [source, gradient, *[sums] * bool(tile.rows), weight])
+    height = tile.rows or rows.destination
+    strips = -(-rows.destination // height)
+    first_row, stop_row, shift_row = _rows_of_tap(rows, height)
     segments = column_segments(columns, tile.columns)
 
-    def one_tile(k: Index, ks: int, g: IndexLike, c: Index, cs: int, t0: int, ts: int) -> None:
+    def one_tile(
+        strip: Var, k: Index, ks: int, g: IndexLike, c: Index, cs: int, taps: range
+    ) -> None:
         with writer.loop("r", rows.taps) as r:
-            cells = [[writer.accumulators("a", ts) for _ in range(cs)] for _ in range(ks)]
-            start, stop = Entry(first_row, as_index(r)), Entry(stop_row, as_index(r))
-            with writer.loop("p", stop, start) as p:
+            places = [
+                [[(k + i, c + j, as_index(r), as_index(t)) for t in taps] for j in range(cs)]
+                for i in range(ks)
+            ]
+            cells = _begin_sums(writer, sums if tile.rows else None, places)
+            turn = as_index(strip) * rows.taps + r
+            with writer.loop("p", Entry(stop_row, turn), Entry(first_row, turn)) as p:
                 row = as_index(p) * rows.advance + Entry(shift_row, as_index(r))
                 for part in segments:
                     with writer.loop("n", part.tiles) as n:
@@ -229,38 +243,99 @@ def weight_gradient(
                                 0,
                             ),
                             part,
-                            range(t0, t0 + ts),
+                            taps,
                         )
-            for i in range(ks):
-                for j in range(cs):
-                    for t in range(ts):
-                        at = (k + i, c + j, r, as_index(t0 + t))
-                        total = op("lanesum", Read(cells[i][j][t]))
-                        old = writer.load(weight, *at, lanes=1)
-                        writer.store(weight, *at, value=op("add", old, total))
+            _end_sums(writer, sums if tile.rows else None, weight, places, cells)
 
-    with writer.loop("g", groups) as g:
+    if tile.rows:
+        _for_each_weight(writer, shape, lambda at: writer.store(sums, *at, 0, value=ZERO))
+    with writer.loop("strip", strips) as strip, writer.loop("g", groups) as g:
         for k0, ks, k_tiles in blocks(maps, tile.maps):
             with writer.loop("k", k0 + ks * k_tiles, k0, ks) as k:
                 for c0, cs, c_tiles in blocks(sources, tile.sources):
                     with writer.loop("c", c0 + cs * c_tiles, c0, cs) as c:
                         for t0, ts, t_tiles in blocks(columns.taps, tile.taps):
-                            for t in range(t_tiles):
+                            for t in range(t0, t0 + ts * t_tiles, ts):
                                 begin = as_index(g) * maps + k
-                                one_tile(begin, ks, g, as_index(c), cs, t0 + t * ts, ts)
+                                one_tile(strip, begin, ks, g, as_index(c), cs, range(t, t + ts))
+    if tile.rows:
+        _for_each_weight(
+            writer, shape, lambda at: _add_lanes(writer, weight, at, writer.load(sums, *at, 0))
+        )
     return writer.finish()
 
 
-def _rows_of_tap(rows: Taps) -> tuple[Buffer, Buffer, Buffer]:
-    """Per kernel row: the output rows first … stop − 1 that it meets; the input row of row 0."""
-    first, stop, shift = [], [], []
+_Place: TypeAlias = tuple[Index, Index, Index, Index]
+
+
+def _for_each_weight(
+    writer: Writer, shape: tuple[int, int, int, int], do: Callable[[tuple[Var, ...]], None]
+) -> None:
+    """`do` for every weight, whatever its axes."""
+    with (
+        writer.loop("k", shape[0]) as k,
+        writer.loop("c", shape[1]) as c,
+        writer.loop("r", shape[2]) as r,
+        writer.loop("s", shape[3]) as s,
+    ):
+        do((k, c, r, s))
+
+
+def _begin_sums(
+    writer: Writer, sums: Buffer | None, places: list[list[list[_Place]]]
+) -> list[list[list[Register]]]:
+    """Registers that go on where memory stands, or begin at zero."""
+
+    def cell(at: _Place) -> Register:
+        start: Value = ZERO if sums is None else writer.load(sums, *at, 0)
+        return writer.assign(writer.register("a"), start)
+
+    return [[[cell(at) for at in line] for line in plane] for plane in places]
+
+
+def _end_sums(
+    writer: Writer,
+    sums: Buffer | None,
+    weight: Buffer,
+    places: list[list[list[_Place]]],
+    cells: list[list[list[Register]]],
+) -> None:
+    """Registers back to memory, or their lanes into the weights."""
+    for plane, registers in zip(places, cells, strict=True):
+        for line, row in zip(plane, registers, strict=True):
+            for at, cell in zip(line, row, strict=True):
+                if sums is None:
+                    _add_lanes(writer, weight, at, Read(cell))
+                else:
+                    writer.store(sums, *at, 0, value=Read(cell))
+
+
+def _add_lanes(writer: Writer, weight: Buffer, at: Sequence[IndexLike], value: Value) -> None:
+    """weight[at] += the sum of the lanes."""
+    total = op("add", writer.load(weight, *at, lanes=1), op("lanesum", value))
+    writer.store(weight, *at, value=total)
+
+
+def _rows_of_tap(rows: Taps, height: int) -> tuple[Buffer, Buffer, Buffer]:
+    """For strip b of `height` output rows and kernel row r, at b · taps + r: the output rows
+    first … stop − 1 that meet the tap. At r: the input row of output row 0."""
+    first, stop = [], []
+    for begin in range(0, rows.destination, height):
+        strip = range(begin, min(begin + height, rows.destination))
+        for tap in range(rows.taps):
+            met = [o for o in strip if rows.sources[o][tap] is not None]
+            first.append(met[0] if met else 0)
+            stop.append(met[-1] + 1 if met else 0)
+    return table("row_first", first), table("row_stop", stop), table("row_shift", _shifts(rows))
+
+
+def _shifts(rows: Taps) -> list[int]:
+    """Per kernel row: the input row that output row 0 meets, or would meet."""
+    shifts = []
     for tap in range(rows.taps):
-        met = [o for o in range(rows.destination) if rows.sources[o][tap] is not None]
-        first.append(met[0] if met else 0)
-        stop.append(met[-1] + 1 if met else 0)
-        source = rows.sources[met[0]][tap] if met else 0
-        shift.append((source or 0) - (met[0] * rows.advance if met else 0))
-    return table("row_first", first), table("row_stop", stop), table("row_shift", shift)
+        met = [(o, line[tap]) for o, line in enumerate(rows.sources) if line[tap] is not None]
+        shifts.append((met[0][1] or 0) - met[0][0] * rows.advance if met else 0)
+    return shifts
 
 
 def _outer_products(

@@ -106,6 +106,7 @@ def conv_gradient(plan: Planner, operation: Operation) -> None:
     rows, columns = _taps(operation, forward_taps)
     tile = weight_tile(plan.target, kernels, channels, rows, columns)
     dy = plan.gradient(operation.name)
+    sums = layer.kernels * channels * rows.taps * columns.taps * LANES * FLOAT
     plan.call(
         "conv_weight_gradient",
         (layer.groups, kernels, channels, rows, columns, tile),
@@ -114,6 +115,7 @@ def conv_gradient(plan: Planner, operation: Operation) -> None:
         ),
         plan.value(operation.inputs[0]),
         dy,
+        *([plan.scratch(f"sums {operation.name}", sums)] if tile.rows else []),
         plan.partial(operation, "weight"),
     )
     if layer.bias:
