@@ -21,6 +21,7 @@ from measure import ROOT, milliseconds
 from mnist import default_data
 
 BEGIN, END = "<!-- measured -->\n", "<!-- end of measured -->\n"
+QUIET = 0.97  # share of the processors' time that a figure worth keeping was measured with
 Document = dict[str, Any]
 
 
@@ -40,8 +41,18 @@ def main() -> int:
     text = table(step, startup, mnist)
     print(text, end="")
     if args.write:
+        refuse_if_busy(step["peak_gflops"]["given"])
         write(ROOT / "README.md", text)
     return 0
+
+
+def refuse_if_busy(given: float) -> None:
+    """SystemExit where other work had a share of the processors: it slows the others most."""
+    if given < QUIET:
+        raise SystemExit(
+            f"other work took {100 * (1 - given):.0f} % of the processors meanwhile; README.md is"
+            " left as it was: measure again when the machine is quiet"
+        )
 
 
 def run(script: str, *options: str) -> Document:
@@ -124,7 +135,7 @@ def _circumstances(step: Document, mnist: Document | None) -> str:
     return fill(
         f"LeNet-5, fp32, {step['threads']} threads for everybody, medians; in one run, in turns,"
         f" results compared first.{accuracy} {where['machine']}; peak {peak['best']:.0f} GFLOP/s;"
-        f" load {where['load_before']} before, {where['load_after']} after; {versions};"
+        f" {100 * peak['given']:.0f} % of the processors were ours; load {where['load_before']} before, {where['load_after']} after; {versions};"
         f" {where['commit']}. By `python bench/all.py`.",
         100,
         break_on_hyphens=False,

@@ -141,3 +141,10 @@ def test_the_readme_gets_its_table(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="marks"):
         everything.write(page, "| new |\n")
     assert page.read_text() == "no marks\n"
+
+
+def test_a_busy_machine_writes_no_table() -> None:
+    everything = script("all")
+    everything.refuse_if_busy(0.99)
+    with pytest.raises(SystemExit, match="took 20 % of the processors"):
+        everything.refuse_if_busy(0.8)
