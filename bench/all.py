@@ -132,10 +132,11 @@ def _circumstances(step: Document, mnist: Document | None) -> str:
     where, peak = step["circumstances"], step["peak_gflops"]
     versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
     accuracy = " Accuracy is that of the 10,000 test images." if mnist else ""
+    quiet = f"{100 * peak['given']:.0f} % of the processors' time was ours"
     return fill(
         f"LeNet-5, fp32, {step['threads']} threads for everybody, medians; in one run, in turns,"
         f" results compared first.{accuracy} {where['machine']}; peak {peak['best']:.0f} GFLOP/s;"
-        f" {100 * peak['given']:.0f} % of the processors were ours; load {where['load_before']} before, {where['load_after']} after; {versions};"
+        f" {quiet}; load {where['load_before']} before, {where['load_after']} after; {versions};"
         f" {where['commit']}. By `python bench/all.py`.",
         100,
         break_on_hyphens=False,
