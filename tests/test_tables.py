@@ -29,8 +29,8 @@ TABLES: dict[tuple[str, str], dict[type[Layer], str]] = {
     ("lanewise.size.memory", "IN_PLACE"): {},
     ("lanewise.bridge.torch_module", "RULES"): {},
     ("lanewise.bridge.rounding", "ARITHMETIC"): {},
-    ("lanewise.native.kernels.rules", "FORWARD"): NO_KERNEL,
-    ("lanewise.native.kernels.rules", "GRADIENT"): NO_KERNEL,
+    ("lanewise.native.rules", "FORWARD"): NO_KERNEL,
+    ("lanewise.native.rules", "GRADIENT"): NO_KERNEL,
 }
 
 

@@ -203,7 +203,7 @@ def _measure(program: Program, trial: Trial, images: Values, labels: Values) -> 
 def dropout_masks(graph: Graph, seed: int, step: int, batch: int) -> Arrays:
     """The factor of every element of every dropout layer in one training step, N×(its shape)."""
     from lanewise.native.kernels.dropout import dropout_mask, kept_scale, lane_keys
-    from lanewise.native.kernels.rules import dropout_salt
+    from lanewise.native.rules.noise import dropout_salt
 
     shapes, masks = infer_shapes(graph), {}
     keys = lane_keys(seed, step, np.arange(batch))

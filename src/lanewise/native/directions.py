@@ -5,7 +5,6 @@ from __future__ import annotations
 from lanewise.errors import EngineError
 from lanewise.native.fuse import Operation, operations
 from lanewise.native.kernels import images, loss
-from lanewise.native.kernels.rules import FORWARD, GRADIENT
 from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import (
     FLOAT,
@@ -20,6 +19,7 @@ from lanewise.native.plan import (
     Slot,
     layout,
 )
+from lanewise.native.rules import FORWARD, GRADIENT
 from lanewise.native.target import Target
 from lanewise.native.tiles import slices_together
 from lanewise.net.graph import Graph

@@ -1,8 +1,7 @@
 """The network as a value: an immutable graph of named layers.
 
 The nodes stand in an order in which every node follows its inputs. The first is the `input`; the
-last is the output. The nets of the notation are chains today, but nothing here or in the rooms
-that read a graph may rely on it.
+last is the output.
 """
 
 from __future__ import annotations
@@ -14,12 +13,16 @@ from lanewise.net.layers import Input, Layer
 
 @dataclass(frozen=True)
 class Node:
-    """A layer at its place: unique name, names of the nodes it reads, line of the text (1…)."""
+    """A layer at its place: unique name, names of the nodes it reads, line of the text (1…).
+
+    `within`: the blocks it was written in, outermost first, each with the line that calls it.
+    """
 
     name: str
     layer: Layer
     inputs: tuple[str, ...] = ()
     line: int = field(default=0, compare=False)
+    within: tuple[tuple[str, int], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Graph:
         return replace(self, nodes=(replace(first, layer=layer), *others))
 
     def place(self, node: Node) -> str:
-        """Where an error message points: `lenet.net:7 conv2`."""
-        return (
-            f"{self.origin}:{node.line} {node.name}" if node.line else f"{self.origin} {node.name}"
-        )
+        """Where an error message points: `lenet.net:7 conv2`, `resnet.net:7 conv2 (block basic,
+        called in line 20)`."""
+        line = f":{node.line}" if node.line else ""
+        calls = ", ".join(f"block {block}, called in line {line}" for block, line in node.within)
+        return f"{self.origin}{line} {node.name}" + (f" ({calls})" if calls else "")

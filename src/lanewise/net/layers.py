@@ -54,6 +54,54 @@ class Conv(Layer):
 
 
 @dataclass(frozen=True)
+class DepthwiseConv(Layer):
+    """Each input channel has `multiplier` kernels of its own and sees no other channel."""
+
+    word: ClassVar[str] = "depthwise"
+    kernel: Pair
+    multiplier: int = 1
+    stride: Pair = (1, 1)
+    pad: Pad = NO_PAD
+    dilation: Pair = (1, 1)
+    bias: bool = True
+
+
+@dataclass(frozen=True)
+class PartialConv(Layer):
+    """A convolution whose kernel i reads only the input maps table[i], numbered from 0.
+
+    One kernel for each entry of the table; every connection has weights of its own, as between the
+    second and the third layer of LeNet-5 (1998).
+    """
+
+    word: ClassVar[str] = "partialconv"
+    table: tuple[tuple[int, ...], ...]
+    kernel: Pair
+    stride: Pair = (1, 1)
+    pad: Pad = NO_PAD
+    dilation: Pair = (1, 1)
+    bias: bool = True
+
+
+@dataclass(frozen=True)
+class TransposedConv(Layer):
+    """The gradient of a convolution used as a layer: maps grow by the stride.
+
+    `pad` is cut off the output, `output_pad` lengthens it at the end (PyTorch's output_padding).
+    """
+
+    word: ClassVar[str] = "convtranspose"
+    kernels: int
+    kernel: Pair
+    stride: Pair = (1, 1)
+    pad: Sides = NO_PAD
+    output_pad: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    bias: bool = True
+
+
+@dataclass(frozen=True)
 class Pool(Layer):
     """Common fields of the windows that turn many values into one (never used itself)."""
 
@@ -79,6 +127,40 @@ class SumPool(Pool):
     """The sum of each window."""
 
     word: ClassVar[str] = "sumpool"
+
+
+class L2Pool(Pool):
+    """The root of the sum of squares of each window; padding adds nothing."""
+
+    word: ClassVar[str] = "l2pool"
+
+
+class Subsample(Pool):
+    """Sum of each window × a coefficient + a bias, both trained, one pair a map (LeNet-5, 1998)."""
+
+    word: ClassVar[str] = "subsample"
+
+
+@dataclass(frozen=True)
+class AdaptivePool(Layer):
+    """Common field of pools that cut any map into `size` windows (never used itself).
+
+    Along an axis of n values window i covers floor(i·n/size) … ceil((i + 1)·n/size) − 1.
+    """
+
+    size: Pair
+
+
+class AdaptiveMax(AdaptivePool):
+    """The largest value of each of size × size windows."""
+
+    word: ClassVar[str] = "adaptivemax"
+
+
+class AdaptiveAvg(AdaptivePool):
+    """The mean of each of size × size windows."""
+
+    word: ClassVar[str] = "adaptiveavg"
 
 
 class GlobalMax(Layer):
@@ -140,28 +222,233 @@ class Sigmoid(Layer):
     word: ClassVar[str] = "sigmoid"
 
 
-@dataclass(frozen=True)
-class Dropout(Layer):
-    """In training each value becomes 0 with probability `rate`, the others are scaled up."""
+class ReLU6(Layer):
+    """min(max(x, 0), 6)."""
 
-    word: ClassVar[str] = "dropout"
+    word: ClassVar[str] = "relu6"
+
+
+@dataclass(frozen=True)
+class ELU(Layer):
+    """x where positive, alpha · (exp(x) − 1) elsewhere."""
+
+    word: ClassVar[str] = "elu"
+    alpha: float = 1.0
+
+
+class SiLU(Layer):
+    """x · sigmoid(x), also called swish."""
+
+    word: ClassVar[str] = "silu"
+
+
+class GELU(Layer):
+    """x · Φ(x), Φ being the normal distribution's function (with erf, not the tanh formula)."""
+
+    word: ClassVar[str] = "gelu"
+
+
+class HardSigmoid(Layer):
+    """min(max(x + 3, 0), 6) / 6."""
+
+    word: ClassVar[str] = "hardsigmoid"
+
+
+class HardSwish(Layer):
+    """x · min(max(x + 3, 0), 6) / 6."""
+
+    word: ClassVar[str] = "hardswish"
+
+
+@dataclass(frozen=True)
+class PReLU(Layer):
+    """x where positive, a trained slope · x elsewhere: one slope for all, or one a channel."""
+
+    word: ClassVar[str] = "prelu"
+    per_channel: bool = False
+
+
+@dataclass(frozen=True)
+class BatchNorm(Layer):
+    """Each channel to mean 0 and variance 1 over the batch, then × weight + bias.
+
+    In training the statistics are exactly those of the batch; running averages with `momentum`
+    (PyTorch's: the share of the new value) serve inference. `ghost`: statistics of each so many
+    images instead (0: the whole batch), which is another function. `affine`: with weight and bias.
+    """
+
+    word: ClassVar[str] = "bn"
+    eps: float = 1e-5
+    momentum: float = 0.1
+    ghost: int = 0
+    affine: bool = True
+
+
+@dataclass(frozen=True)
+class LayerNorm(Layer):
+    """The channels of each pixel (or all features) to mean 0 and variance 1, × weight + bias."""
+
+    word: ClassVar[str] = "layernorm"
+    eps: float = 1e-5
+
+
+@dataclass(frozen=True)
+class GroupNorm(Layer):
+    """Each group of channels of an image to mean 0 and variance 1, then × weight + bias."""
+
+    word: ClassVar[str] = "groupnorm"
+    groups: int
+    eps: float = 1e-5
+
+
+@dataclass(frozen=True)
+class LocalResponseNorm(Layer):
+    """x / (constant + alpha/size · Σ x²)^beta, the sum over `size` neighbouring channels."""
+
+    word: ClassVar[str] = "lrn"
+    size: int
+    alpha: float = 1e-4
+    beta: float = 0.75
+    constant: float = 1.0
+
+
+@dataclass(frozen=True)
+class ChannelScale(Layer):
+    """Each channel × a trained factor that begins at `initial` (ConvNeXt's layer scale)."""
+
+    word: ClassVar[str] = "scale"
+    initial: float = 1.0
+
+
+@dataclass(frozen=True)
+class ChannelShuffle(Layer):
+    """Channels as a groups × (C/groups) table, read column by column."""
+
+    word: ClassVar[str] = "shuffle"
+    groups: int
+
+
+@dataclass(frozen=True)
+class ChannelSplit(Layer):
+    """One of `of` equal parts of the channels; `part` counts from 1."""
+
+    word: ClassVar[str] = "split"
+    part: int
+    of: int
+
+
+@dataclass(frozen=True)
+class ChannelPad(Layer):
+    """Channels of zeros before and after those of the input."""
+
+    word: ClassVar[str] = "padchannels"
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Upsample(Layer):
+    """Maps grow `scale` times: each pixel repeated, or bilinear between pixel centres (PyTorch's
+    align_corners=False)."""
+
+    word: ClassVar[str] = "upsample"
+    scale: Pair
+    bilinear: bool = False
+
+
+@dataclass(frozen=True)
+class RadialBasis(Layer):
+    """−Σ (x − code)², each output against a fixed code of ±1 (the last layer of LeNet-5, 1998)."""
+
+    word: ClassVar[str] = "rbf"
+    features: int
+
+
+@dataclass(frozen=True)
+class Noise(Layer):
+    """Common field of what happens in training only (never used itself)."""
+
     rate: float = 0.5
 
 
-KINDS: tuple[type[Layer], ...] = (
-    Input,
-    Conv,
-    MaxPool,
-    AvgPool,
-    SumPool,
-    GlobalMax,
-    GlobalAvg,
-    GlobalSum,
-    Flatten,
-    Linear,
+class Dropout(Noise):
+    """In training each value becomes 0 with probability `rate`, the others are scaled up."""
+
+    word: ClassVar[str] = "dropout"
+
+
+class SpatialDropout(Noise):
+    """Dropout of whole feature maps."""
+
+    word: ClassVar[str] = "spatialdropout"
+
+
+class StochasticDepth(Noise):
+    """Dropout of the whole value of an image: put it at the end of a residual branch."""
+
+    word: ClassVar[str] = "stochasticdepth"
+
+
+class Join(Layer):
+    """What reads several layers (never used itself)."""
+
+
+class Add(Join):
+    """The sum, value by value. A C×1×1 input is added to every pixel of its channel."""
+
+    word: ClassVar[str] = "add"
+
+
+class Multiply(Join):
+    """The product, value by value. A C×1×1 input multiplies every pixel of its channel."""
+
+    word: ClassVar[str] = "multiply"
+
+
+class Concat(Join):
+    """All channels (or features) behind each other, in the order of the inputs."""
+
+    word: ClassVar[str] = "concat"
+
+
+# Value by value, with nothing to learn.
+ACTIVATIONS: tuple[type[Layer], ...] = (
     ReLU,
     LeakyReLU,
+    ReLU6,
+    ELU,
+    SiLU,
+    GELU,
     Tanh,
     Sigmoid,
-    Dropout,
+    HardSigmoid,
+    HardSwish,
+)
+WINDOW_POOLS: tuple[type[Layer], ...] = (MaxPool, AvgPool, SumPool, L2Pool, Subsample)
+ADAPTIVE_POOLS: tuple[type[Layer], ...] = (AdaptiveMax, AdaptiveAvg)
+GLOBAL_POOLS: tuple[type[Layer], ...] = (GlobalMax, GlobalAvg, GlobalSum)
+CONVOLUTIONS: tuple[type[Layer], ...] = (Conv, DepthwiseConv, PartialConv, TransposedConv)
+NORMS: tuple[type[Layer], ...] = (BatchNorm, LayerNorm, GroupNorm, LocalResponseNorm)
+NOISES: tuple[type[Layer], ...] = (Dropout, SpatialDropout, StochasticDepth)
+JOINS: tuple[type[Layer], ...] = (Add, Multiply, Concat)
+
+KINDS: tuple[type[Layer], ...] = (
+    Input,
+    *CONVOLUTIONS,
+    *WINDOW_POOLS,
+    *ADAPTIVE_POOLS,
+    *GLOBAL_POOLS,
+    Flatten,
+    Linear,
+    RadialBasis,
+    *ACTIVATIONS,
+    PReLU,
+    *NORMS,
+    ChannelScale,
+    ChannelShuffle,
+    ChannelSplit,
+    ChannelPad,
+    Upsample,
+    *NOISES,
+    *JOINS,
 )

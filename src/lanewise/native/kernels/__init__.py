@@ -2,6 +2,6 @@
 
 A kernel here is a pure function from sizes (and a register tile) to a `nest.Kernel`; nothing is
 compiled, nothing is run. With the smallest tile a kernel reads like the layer's definition.
-`rules.py` is the table from layer kind to kernels; `taps.py` turns stride, padding and dilation
+`taps.py` turns stride, padding and dilation
 into tables, so that no kernel has edge code and no multiply–add is spent on padding.
 """

@@ -1,0 +1,41 @@
+"""What several rules ask of an operation: its window, its taps, the mask of a joined ReLU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lanewise.native.fuse import Operation
+from lanewise.native.kernels.taps import Taps
+from lanewise.native.plan import Planner, Slot
+from lanewise.net.layers import Conv, Pool
+from lanewise.size.shapes import Window, resolve_window
+
+
+def window(operation: Operation) -> Window:
+    """How the operation's window moves over its input."""
+    layer = operation.layer
+    assert isinstance(layer, Conv | Pool)
+    return resolve_window(layer, operation.input_shapes[0])
+
+
+def taps(operation: Operation, make: Callable[..., Taps]) -> tuple[Taps, Taps]:
+    """Row taps and column taps of a window, forward or gradient."""
+    moves = window(operation)
+    _, *sizes = operation.input_shapes[0]
+    rows, columns = (
+        make(
+            sizes[axis],
+            moves.out[axis],
+            moves.kernel[axis],
+            moves.stride[axis],
+            moves.pad[axis][0],
+            moves.dilation[axis],
+        )
+        for axis in (0, 1)
+    )
+    return rows, columns
+
+
+def masked(plan: Planner, source: str) -> list[Slot]:
+    """The value whose sign masks a gradient, where a ReLU was joined to its producer."""
+    return [plan.value(source)] if plan.joined_relu(source) else []
