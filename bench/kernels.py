@@ -20,9 +20,10 @@ from math import prod
 
 import numpy as np
 
-from lanewise.native.kernels import conv, linear
-from lanewise.native.kernels.conv import Correlation, Tile, WeightTile
+from lanewise.native.kernels import conv, linear, weights
+from lanewise.native.kernels.conv import Correlation, Tile
 from lanewise.native.kernels.taps import forward_taps, gradient_taps
+from lanewise.native.kernels.weights import WeightTile
 from lanewise.native.lower import lower
 from lanewise.native.machine_code import Library, assembly, compile_ir, count_spills
 from lanewise.native.nest import Kernel
@@ -67,7 +68,7 @@ def weight_gradient(s: dict[str, int], *tile: int) -> Form:
     """Gradient of the weights: output maps × input maps × taps, columns a turn."""
     taps = forward_taps(s["n"], s["o"], s["r"], 1, s["p"], 1)
     shape = WeightTile(*tile)
-    kernel = conv.weight_gradient("kernel", 1, s["k"], s["c"], taps, taps, shape)
+    kernel = weights.weight_gradient("kernel", 1, s["k"], s["c"], taps, taps, shape)
     return Form("{} × {} × {}, {}".format(*tile), kernel)
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import pytest
 
 from lanewise.native.directions import plan_training
-from lanewise.native.kernels.conv import Tile, WeightTile
+from lanewise.native.kernels.conv import Tile
+from lanewise.native.kernels.weights import WeightTile
 from lanewise.native.nest import LANES, Kernel
 from lanewise.native.nest_check import check
 from lanewise.native.nest_count import count
@@ -76,14 +77,16 @@ def test_nests_count_what_the_calculus_says(name: str, target: str) -> None:
 
 @pytest.mark.parametrize("tile", [(1, 1), (2, 3), (4, 6)])
 def test_the_tile_changes_no_count_and_every_nest_is_proven(tile: tuple[int, int]) -> None:
-    from lanewise.native.kernels import conv, taps
+    from lanewise.native.kernels import conv, taps, weights
 
     rows = taps.forward_taps(9, 5, 3, 2, 1, 1)
     columns = taps.forward_taps(10, 10, 3, 1, 1, 1)
     sizes = conv.Correlation(1, 5, 3, rows, columns, 0, 27, 9)
     kernels: list[Kernel] = [
         conv.correlate("forward", sizes, Tile(*tile), bias=True, relu=True),
-        conv.weight_gradient("weights", 1, 5, 3, rows, columns, WeightTile(tile[0], 2, 3, tile[1])),
+        weights.weight_gradient(
+            "weights", 1, 5, 3, rows, columns, WeightTile(tile[0], 2, 3, tile[1])
+        ),
     ]
     for kernel in kernels:
         assert check(kernel) == ()

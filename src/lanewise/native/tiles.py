@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from lanewise.native.kernels.conv import Tile, WeightTile, blocks
+from lanewise.native.kernels.conv import Tile, blocks
 from lanewise.native.kernels.linear import GradientTile, gradient_tile
 from lanewise.native.kernels.taps import Segment, Taps, column_segments
+from lanewise.native.kernels.weights import WeightTile
 from lanewise.native.nest import LANES
 from lanewise.native.target import Target
 

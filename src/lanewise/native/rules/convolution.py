@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lanewise.native.fuse import Operation
-from lanewise.native.kernels import conv
+from lanewise.native.kernels import conv, weights
 from lanewise.native.kernels.taps import forward_taps, gradient_taps
 from lanewise.native.nest import LANES
 from lanewise.native.plan import FLOAT, Planner
@@ -52,7 +52,7 @@ def conv_gradient(plan: Planner, operation: Operation) -> None:
     plan.call(
         "conv_weight_gradient",
         (layer.groups, kernels, channels, rows, columns, tile),
-        lambda name: conv.weight_gradient(
+        lambda name: weights.weight_gradient(
             name, layer.groups, kernels, channels, rows, columns, tile
         ),
         plan.value(operation.inputs[0]),
