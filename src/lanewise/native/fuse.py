@@ -1,13 +1,16 @@
 """Graph → operations: what is left to compute once layers are joined.
 
-Two exact rewrites, each a pass from a list of operations to a list of operations:
+Exact rewrites, each a pass from a list of operations to a list of operations:
 
     relu, maxpool  →  maxpool, relu     the maximum of max(x, 0) is max(the maximum, 0); ties give
                                         the same gradient, and the ReLU works on fewer values
+    conv, bn       →  conv with norm    in inference, where a normalisation is a factor and a shift
+    bn, add        →  bn that adds      in training: the sum is formed while the normalised value
+                                        is in its register
     op, relu       →  op with relu      applied to the value in its register before it is stored;
                                         the gradient of `op` then masks where the value is not > 0
 
-`flatten` is no operation: the memory is the same. `dropout` is none in inference.
+`flatten` is no operation: the memory is the same. Noise (dropout …) is none in inference.
 """
 
 from __future__ import annotations
@@ -18,24 +21,31 @@ from math import prod
 
 from lanewise.net.graph import Graph
 from lanewise.net.layers import (
+    Add,
+    BatchNorm,
     Conv,
-    Dropout,
+    DepthwiseConv,
     Flatten,
     GlobalMax,
-    Input,
     Layer,
     Linear,
     MaxPool,
+    Noise,
     ReLU,
 )
 from lanewise.size.shapes import Shape, infer_shapes
 
-JOINS_RELU = (Conv, Linear, MaxPool, GlobalMax)
+JOINS_RELU = (Conv, DepthwiseConv, Linear, MaxPool, GlobalMax, BatchNorm, Add)
+FOLDS_NORM = (Conv, DepthwiseConv)
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One layer to be computed; `name` is also the name of its value."""
+    """One layer to be computed; `name` is also the name of its value.
+
+    `norm`: in inference, the batch normalisation that is applied to the value before it is stored.
+    A batch normalisation with two inputs adds the second to its result.
+    """
 
     name: str
     layer: Layer
@@ -44,6 +54,7 @@ class Operation:
     input_shapes: tuple[Shape, ...]
     node: str  # whose parameters it uses
     relu: bool = False
+    norm: tuple[str, BatchNorm] | None = None
 
     @property
     def elements(self) -> int:
@@ -51,18 +62,22 @@ class Operation:
         return prod(self.shape)
 
 
-def operations(graph: Graph, training: bool) -> tuple[Operation, ...]:
+Operations = tuple[Operation, ...]
+
+
+def operations(graph: Graph, training: bool) -> Operations:
     """The graph's operations, joined; the first is the input, the last the output."""
-    return join_relu(pool_before_relu(_operations(graph, training)))
+    made = pool_before_relu(_operations(graph, training))
+    return join_relu(join_add(made) if training else fold_norm(made))
 
 
-def _operations(graph: Graph, training: bool) -> tuple[Operation, ...]:
+def _operations(graph: Graph, training: bool) -> Operations:
     shapes = infer_shapes(graph)
     alias: dict[str, str] = {}
     made = []
     for node in graph.nodes:
         vanishes = isinstance(node.layer, Flatten) or (
-            isinstance(node.layer, Dropout) and (not training or node.layer.rate == 0)
+            isinstance(node.layer, Noise) and (not training or node.layer.rate == 0)
         )
         if vanishes:
             alias[node.name] = alias.get(node.inputs[0], node.inputs[0])
@@ -73,22 +88,23 @@ def _operations(graph: Graph, training: bool) -> tuple[Operation, ...]:
     return tuple(made)
 
 
-def consumers(made: tuple[Operation, ...]) -> Counter[str]:
-    """How many operations read each value."""
+def consumers(made: Operations) -> Counter[str]:
+    """How many operations read each value; a value that is read twice by one counts twice."""
     return Counter(name for operation in made for name in operation.inputs)
 
 
-def pool_before_relu(made: tuple[Operation, ...]) -> tuple[Operation, ...]:
+def pool_before_relu(made: Operations) -> Operations:
     """relu, maxpool → maxpool, relu, where nobody else reads between them."""
     result = list(made)
+    place = {operation.name: i for i, operation in enumerate(made)}
     uses = consumers(made)
-    for i, pool in enumerate(result):
+    for i, pool in enumerate(made):
         if not isinstance(pool.layer, MaxPool | GlobalMax):
             continue
-        j = next((j for j in range(i) if result[j].name == pool.inputs[0]), None)
-        if j is None or not isinstance(result[j].layer, ReLU) or uses[result[j].name] > 1:
-            continue
+        j = place[pool.inputs[0]]
         relu = result[j]
+        if not isinstance(relu.layer, ReLU) or uses[relu.name] > 1:
+            continue
         # The names stay with the positions, so whoever reads the pool's value reads relu's now.
         result[j] = replace(pool, name=relu.name, inputs=relu.inputs)
         result[i] = replace(
@@ -97,28 +113,117 @@ def pool_before_relu(made: tuple[Operation, ...]) -> tuple[Operation, ...]:
     return tuple(result)
 
 
-def join_relu(made: tuple[Operation, ...]) -> tuple[Operation, ...]:
-    """op, relu → op with relu, where nobody reads between them and relu is not the output."""
-    uses = consumers(made)
-    by_name = {operation.name: operation for operation in made}
-    joined: dict[str, str] = {}
-    result: list[Operation] = []
-    for operation in made:
-        operation = replace(
-            operation, inputs=tuple(joined.get(name, name) for name in operation.inputs)
+@dataclass
+class _Joining:
+    """A list of operations in which a reader is joined to what it reads: `renamed` tells which
+    value now has the reader's."""
+
+    made: Operations
+
+    def __post_init__(self) -> None:
+        self.uses = consumers(self.made)
+        self.place: dict[str, int] = {}
+        self.result: list[Operation | None] = []
+        self.renamed: dict[str, str] = {}
+
+    def append(self, operation: Operation) -> None:
+        self.place[operation.name] = len(self.result)
+        self.result.append(operation)
+
+    def current(self, operation: Operation) -> Operation:
+        """The operation with the names that its inputs have by now."""
+        inputs = tuple(self.renamed.get(name, name) for name in operation.inputs)
+        return replace(operation, inputs=inputs) if inputs != operation.inputs else operation
+
+    def producer(self, name: str) -> Operation | None:
+        """Who makes a value that nobody else reads."""
+        if self.uses[name] > 1 or name not in self.place:
+            return None
+        return self.result[self.place[name]]
+
+    def join(self, reader: Operation, producer: Operation) -> None:
+        """Put `producer` in its old place; the reader is gone."""
+        self.result[self.place[producer.name]] = producer
+        self.renamed[reader.name] = producer.name
+        self.uses[producer.name] = self.uses[reader.name]
+
+    def take(self, name: str) -> None:
+        """An operation is carried out elsewhere."""
+        self.result[self.place.pop(name)] = None
+
+    def finish(self) -> Operations:
+        return tuple(operation for operation in self.result if operation is not None)
+
+
+def fold_norm(made: Operations) -> Operations:
+    """conv, bn → conv with norm, where nobody reads between them."""
+    joining = _Joining(made)
+    for operation in map(joining.current, made):
+        producer = joining.producer(operation.inputs[0]) if operation.inputs else None
+        if (
+            isinstance(operation.layer, BatchNorm)
+            and producer is not None
+            and isinstance(producer.layer, FOLDS_NORM)
+            and producer.norm is None
+            and not producer.relu
+        ):
+            joining.join(operation, replace(producer, norm=(operation.node, operation.layer)))
+        else:
+            joining.append(operation)
+    return joining.finish()
+
+
+def join_add(made: Operations) -> Operations:
+    """bn, add → bn that adds, where nobody else reads the normalised value.
+
+    The joined operation stands where the sum stood: there the other summand exists.
+    """
+    joining = _Joining(made)
+    for operation in map(joining.current, made):
+        producer = _normalised_summand(joining, operation)
+        if producer is None:
+            joining.append(operation)
+            continue
+        other = next(name for name in operation.inputs if name != producer.name)
+        joining.take(producer.name)
+        joining.append(
+            replace(
+                producer,
+                name=operation.name,
+                inputs=(producer.inputs[0], other),
+                input_shapes=(producer.shape, producer.shape),
+            )
         )
-        producer = by_name.get(operation.inputs[0]) if operation.inputs else None
+    return joining.finish()
+
+
+def _normalised_summand(joining: _Joining, operation: Operation) -> Operation | None:
+    """The last summand that is a plain batch normalisation read by nobody else."""
+    same = all(shape == operation.shape for shape in operation.input_shapes)
+    if not isinstance(operation.layer, Add) or len(set(operation.inputs)) != 2 or not same:
+        return None
+    if len(operation.inputs) != 2:
+        return None
+    for name in reversed(operation.inputs):
+        producer = joining.producer(name)
+        if producer and isinstance(producer.layer, BatchNorm) and len(producer.inputs) == 1:
+            return producer
+    return None
+
+
+def join_relu(made: Operations) -> Operations:
+    """op, relu → op with relu, where nobody reads between them and relu is not the output."""
+    joining = _Joining(made)
+    for operation in map(joining.current, made):
+        producer = joining.producer(operation.inputs[0]) if operation.inputs else None
         if (
             isinstance(operation.layer, ReLU)
             and operation.name != made[-1].name
             and producer is not None
             and isinstance(producer.layer, JOINS_RELU)
-            and uses[producer.name] == 1
+            and not producer.relu
         ):
-            place = next(i for i, op in enumerate(result) if op.name == producer.name)
-            result[place] = replace(result[place], relu=True)
-            joined[operation.name] = producer.name
+            joining.join(operation, replace(producer, relu=True))
         else:
-            result.append(operation)
-    assert not isinstance(result[-1].layer, Input) or len(result) == 1
-    return tuple(result)
+            joining.append(operation)
+    return joining.finish()
