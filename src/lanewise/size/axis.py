@@ -90,6 +90,29 @@ def output_size(
     return Axis(n, kernel, stride, *pad, dilation, ceil).out
 
 
+def transposed_size(
+    n: int,
+    kernel: int,
+    stride: int = 1,
+    pad: tuple[int, int] = (0, 0),
+    dilation: int = 1,
+    output_pad: int = 0,
+) -> int:
+    """The output size of a transposed convolution: (n − 1)·s + K + output_pad − begin − end.
+
+    Below 1 if the padding cuts everything off.
+    """
+    return (n - 1) * stride + extent(kernel, dilation) + output_pad - sum(pad)
+
+
+def adaptive_windows(n: int, out: int) -> tuple[tuple[int, int], ...]:
+    """The (first, end) of each window of an adaptive pool: ⌊i·n/o⌋ … ⌈(i + 1)·n/o⌉, end excluded.
+
+    The windows overlap and differ in length where o does not divide n.
+    """
+    return tuple((i * n // out, -(-(i + 1) * n // out)) for i in range(out))
+
+
 def same_pad(n: int, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[int, int]:
     """(begin, end) of `pad same`: the output has ⌈n/s⌉ positions, an odd zero goes to the end.
 

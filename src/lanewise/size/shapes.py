@@ -5,55 +5,65 @@ A shape is channels × height × width, or a single number of features after `fl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from math import gcd, prod
-from typing import TypeAlias
 
 from lanewise.errors import SizeError
-from lanewise.net.graph import Graph
+from lanewise.net.graph import Graph, Node
 from lanewise.net.layers import (
-    NO_PAD,
-    AvgPool,
+    ACTIVATIONS,
+    ADAPTIVE_POOLS,
+    GLOBAL_POOLS,
+    NOISES,
+    WINDOW_POOLS,
+    AdaptivePool,
+    Add,
+    BatchNorm,
+    ChannelPad,
+    ChannelScale,
+    ChannelShuffle,
+    ChannelSplit,
+    Concat,
     Conv,
-    Dropout,
+    DepthwiseConv,
     Flatten,
-    GlobalAvg,
-    GlobalMax,
-    GlobalSum,
+    GroupNorm,
     Input,
     Layer,
-    LeakyReLU,
+    LayerNorm,
     Linear,
-    MaxPool,
-    Pair,
+    LocalResponseNorm,
+    Multiply,
+    PartialConv,
     Pool,
-    ReLU,
-    Sides,
-    Sigmoid,
-    SumPool,
-    Tanh,
+    PReLU,
+    RadialBasis,
+    TransposedConv,
+    Upsample,
 )
-from lanewise.net.values import PAD, PAIR
-from lanewise.size.axis import Axis, same_pad
+from lanewise.size.joins import Mismatch, concat_shape, elementwise_shape
+from lanewise.size.windows import (
+    Shape,
+    Window,
+    Windowed,
+    conv_of,
+    require_maps,
+    resolve_transposed,
+    resolve_window,
+    show_shape,
+)
 
-Shape: TypeAlias = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Window:
-    """How a convolution or pooling window moves over its input, all in numbers: pairs are
-    (height, width), `pad` is ((top, bottom), (left, right)), `out` is the output's (P, Q).
-
-    With ceil the last window may reach beyond the padding; `axes` knows how far (`overhang`).
-    """
-
-    kernel: Pair
-    stride: Pair
-    dilation: Pair
-    pad: Sides
-    out: Pair
-    axes: tuple[Axis, Axis]
+__all__ = [
+    "SHAPES",
+    "Shape",
+    "Window",
+    "Windowed",
+    "conv_of",
+    "infer_shapes",
+    "resolve_transposed",
+    "resolve_window",
+    "show_shape",
+]
 
 
 def infer_shapes(graph: Graph) -> dict[str, Shape]:
@@ -63,131 +73,20 @@ def infer_shapes(graph: Graph) -> dict[str, Shape]:
         inputs = [shapes[name] for name in node.inputs]
         try:
             shapes[node.name] = SHAPES[type(node.layer)](node.layer, *inputs)
+        except Mismatch as error:
+            told = error.told([_whereabouts(graph.node(name)) for name in node.inputs])
+            raise SizeError(f"{graph.place(node)}: {told}") from None
         except SizeError as error:
             raise SizeError(f"{graph.place(node)}: {error}") from None
     return shapes
 
 
-def show_shape(shape: Shape) -> str:
-    """`6x28x28`, or `120` for features."""
-    return "x".join(map(str, shape))
-
-
-def resolve_window(layer: Conv | Pool, in_shape: Shape) -> Window:
-    """The window of a layer over an input of shape (C, H, W), `same` and `valid` as numbers.
-
-    SizeError (without a place) if there is no output position, or if a pool's padding is more than
-    half its window, where PyTorch refuses it.
-    """
-    _require_maps(layer, in_shape)
-    height, width = _axes(layer, in_shape[1:])
-    if isinstance(layer, Pool):
-        _check_pool_pad(layer, (height, width))
-    if min(height.out, width.out) < 1:
-        raise SizeError(_no_position(layer, in_shape, (height, width)))
-    return Window(
-        layer.kernel,
-        layer.stride,
-        (height.dilation, width.dilation),
-        ((height.begin, height.end), (width.begin, width.end)),
-        (height.out, width.out),
-        (height, width),
-    )
-
-
-def _axes(layer: Conv | Pool, sizes: Shape) -> tuple[Axis, Axis]:
-    height, width = (_axis(layer, axis, n) for axis, n in enumerate(sizes))
-    return height, width
-
-
-def _axis(layer: Conv | Pool, axis: int, n: int) -> Axis:
-    kernel, stride = layer.kernel[axis], layer.stride[axis]
-    dilation = layer.dilation[axis] if isinstance(layer, Conv) else 1
-    if layer.pad == "same":
-        begin, end = same_pad(n, kernel, stride, dilation)
-    else:
-        begin, end = (NO_PAD if layer.pad == "valid" else layer.pad)[axis]
-    return Axis(n, kernel, stride, begin, end, dilation, isinstance(layer, Pool) and layer.ceil)
-
-
-def _require_maps(layer: Layer, in_shape: Shape) -> None:
-    if len(in_shape) != 3:
-        raise SizeError(
-            f"input is {show_shape(in_shape)} features, and {layer.word} needs feature maps "
-            f"(channels x height x width); put {layer.word} before `flatten`"
-        )
-
-
-def _check_pool_pad(layer: Pool, axes: tuple[Axis, Axis]) -> None:
-    if _too_much_pad(axes):
-        most = (axes[0].kernel // 2, axes[1].kernel // 2)
-        least = (2 * max(axes[0].begin, axes[0].end), 2 * max(axes[1].begin, axes[1].end))
-        window = (max(axes[0].kernel, least[0]), max(axes[1].kernel, least[1]))
-        raise SizeError(
-            f"pad {PAD.show(layer.pad)} is more than half of the window {PAIR.show(layer.kernel)}; "
-            f"use pad <= {PAIR.show(most)} or window >= {PAIR.show(window)}"
-        )
-
-
-def _too_much_pad(axes: tuple[Axis, Axis]) -> bool:
-    return any(max(axis.begin, axis.end) > axis.kernel // 2 for axis in axes)
-
-
-def _no_position(layer: Conv | Pool, in_shape: Shape, axes: tuple[Axis, Axis]) -> str:
-    """`input 6x12x12, kernel 15 stride 1 pad 0 has no output position; use …`."""
-    word = "window" if isinstance(layer, Pool) else "kernel"
-    dilation = ""
-    if isinstance(layer, Conv) and layer.dilation != (1, 1):
-        dilation = f" dilation {PAIR.show(layer.dilation)}"
-    remedies = [
-        text for text, changed in _remedies(layer, word, axes) if _fits(changed, in_shape[1:])
-    ]
-    return (
-        f"input {show_shape(in_shape)}, {word} {PAIR.show(layer.kernel)}{dilation} "
-        f"stride {PAIR.show(layer.stride)} pad {PAD.show(layer.pad)} has no output position; "
-        f"use {' or '.join(remedies)}"
-    )
-
-
-def _remedies(
-    layer: Conv | Pool, word: str, axes: tuple[Axis, Axis]
-) -> Iterator[tuple[str, Conv | Pool]]:
-    """Single changes that may give both axes an output position: (as told, the changed layer)."""
-    pad = (_least_pad(axes[0]), _least_pad(axes[1]))
-    yield f"pad >= {PAIR.show(pad)}", replace(layer, pad=((pad[0],) * 2, (pad[1],) * 2))
-    kernel = (_largest_kernel(axes[0]), _largest_kernel(axes[1]))
-    yield f"{word} <= {PAIR.show(kernel)}", replace(layer, kernel=kernel)
-    if isinstance(layer, Conv) and layer.dilation != (1, 1):
-        dilation = (_largest_dilation(axes[0]), _largest_dilation(axes[1]))
-        yield f"dilation <= {PAIR.show(dilation)}", replace(layer, dilation=dilation)
-
-
-def _fits(layer: Conv | Pool, sizes: Shape) -> bool:
-    """Whether a changed layer is legal as a whole, its pad and dilation included."""
-    axes = _axes(layer, sizes)
-    legal = all(axis.dilation >= 1 and axis.out >= 1 for axis in axes)
-    return legal and not (isinstance(layer, Pool) and _too_much_pad(axes))
-
-
-def _room(axis: Axis) -> int:
-    """The largest extent that has an output position (ceil lets the last window hang over)."""
-    return axis.n + axis.begin + axis.end + (axis.stride - 1 if axis.ceil else 0)
-
-
-def _least_pad(axis: Axis) -> int:
-    """The least pad, alike at both sides, with an output position; 0 or more."""
-    room = _room(replace(axis, begin=0, end=0))
-    return max(0, -((room - axis.extent) // 2))
-
-
-def _largest_kernel(axis: Axis) -> int:
-    """The largest kernel with an output position, at most the one there is."""
-    return min(axis.kernel, (_room(axis) - 1) // axis.dilation + 1)
-
-
-def _largest_dilation(axis: Axis) -> int:
-    """The largest dilation with an output position, at most the one there is; may be 0."""
-    return min(axis.dilation, (_room(axis) - 1) // max(1, axis.kernel - 1))
+def _whereabouts(node: Node) -> str:
+    """`conv2`, and where it was written: `conv2 (line 7)`, `conv2 (line 7, called in line 20)`."""
+    if not node.line:
+        return node.name
+    calls = "".join(f", called in line {line}" for _, line in reversed(node.within))
+    return f"{node.name} (line {node.line}{calls})"
 
 
 def _input_shape(layer: Input) -> Shape:
@@ -195,7 +94,17 @@ def _input_shape(layer: Input) -> Shape:
 
 
 def _conv_shape(layer: Conv, in_shape: Shape) -> Shape:
-    _require_maps(layer, in_shape)
+    _check_groups(layer, in_shape)
+    return (layer.kernels, *resolve_window(layer, in_shape).out)
+
+
+def _transposed_shape(layer: TransposedConv, in_shape: Shape) -> Shape:
+    _check_groups(layer, in_shape)
+    return (layer.kernels, *(axis.n for axis in resolve_transposed(layer, in_shape).axes))
+
+
+def _check_groups(layer: Conv | TransposedConv, in_shape: Shape) -> None:
+    require_maps(layer, in_shape)
     for count, what in ((in_shape[0], "channels of the input"), (layer.kernels, "kernels")):
         if count % layer.groups:
             raise SizeError(
@@ -203,7 +112,22 @@ def _conv_shape(layer: Conv, in_shape: Shape) -> Shape:
                 f"not divide the {count} {what}; use groups "
                 f"{_or(_divisors(gcd(in_shape[0], layer.kernels)))}"
             )
-    return (layer.kernels, *resolve_window(layer, in_shape).out)
+
+
+def _depthwise_shape(layer: DepthwiseConv, in_shape: Shape) -> Shape:
+    return (in_shape[0] * layer.multiplier, *resolve_window(layer, in_shape).out)
+
+
+def _partial_shape(layer: PartialConv, in_shape: Shape) -> Shape:
+    require_maps(layer, in_shape)
+    for kernel, maps in enumerate(layer.table):
+        for one in maps:
+            if not 0 <= one < in_shape[0]:
+                raise SizeError(
+                    f"input {show_shape(in_shape)}: kernel {kernel} reads map {one}, which does "
+                    f"not exist; use maps 0 to {in_shape[0] - 1}"
+                )
+    return (len(layer.table), *resolve_window(layer, in_shape).out)
 
 
 def _divisors(number: int) -> list[int]:
@@ -218,8 +142,13 @@ def _pool_shape(layer: Pool, in_shape: Shape) -> Shape:
     return (in_shape[0], *resolve_window(layer, in_shape).out)
 
 
+def _adaptive_shape(layer: AdaptivePool, in_shape: Shape) -> Shape:
+    require_maps(layer, in_shape)
+    return (in_shape[0], *layer.size)
+
+
 def _global_shape(layer: Layer, in_shape: Shape) -> Shape:
-    _require_maps(layer, in_shape)
+    require_maps(layer, in_shape)
     return (in_shape[0], 1, 1)
 
 
@@ -227,11 +156,11 @@ def _flat_shape(layer: Flatten, in_shape: Shape) -> Shape:
     return (prod(in_shape),)
 
 
-def _linear_shape(layer: Linear, in_shape: Shape) -> Shape:
+def _features_shape(layer: Linear | RadialBasis, in_shape: Shape) -> Shape:
     if len(in_shape) != 1:
         raise SizeError(
-            f"input {show_shape(in_shape)} is not flat, and linear needs one row of features; "
-            "put `flatten` before it"
+            f"input {show_shape(in_shape)} is not flat, and {layer.word} needs one row of "
+            "features; put `flatten` before it"
         )
     return (layer.features,)
 
@@ -240,21 +169,69 @@ def _same_shape(layer: Layer, in_shape: Shape) -> Shape:
     return in_shape
 
 
+def _same_maps(layer: Layer, in_shape: Shape) -> Shape:
+    require_maps(layer, in_shape)
+    return in_shape
+
+
+def _grouped_shape(layer: GroupNorm | ChannelShuffle, in_shape: Shape) -> Shape:
+    require_maps(layer, in_shape)
+    if in_shape[0] % layer.groups:
+        raise SizeError(
+            f"input {show_shape(in_shape)}: {layer.groups} groups do not divide the {in_shape[0]} "
+            f"channels; use {layer.word} {_or(_divisors(in_shape[0]))}"
+        )
+    return in_shape
+
+
+def _split_shape(layer: ChannelSplit, in_shape: Shape) -> Shape:
+    require_maps(layer, in_shape)
+    if layer.part > layer.of:
+        raise SizeError(f"there is no part {layer.part} of {layer.of}; use part 1 to {layer.of}")
+    if in_shape[0] % layer.of:
+        raise SizeError(
+            f"input {show_shape(in_shape)}: {layer.of} parts do not divide the {in_shape[0]} "
+            f"channels; use {_or(_divisors(in_shape[0]))} parts"
+        )
+    return (in_shape[0] // layer.of, *in_shape[1:])
+
+
+def _padded_channels(layer: ChannelPad, in_shape: Shape) -> Shape:
+    require_maps(layer, in_shape)
+    return (layer.before + in_shape[0] + layer.after, *in_shape[1:])
+
+
+def _upsampled(layer: Upsample, in_shape: Shape) -> Shape:
+    require_maps(layer, in_shape)
+    return (in_shape[0], in_shape[1] * layer.scale[0], in_shape[2] * layer.scale[1])
+
+
 # Kind → rule: (layer, input shape…) → output shape.
 SHAPES: dict[type[Layer], Callable[..., Shape]] = {
     Input: _input_shape,
     Conv: _conv_shape,
-    MaxPool: _pool_shape,
-    AvgPool: _pool_shape,
-    SumPool: _pool_shape,
-    GlobalMax: _global_shape,
-    GlobalAvg: _global_shape,
-    GlobalSum: _global_shape,
+    DepthwiseConv: _depthwise_shape,
+    PartialConv: _partial_shape,
+    TransposedConv: _transposed_shape,
+    **dict.fromkeys(WINDOW_POOLS, _pool_shape),
+    **dict.fromkeys(ADAPTIVE_POOLS, _adaptive_shape),
+    **dict.fromkeys(GLOBAL_POOLS, _global_shape),
     Flatten: _flat_shape,
-    Linear: _linear_shape,
-    ReLU: _same_shape,
-    LeakyReLU: _same_shape,
-    Tanh: _same_shape,
-    Sigmoid: _same_shape,
-    Dropout: _same_shape,
+    Linear: _features_shape,
+    RadialBasis: _features_shape,
+    **dict.fromkeys(ACTIVATIONS, _same_shape),
+    PReLU: _same_shape,
+    BatchNorm: _same_shape,
+    LayerNorm: _same_shape,
+    GroupNorm: _grouped_shape,
+    LocalResponseNorm: _same_maps,
+    ChannelScale: _same_shape,
+    ChannelShuffle: _grouped_shape,
+    ChannelSplit: _split_shape,
+    ChannelPad: _padded_channels,
+    Upsample: _upsampled,
+    **dict.fromkeys(NOISES, _same_shape),
+    Add: elementwise_shape,
+    Multiply: elementwise_shape,
+    Concat: concat_shape,
 }
