@@ -2,7 +2,11 @@
 
     y[c,p,q]  = max or Σ over the window of (p, q) of x[c, p·stride + r − pad, q·stride + s − pad]
     dx[c,h,w] = Σ over the windows that contain (h, w) of dy[c,p,q], for max only where (h, w) is
-                the window's argument: the tap r·S + s of its first maximum
+                the window's argument: the tap r·S + s of its first maximum, or its pixel h·W + w
+
+Adaptive windows differ in size and overlap where they do not divide the map, but they are taps like
+any others (`taps.adaptive_taps`); their maxima are kept as pixels, because when maps grow several
+windows may begin at one pixel.
 
 Gradients gather: every input pixel is written exactly once. Small windows are unrolled in tiles of
 pixels whose pattern of taps is known, large ones are loops over tables (`windows.py`); the
@@ -11,8 +15,9 @@ kernels do not see the difference.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from lanewise.native.kernels.conv import blocks
 from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
@@ -37,22 +42,24 @@ from lanewise.size.shapes import Window
 LOWEST = float("-inf")
 ZERO = number(0.0)
 
-Scale = tuple[tuple[float, ...], ...]  # [p][q], one factor per output position
+Scale: TypeAlias = tuple[tuple[float, ...], ...]  # [p][q], one factor per output position
+Place: TypeAlias = tuple[IndexLike, ...]  # channel, row, column, 0
 
 
 # ---- shapes and masks ----------------------------------------------------------------------------
 
 
-def _shape(channels: int, rows: int, columns: int) -> tuple[int, ...]:
+def maps(channels: int, rows: int, columns: int) -> tuple[int, ...]:
+    """The axes of feature maps."""
     return (channels, rows, columns, LANES)
 
 
-def argument_type(taps: int) -> str:
-    """The smallest type that numbers the taps of a window."""
-    return "u8" if taps <= 255 else "i32"
+def argument_type(numbers: int) -> str:
+    """The smallest type that numbers the taps of a window, or the pixels of a map."""
+    return "u8" if numbers <= 255 else "i32"
 
 
-def _masked(writer: Writer, value: Buffer | None, at: Sequence[IndexLike], result: Value) -> Value:
+def masked(writer: Writer, value: Buffer | None, at: Place, result: Value) -> Value:
     """The gradient through a ReLU that made `value`, if there is one."""
     if value is None:
         return result
@@ -63,15 +70,23 @@ def _masked(writer: Writer, value: Buffer | None, at: Sequence[IndexLike], resul
 
 
 def max_pool(
-    name: str, channels: int, rows: Taps, columns: Taps, *, relu: bool, argument: bool
+    name: str,
+    channels: int,
+    rows: Taps,
+    columns: Taps,
+    *,
+    relu: bool,
+    argument: bool,
+    pixels: bool = False,
 ) -> Kernel:
-    """Buffers source, target, and for training argument: the tap of the first maximum.
+    """Buffers source, target, and for training argument: the tap of the first maximum, or with
+    `pixels` its number in the map.
 
     NaN loses against every number, and a window of nothing else gives −inf (PyTorch: NaN).
     """
-    kind = argument_type(rows.taps * columns.taps)
-    shape = _shape(channels, rows.destination, columns.destination)
-    source = Buffer("source", _shape(channels, rows.source, columns.source))
+    kind = argument_type(rows.source * columns.source if pixels else rows.taps * columns.taps)
+    shape = maps(channels, rows.destination, columns.destination)
+    source = Buffer("source", maps(channels, rows.source, columns.source))
     target = Buffer("target", shape, access="write")
     arguments = Buffer("argument", shape, kind, "write")
     writer = Writer(name, [source, target, *[arguments] * argument])
@@ -88,7 +103,8 @@ def max_pool(
                 if argument:
                     larger = writer.let(op("gt", x, Read(best[met.cell])))
                     cell = first[met.cell]
-                    writer.assign(cell, op("select", larger, met.number, Read(cell)))
+                    here = _pixel(met.row, met.column, columns.source) if pixels else met.number
+                    writer.assign(cell, op("select", larger, here, Read(cell)))
                 writer.assign(best[met.cell], op("max", x, Read(best[met.cell])))
             for i, (row, column) in enumerate(tile.cells):
                 result: Value = Read(best[i])
@@ -104,13 +120,21 @@ def _as_type(value: Value, kind: str) -> Value:
     return op("narrow", value) if kind == "u8" else value
 
 
-def max_pool_gradient(name: str, channels: int, rows: Taps, columns: Taps, *, mask: bool) -> Kernel:
-    """Buffers argument, gradient, [value], target. Taps: input pixel × tap → output."""
-    kind = argument_type(rows.taps * columns.taps)
-    shape = _shape(channels, rows.source, columns.source)
+def _pixel(row: IndexLike, column: IndexLike, width: int) -> Value:
+    return FromIndex(as_index(row) * width + column)
+
+
+def max_pool_gradient(
+    name: str, channels: int, rows: Taps, columns: Taps, *, mask: bool, pixels: bool = False
+) -> Kernel:
+    """Buffers argument, gradient, [value], target. Taps: input pixel × tap → output; with `pixels`
+    their numbers mean nothing, and the argument is compared with the input pixel's own."""
+    numbers = rows.destination * columns.destination if pixels else rows.taps * columns.taps
+    kind = argument_type(numbers)
+    shape = maps(channels, rows.source, columns.source)
     arguments = Buffer("argument", shape, kind)
     gradient = Buffer("gradient", shape)
-    wide = _shape(channels, rows.destination, columns.destination)
+    wide = maps(channels, rows.destination, columns.destination)
     value = Buffer("value", wide) if mask else None
     target = Buffer("target", wide, access="write")
     writer = Writer(name, [arguments, gradient, *([value] if value else []), target])
@@ -123,15 +147,16 @@ def max_pool_gradient(name: str, channels: int, rows: Taps, columns: Taps, *, ma
         def load() -> Value:
             return writer.let(writer.load(gradient, c, met.row, met.column, 0), "dy")
 
-        chosen = op("eq", tile.once(met, "tap", number), met.number)
+        here = _pixel(*tile.cells[met.cell], columns.destination) if pixels else met.number
+        chosen = op("eq", tile.once(met, "tap", number), here)
         return keep_where(chosen, tile.once(met, "dy", load))
 
     with writer.loop("c", channels) as c:
-        _gather(writer, c, rows, columns, target, value, contribution)
+        gather(writer, c, rows, columns, target, value, contribution)
     return writer.finish()
 
 
-def _gather(
+def gather(
     writer: Writer,
     c: Var,
     rows: Taps,
@@ -139,9 +164,9 @@ def _gather(
     target: Buffer,
     value: Buffer | None,
     contribution: Callable[[Var, Tile, Meeting], Value],
-    finish: Callable[[Value], Value] = lambda result: result,
+    finish: Callable[[Place, Value], Value] = lambda at, result: result,
 ) -> None:
-    """target[pixel] = Σ of the contributions of the windows that contain it."""
+    """target[pixel] = Σ of the contributions of the windows that contain it, then finished."""
     for tile in tiles(writer, rows, columns):
         sums = writer.accumulators("dx", len(tile.cells))
         touched: set[int] = set()
@@ -151,8 +176,9 @@ def _gather(
             writer.assign(cell, part if alone else op("add", Read(cell), part))
             touched.add(met.cell)
         for cell, (row, column) in zip(sums, tile.cells, strict=True):
-            result = _masked(writer, value, (c, row, column, 0), finish(Read(cell)))
-            writer.store(target, c, row, column, 0, value=result)
+            at = (c, row, column, 0)
+            result = masked(writer, value, at, finish(at, Read(cell)))
+            writer.store(target, *at, value=result)
 
 
 # ---- sums and means of each window --------------------------------------------------------------
@@ -194,12 +220,31 @@ class _Scaling:
         return value if self.constant in (None, 1.0) else op("mul", value, number(self.constant))
 
 
-def sum_pool(name: str, channels: int, rows: Taps, columns: Taps, *, scale: Scale | None) -> Kernel:
-    """Buffers source, target: the sum of each window, times `scale[p][q]` (the mean: 1/divisor)."""
-    source = Buffer("source", _shape(channels, rows.source, columns.source))
-    shape = _shape(channels, rows.destination, columns.destination)
+def adaptive_scale(rows: Taps, columns: Taps) -> Scale:
+    """1 / the number of pixels of each adaptive window."""
+    down, across = (
+        [sum(source is not None for source in line) for line in taps.sources]
+        for taps in (rows, columns)
+    )
+    return tuple(tuple(1.0 / (height * width) for width in across) for height in down)
+
+
+def sum_pool(
+    name: str,
+    channels: int,
+    rows: Taps,
+    columns: Taps,
+    *,
+    scale: Scale | None,
+    mask: bool = False,
+) -> Kernel:
+    """Buffers source, [value], target: the sum of each window, times `scale[p][q]` (the mean:
+    1/divisor); zero where there is a mask and `value` is not positive."""
+    source = Buffer("source", maps(channels, rows.source, columns.source))
+    shape = maps(channels, rows.destination, columns.destination)
+    value = Buffer("value", shape) if mask else None
     target = Buffer("target", shape, access="write")
-    writer = Writer(name, [source, target])
+    writer = Writer(name, [source, *([value] if value else []), target])
     scaling = _Scaling(scale)
     factors = scaling.table() if scaling.constant is None else None
     with writer.loop("c", channels) as c:
@@ -217,6 +262,7 @@ def sum_pool(name: str, channels: int, rows: Taps, columns: Taps, *, scale: Scal
                 if factors:
                     at = row * columns.destination + column
                     result = op("mul", result, writer.splat(factors, at))
+                result = masked(writer, value, (c, row, column, 0), result)
                 writer.store(target, c, row, column, 0, value=result)
     return writer.finish()
 
@@ -225,8 +271,8 @@ def sum_pool_gradient(
     name: str, channels: int, rows: Taps, columns: Taps, *, scale: Scale | None, mask: bool
 ) -> Kernel:
     """Buffers gradient, [value], target. Taps: input pixel × tap → output; scale as forward."""
-    gradient = Buffer("gradient", _shape(channels, rows.source, columns.source))
-    wide = _shape(channels, rows.destination, columns.destination)
+    gradient = Buffer("gradient", maps(channels, rows.source, columns.source))
+    wide = maps(channels, rows.destination, columns.destination)
     value = Buffer("value", wide) if mask else None
     target = Buffer("target", wide, access="write")
     writer = Writer(name, [gradient, *([value] if value else []), target])
@@ -244,8 +290,16 @@ def sum_pool_gradient(
         return tile.once(met, "dy", load)
 
     with writer.loop("c", channels) as c:
-        finish = scaling.apply_constant
-        _gather(writer, c, rows, columns, target, value, contribution, finish)
+        gather(
+            writer,
+            c,
+            rows,
+            columns,
+            target,
+            value,
+            contribution,
+            lambda _, total: scaling.apply_constant(total),
+        )
     return writer.finish()
 
 
@@ -311,6 +365,6 @@ def global_pool_gradient(
         at = writer.let(writer.load(argument, c, 0), "at") if mode == "max" else None
         with writer.loop("i", pixels) as i:
             here = keep_where(op("eq", at, FromIndex(as_index(i))), dy) if at else dy
-            result = _masked(writer, value, (c, i, 0), here)
+            result = masked(writer, value, (c, i, 0), here)
             writer.store(target, c, i, 0, value=result)
     return writer.finish()

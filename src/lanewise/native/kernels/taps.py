@@ -12,8 +12,10 @@ is known while the kernel is written (`column_segments`); equal neighbours becom
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import gcd
 
 from lanewise.native.nest import Buffer, Entry, Index, IndexLike, Var, as_index, table
 
@@ -56,6 +58,32 @@ def gradient_taps(size: int, out: int, kernel: int, stride: int, pad: int, dilat
 
     sources = tuple(tuple(source(i, t) for t in range(kernel)) for i in range(size))
     return Taps(size, out, kernel, sources, stride, 1)
+
+
+def adaptive_taps(size: int, out: int) -> Taps:
+    """Output index × tap → input index, where output o covers floor(o·size/out) … up to, without,
+    ceil((o + 1)·size/out). The pattern repeats after out/gcd outputs."""
+    windows = _adaptive_windows(size, out)
+    common = gcd(size, out)
+    return Taps(out, size, *_padded(windows), out // common, size // common)
+
+
+def adaptive_gradient_taps(size: int, out: int) -> Taps:
+    """Input index × number → the outputs whose adaptive windows contain it, in their order."""
+    windows = _adaptive_windows(size, out)
+    met = [[o for o, window in enumerate(windows) if i in window] for i in range(size)]
+    common = gcd(size, out)
+    return Taps(size, out, *_padded(met), size // common, out // common)
+
+
+def _adaptive_windows(size: int, out: int) -> list[range]:
+    return [range(o * size // out, -((o + 1) * -size // out)) for o in range(out)]
+
+
+def _padded(lines: Sequence[Sequence[int]]) -> tuple[int, tuple[tuple[int | None, ...], ...]]:
+    """The longest line's length, and all lines with None up to it."""
+    longest = max(map(len, lines))
+    return longest, tuple((*line, *[None] * (longest - len(line))) for line in lines)
 
 
 def _inside(index: int, size: int) -> int | None:

@@ -82,8 +82,8 @@ def tiles(writer: Writer, rows: Taps, columns: Taps, widest: int = WIDEST) -> It
 
 
 def _meets(taps: Taps) -> int:
-    """About how many taps meet one destination index."""
-    return -(-taps.taps // taps.period)
+    """How many taps meet one destination index, at most."""
+    return max(sum(source is not None for source in line) for line in taps.sources)
 
 
 def _unrolled(writer: Writer, rows: Taps, columns: Taps, height: int, width: int) -> Iterator[Tile]:
