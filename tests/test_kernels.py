@@ -1,17 +1,10 @@
-"""Pooling, activations, loss and dropout kernels against their definitions in numpy and PyTorch."""
+"""Pooling, loss and dropout kernels against their definitions in numpy and PyTorch."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from lanewise.native.kernels import functions
-from lanewise.native.kernels.activation import (
-    ACTIVATIONS,
-    activation,
-    activation_gradient,
-    add,
-)
 from lanewise.native.kernels.dropout import dropout, dropout_mask, kept_scale, lane_keys, mix
 from lanewise.native.kernels.loss import softmax, softmax_cross_entropy
 from lanewise.native.kernels.pool import (
@@ -24,7 +17,6 @@ from lanewise.native.kernels.pool import (
     sum_pool_gradient,
 )
 from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps
-from lanewise.native.nest import Buffer, Kernel, Writer
 from lanewise.net.layers import AvgPool
 from lanewise.size.shapes import Window, resolve_window
 from native_kernel import aligned, execute, placed
@@ -34,70 +26,6 @@ LANES = 16
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return placed(np.random.default_rng(seed).normal(size=shape))
-
-
-# ---- functions ----------------------------------------------------------------------------------
-
-
-def unary(function, vectors: int) -> Kernel:
-    source = Buffer("source", (vectors, LANES))
-    target = Buffer("target", (vectors, LANES), access="write")
-    writer = Writer("unary", [source, target])
-    with writer.loop("i", vectors) as i:
-        value = function(writer, writer.load(source, i, 0))
-        writer.store(target, i, 0, value=value)
-    return writer.finish()
-
-
-def applied(function, values: np.ndarray) -> np.ndarray:
-    x = placed(np.resize(values, (-(-values.size // LANES), LANES)))
-    y = aligned(x.shape)
-    execute(unary(function, len(x)), x, y, interpret=False)
-    return y.ravel()[: values.size]
-
-
-def logistic(x: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-x))
-
-
-RANDOM = np.random.default_rng(5)
-TINY = 10.0 ** RANDOM.uniform(-30, 0, 4000)
-
-
-@pytest.mark.parametrize(
-    ("function", "definition", "values", "places"),
-    [
-        (functions.exponential, np.exp, RANDOM.uniform(-87.3, 88.3, 40000), 1.0),
-        (functions.exponential, np.exp, RANDOM.normal(size=40000), 1.0),
-        (functions.logarithm, np.log, np.exp(RANDOM.uniform(-87, 88, 40000)), 1.0),
-        (functions.logarithm, np.log, RANDOM.uniform(0.5, 2, 40000), 1.0),
-        (functions.tanh, np.tanh, RANDOM.uniform(-10, 10, 40000), 1.5),
-        (functions.tanh, np.tanh, np.concatenate([TINY, -TINY]), 1.5),
-        (functions.sigmoid, logistic, RANDOM.uniform(-80, 80, 40000), 2.5),
-    ],
-)
-def test_function_is_exact_to_few_last_places(function, definition, values, places):
-    x = values.astype(np.float32)
-    wanted = definition(x.astype(np.float64))
-    step = np.spacing(np.abs(wanted).astype(np.float32)).astype(np.float64)
-    assert np.max(np.abs(applied(function, x) - wanted) / step) < places
-
-
-EXTREMES = np.array([-np.inf, -1e30, -1e4, -100, 0, 100, 1e4, 1e30, np.inf, np.nan], np.float32)
-
-
-@pytest.mark.parametrize(
-    ("function", "low", "middle", "high"),
-    [
-        (functions.exponential, 0.0, 1.0, 2.4061436e38),
-        (functions.tanh, -1.0, 0.0, 1.0),
-        (functions.sigmoid, 0.0, 0.5, 1.0),
-    ],
-)
-def test_function_neither_overflows_nor_hides_nan(function, low, middle, high):
-    y = applied(function, EXTREMES)
-    wanted = np.array([low] * 4 + [middle] + [high] * 4 + [np.nan])
-    np.testing.assert_allclose(y, wanted, rtol=1e-6, atol=1e-37)
 
 
 # ---- pooling ------------------------------------------------------------------------------------
@@ -232,38 +160,6 @@ def test_global_pool(mode, channels):
     np.testing.assert_allclose(dx, dy[:, None] * share[mode] * (x > 0), rtol=1e-5)
     execute(global_pool("g", mode, channels, 5, 3, relu=True), x, y)
     np.testing.assert_allclose(y, np.maximum(pixels, 0), rtol=1e-5, atol=1e-6)
-
-
-# ---- activations --------------------------------------------------------------------------------
-
-#: layer word → y(x), and dy/dx as a function of x
-DEFINITIONS = {
-    "relu": (lambda x: np.maximum(x, 0), lambda x: x > 0),
-    "leakyrelu": (lambda x: np.where(x > 0, x, 0.1 * x), lambda x: np.where(x > 0, 1, 0.1)),
-    "tanh": (np.tanh, lambda x: 1 / np.cosh(x) ** 2),
-    "sigmoid": (logistic, lambda x: logistic(x) * (1 - logistic(x))),
-}
-
-
-@pytest.mark.parametrize("word", ACTIVATIONS)
-def test_activation(word):
-    x, dy, before = (placed(normal(13, LANES, seed=s) * 3) for s in range(3))
-    y, dx = aligned(x.shape), aligned(x.shape)
-    forward, slope = DEFINITIONS[word]
-    execute(activation("f", word, 13, 0.1), x, y)
-    np.testing.assert_allclose(y, forward(x.astype(float)), rtol=1e-6, atol=1e-7)
-    wanted = dy * slope(x.astype(float))
-    execute(activation_gradient("b", word, 13, 0.1), dy, y, dx)
-    np.testing.assert_allclose(dx, wanted, rtol=1e-5, atol=1e-6)
-    execute(activation_gradient("b", word, 13, 0.1, mask=True), dy, y, before, dx)
-    np.testing.assert_allclose(dx, wanted * (before > 0), rtol=1e-5, atol=1e-6)
-
-
-def test_add():
-    a, b = normal(13, LANES), normal(13, LANES, seed=1)
-    wanted = a + b
-    execute(add("add", 13), a, b)
-    assert (b == wanted).all()
 
 
 # ---- loss ---------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from lanewise.native.fuse import Operation
 from lanewise.native.plan import Planner
 from lanewise.native.rules import activations, convolution, full_connection, noise, pooling
 from lanewise.net.layers import (
+    ACTIVATIONS,
     AvgPool,
     Conv,
     Dropout,
@@ -20,13 +21,9 @@ from lanewise.net.layers import (
     GlobalMax,
     GlobalSum,
     Layer,
-    LeakyReLU,
     Linear,
     MaxPool,
-    ReLU,
-    Sigmoid,
     SumPool,
-    Tanh,
 )
 
 Rule = Callable[[Planner, Operation], None]
@@ -40,10 +37,7 @@ FORWARD: dict[type[Layer], Rule] = {
     GlobalAvg: pooling.global_pool_forward,
     GlobalSum: pooling.global_pool_forward,
     Linear: full_connection.linear_forward,
-    ReLU: activations.activation_forward,
-    LeakyReLU: activations.activation_forward,
-    Tanh: activations.activation_forward,
-    Sigmoid: activations.activation_forward,
+    **dict.fromkeys(ACTIVATIONS, activations.activation_forward),
     Dropout: noise.dropout_forward,
 }
 
@@ -56,9 +50,6 @@ GRADIENT: dict[type[Layer], Rule] = {
     GlobalAvg: pooling.global_pool_gradient,
     GlobalSum: pooling.global_pool_gradient,
     Linear: full_connection.linear_gradient,
-    ReLU: activations.activation_gradient,
-    LeakyReLU: activations.activation_gradient,
-    Tanh: activations.activation_gradient,
-    Sigmoid: activations.activation_gradient,
+    **dict.fromkeys(ACTIVATIONS, activations.activation_gradient),
     Dropout: noise.dropout_gradient,
 }
