@@ -101,7 +101,7 @@ def correlate(
                     + as_index(c) * sizes.weight_source
                     + as_index(rows.tap(row, m)) * sizes.columns.taps
                 )
-                _products(
+                products(
                     writer,
                     cells,
                     lambda i, t: writer.splat(weight, at_weight + i * sizes.weight_map + t),
@@ -127,7 +127,7 @@ def correlate(
     return writer.finish()
 
 
-def _products(
+def products(
     writer: Writer,
     cells: list[list[Register]],
     weight_at: Callable[[int, int], Value],

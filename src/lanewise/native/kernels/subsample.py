@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from lanewise.native.kernels.pool import gather, maps
 from lanewise.native.kernels.taps import Taps
+from lanewise.native.kernels.weights import add_lanes
 from lanewise.native.kernels.windows import Meeting, Tile, tiles
 from lanewise.native.nest import (
     Buffer,
-    IndexLike,
     Kernel,
     Read,
     Register,
@@ -69,15 +69,9 @@ def parameter_gradients(name: str, channels: int, rows: Taps, columns: Taps) -> 
                 dy = writer.let(writer.load(gradient, c, row, column, 0), "dy")
                 writer.assign(dw, op("fma", dy, Read(cell), Read(dw)))
                 writer.assign(db, op("add", Read(db), dy))
-        _add_lanes(writer, weight, c, Read(dw))
-        _add_lanes(writer, bias, c, Read(db))
+        add_lanes(writer, weight, (c,), Read(dw))
+        add_lanes(writer, bias, (c,), Read(db))
     return writer.finish()
-
-
-def _add_lanes(writer: Writer, sums: Buffer, at: IndexLike, value: Value) -> None:
-    """sums[at] += the sum of the lanes."""
-    total = op("add", writer.load(sums, at, lanes=1), op("lanesum", value))
-    writer.store(sums, at, value=total)
 
 
 def input_gradient(name: str, channels: int, rows: Taps, columns: Taps, *, mask: bool) -> Kernel:

@@ -68,7 +68,7 @@ def weight_gradient(
     writer = Writer(name, [source, gradient, *[sums] * bool(tile.rows), weight])
     height = tile.rows or rows.destination
     strips = -(-rows.destination // height)
-    row_count, first_row, source_row = _rows_of_tap(rows, height)
+    row_count, first_row, source_row = rows_of_tap(rows, height)
     segments = column_segments(columns, tile.columns)
 
     def one_tile(
@@ -86,7 +86,7 @@ def weight_gradient(
                 source_at = as_index(p) * rows.advance + Entry(source_row, turn)
                 for part in segments:
                     with writer.loop("n", part.tiles) as n:
-                        _outer_products(
+                        outer_products(
                             writer,
                             cells,
                             lambda i, j, part=part, n=n: writer.load(  # type: ignore[misc]
@@ -117,7 +117,7 @@ def weight_gradient(
                                 one_tile(strip, begin, ks, g, as_index(c), cs, range(t, t + ts))
     if tile.rows:
         _for_each_weight(
-            writer, shape, lambda at: _add_lanes(writer, weight, at, writer.load(sums, *at, 0))
+            writer, shape, lambda at: add_lanes(writer, weight, at, writer.load(sums, *at, 0))
         )
     return writer.finish()
 
@@ -162,18 +162,18 @@ def _end_sums(
         for line, row in zip(plane, registers, strict=True):
             for at, cell in zip(line, row, strict=True):
                 if sums is None:
-                    _add_lanes(writer, weight, at, Read(cell))
+                    add_lanes(writer, weight, at, Read(cell))
                 else:
                     writer.store(sums, *at, 0, value=Read(cell))
 
 
-def _add_lanes(writer: Writer, weight: Buffer, at: Sequence[IndexLike], value: Value) -> None:
+def add_lanes(writer: Writer, weight: Buffer, at: Sequence[IndexLike], value: Value) -> None:
     """weight[at] += the sum of the lanes."""
     total = op("add", writer.load(weight, *at, lanes=1), op("lanesum", value))
     writer.store(weight, *at, value=total)
 
 
-def _rows_of_tap(rows: Taps, height: int) -> tuple[Buffer, Buffer, Buffer]:
+def rows_of_tap(rows: Taps, height: int) -> tuple[Buffer, Buffer, Buffer]:
     """For strip b of `height` output rows and kernel row r, at b · taps + r: how many output rows
     meet the tap, the first of them, and the input row that it meets."""
     count, first, source = [], [], []
@@ -187,7 +187,7 @@ def _rows_of_tap(rows: Taps, height: int) -> tuple[Buffer, Buffer, Buffer]:
     return table("row_count", count), table("row_first", first), table("row_source", source)
 
 
-def _outer_products(
+def outer_products(
     writer: Writer,
     cells: list[list[list[Register]]],
     gradient_at: Callable[[int, int], Value],
