@@ -1,13 +1,27 @@
 """Rows whose length is no multiple of 16: as vectors of 16 lanes, then 8, 4, 2 and 1.
 
 So nothing is written twice, nothing is read beyond an end, and no memory needs padding.
+
+And sums over lanes, which are the gradients of what all images share.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lanewise.native.nest import LANES, Constant, Op, Value
+from lanewise.native.nest import (
+    LANES,
+    Buffer,
+    Constant,
+    IndexLike,
+    Op,
+    Read,
+    Register,
+    Value,
+    Writer,
+    op,
+)
 
 
 @dataclass(frozen=True)
@@ -43,3 +57,18 @@ def spread(value: Value, lanes: int) -> Value:
 def number(value: float, lanes: int) -> Constant:
     """A float in `lanes` lanes."""
     return Constant(value, "f32", lanes)
+
+
+def add_lanes(writer: Writer, sums: Buffer, *at: IndexLike, value: Value) -> None:
+    """sums[at] += the sum of the value's lanes."""
+    total = op("add", writer.load(sums, *at, lanes=1), op("lanesum", value))
+    writer.store(sums, *at, value=total)
+
+
+def total(cells: Sequence[Register]) -> Value:
+    """The sum of registers, halves added to halves."""
+    values: list[Value] = [Read(cell) for cell in cells]
+    while len(values) > 1:
+        pairs = [op("add", a, b) for a, b in zip(values[::2], values[1::2], strict=False)]
+        values = pairs + values[len(pairs) * 2 :]
+    return values[0]
