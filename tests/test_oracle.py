@@ -16,7 +16,7 @@ pytest.importorskip("torch", reason="the oracle needs PyTorch (extra `torch`)")
 
 from lanewise.bridge.oracle import Trial, draw, judge
 from lanewise.bridge.reference import Question, Reference
-from lanewise.bridge.rounding import EPSILON, Sum
+from lanewise.bridge.sums import EPSILON, Sum
 from lanewise.bridge.updates import judge_updates
 from lanewise.bridge.verdict import Comparison, Disagreement, Row
 from torch_engine import TorchEngine

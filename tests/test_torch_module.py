@@ -58,7 +58,7 @@ def test_explicit_padding_equals_torchs_own(
     text = f"input 2x7x6; {kind} {window}"
     image = torch.randn(3, 2, 7, 6, dtype=torch.float64)
     torchs = to_torch(parse(text))(image)
-    monkeypatch.setattr("lanewise.bridge.torch_module._even", lambda window: False)
+    monkeypatch.setattr("lanewise.bridge.rules.windows.even", lambda window: False)
     torch.testing.assert_close(to_torch(parse(text))(image), torchs)
 
 

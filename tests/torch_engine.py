@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lanewise.bridge.oracle import dropout_masks
+from lanewise.bridge.oracle import noise_masks
 from lanewise.bridge.torch_module import to_torch
 from lanewise.bridge.updates import TWINS
 from lanewise.native.optimizers import Optimizer
@@ -27,14 +27,17 @@ class TorchEngine:
         self.graph, self.spoil, self.steps_done = graph, spoil, 0
         self.masks: dict[str, np.ndarray] = {}
         self.mean, self.std = np.zeros(1, "f4"), np.ones(1, "f4")
+        self.optimizer: Any = None
         self.model = to_torch(graph)
         self.masked = to_torch(graph, dropout_mask=self._mask)
         self.parameters = {n: p.detach().numpy() for n, p in self.model.named_parameters()}
+        self.buffers = {n: b.numpy() for n, b in self.model.named_buffers() if "running" in n}
         self.gradients: dict[str, np.ndarray] = {}
         self.input_gradient: np.ndarray | None = None
 
     def initialise(self, seed: int) -> None:
         random = np.random.default_rng(seed)
+        self.steps_done = 0
         for array in self.parameters.values():
             bound = np.prod(array.shape[1:]) ** -0.5
             array[...] = random.uniform(-bound, bound, array.shape)
@@ -50,9 +53,9 @@ class TorchEngine:
     ) -> tuple[float, int]:
         import torch
 
-        self.masks = dropout_masks(self.graph, seed, self.steps_done, len(images))
+        self.masks = noise_masks(self.graph, seed, self.steps_done, len(images))
         self.masked.load_state_dict(self.model.state_dict())
-        self.masked.zero_grad()
+        self.masked.train().zero_grad()
         x = self._tensor(images).requires_grad_()
         logits = self.masked(x).flatten(1)
         loss = torch.nn.functional.cross_entropy(
@@ -72,10 +75,17 @@ class TorchEngine:
         make, self.states, _ = TWINS[type(optimizer)]
         self.optimizer = make(optimizer, list(self.model.parameters()), 1.0)
 
-    def step(self, images: np.ndarray, labels: np.ndarray, lr: float) -> tuple[float, int]:
+    def step(
+        self, images: np.ndarray, labels: np.ndarray, lr: float, seed: int = 0
+    ) -> tuple[float, int]:
         import torch
 
-        result = self.gradients_only(images, labels)
+        result = self.gradients_only(images, labels, seed=seed)
+        for name, moved in self.masked.named_buffers():
+            if name in self.buffers:
+                self.buffers[name][...] = self.spoil(name, moved.numpy().copy())
+        if self.optimizer is None:
+            return result
         self.optimizer.param_groups[0]["lr"] = lr
         for name, parameter in self.model.named_parameters():
             parameter.grad = torch.from_numpy(self.gradients[name].copy())

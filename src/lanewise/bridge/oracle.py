@@ -1,9 +1,10 @@
 """The oracle: the compiled engine against PyTorch, tensor by tensor.
 
 `compare` compiles a net, draws weights and images, and holds the engine's logits, loss, input
-gradient and every parameter gradient (on request also some steps of an optimizer) against float64
-values from PyTorch. A row's error and tolerance are the largest absolute difference and how far
-honest float32 may be off, both relative to the tensor's size.
+gradient, every parameter gradient and the running statistics after a step (on request also some
+steps of an optimizer) against float64 values from PyTorch. A row's error and tolerance are the
+largest absolute difference and how far honest float32 may be off, both relative to the tensor's
+size.
 
 How the tolerance is made stands in `rounding.py`: a random-walk error ε·√terms for every sum of the
 net, its effect on every result measured by disturbing the reference. Where in a draw of weights
@@ -26,9 +27,9 @@ from lanewise.bridge import require_torch
 from lanewise.bridge.reference import Arrays, Question, Reference, Tensor, Values
 from lanewise.bridge.verdict import Comparison, Disagreement, Row
 from lanewise.net.graph import Graph
-from lanewise.net.layers import Dropout
+from lanewise.net.layers import Layer, Noise, SpatialDropout, StochasticDepth
 from lanewise.size.report import size
-from lanewise.size.shapes import infer_shapes
+from lanewise.size.shapes import Shape, infer_shapes
 
 if TYPE_CHECKING:
     from lanewise.native.optimizers import Optimizer
@@ -161,22 +162,46 @@ def draw(graph: Graph, trial: Trial, number: int) -> tuple[Values, Values]:
 def _prepare(program: Program, graph: Graph, trial: Trial, number: int) -> Question:
     """Give the program the weights of a draw; the same draw as a question to PyTorch."""
     program.initialise(trial.seed * DRAWS + number)
-    for name, array in program.parameters.items():
-        if name.endswith(".weight"):
-            array *= GAIN
+    _draw_weights(program, trial, number)
     images, labels = draw(graph, trial, number)
     if trial.pixels:
         mean, std = _pixel_statistics(images.shape[1])
         program.set_normalisation(mean, std)
         images = (images / 255.0 - mean[:, None, None]) / std[:, None, None]
+    return question(program, trial, images, labels)
+
+
+def _draw_weights(program: Program, trial: Trial, number: int) -> None:
+    """Matrices and kernels keep what they were given, times GAIN. Vectors, that begin as ones and
+    zeros, and running statistics are drawn anew, so that none of them is the same for all."""
+    random = np.random.Generator(np.random.Philox((trial.seed, number, 1)))
+    for name, array in program.parameters.items():
+        if array.ndim > 1:
+            array *= GAIN
+        elif name.endswith(".weight"):
+            signs = random.choice([-1, 1, 1], array.shape)
+            array[...] = signs * random.uniform(0.5, 1.5, array.shape)
+    for name, array in getattr(program, "buffers", {}).items():
+        if name.endswith(".running_var"):
+            array[...] = random.uniform(0.5, 2.0, array.shape)
+        else:
+            array[...] = random.standard_normal(array.shape)
+
+
+def question(
+    program: Program, trial: Trial, images: Values, labels: Values, step: int = 0
+) -> Question:
+    """What the program is about to compute for images as its first layer sees them."""
+    graph, training = program.graph, trial.training
     return Question(
         graph,
         {name: array.copy() for name, array in program.parameters.items()},
         images,
         labels,
         trial.label_smoothing,
-        dropout_masks(graph, trial.seed, step=0, batch=trial.batch) if trial.training else None,
-        trial.training,
+        noise_masks(graph, trial.seed, step, len(images)) if training else None,
+        training,
+        {name: array.astype("f8") for name, array in getattr(program, "buffers", {}).items()},
     )
 
 
@@ -195,21 +220,37 @@ def _measure(program: Program, trial: Trial, images: Values, labels: Values) -> 
     loss, _ = program.gradients_only(
         images, labels, smoothing=trial.label_smoothing, seed=trial.seed
     )
-    gradients = {f"{name}.grad": array for name, array in program.gradients.items()}
+    gradients = {f"{name}.grad": array.copy() for name, array in program.gradients.items()}
     mean_loss = np.asarray(loss)
-    return {"logits": logits, "loss": mean_loss, "input.grad": program.input_gradient, **gradients}
+    first = {"logits": logits, "loss": mean_loss, "input.grad": program.input_gradient}
+    return first | gradients | _running(program, trial, images, labels)
 
 
-def dropout_masks(graph: Graph, seed: int, step: int, batch: int) -> Arrays:
-    """The factor of every element of every dropout layer in one training step, N×(its shape)."""
+def _running(program: Program, trial: Trial, images: Values, labels: Values) -> Arrays:
+    """The running statistics after one step of training, which `gradients_only` is not."""
+    if getattr(program, "buffers", {}):
+        program.step(images, labels, lr=0.0, seed=trial.seed)
+    return {name: array.copy() for name, array in getattr(program, "buffers", {}).items()}
+
+
+def noise_masks(graph: Graph, seed: int, step: int, batch: int) -> Arrays:
+    """The factors of every noise layer in one training step, in a shape that fits N×(its shape):
+    one for each element, each channel or each image."""
     from lanewise.native.kernels.dropout import dropout_mask, kept_scale, lane_keys
     from lanewise.native.rules.noise import dropout_salt
 
     shapes, masks = infer_shapes(graph), {}
     keys = lane_keys(seed, step, np.arange(batch))
     for node in graph.nodes:
-        if isinstance(node.layer, Dropout):
-            rate, shape = node.layer.rate, shapes[node.name]
+        if isinstance(node.layer, Noise):
+            rate, shape = node.layer.rate, _masked(node.layer, shapes[node.name])
             kept = dropout_mask(keys, prod(shape), rate, dropout_salt(node.name))
             masks[node.name] = kept.T.reshape(batch, *shape) * kept_scale(rate)
     return masks
+
+
+def _masked(layer: Layer, shape: Shape) -> Shape:
+    """What gets a factor of its own."""
+    if isinstance(layer, StochasticDepth):
+        return (1,) * len(shape)
+    return (shape[0], *[1] * (len(shape) - 1)) if isinstance(layer, SpatialDropout) else shape

@@ -3,41 +3,43 @@
 `Question` is all that decides the answer; `Reference` runs it once exactly and twice disturbed (see
 `rounding.py`) and holds, for every tensor, the exact values and how far float32 may lie from them.
 
-Tensors are called `logits` (as in inference, without dropout), `loss`, `<parameter>.grad` and
-`input.grad`; gradients are those of the mean loss over the batch.
+Tensors are called `logits` (as in inference: no noise, running statistics), `loss`,
+`<parameter>.grad`, `input.grad`, and `bn1.running_mean` as one step of training leaves it; the loss
+and the gradients, those of the mean loss over the batch, are those of training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod, sqrt
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from lanewise.bridge.draft import Watch
 from lanewise.bridge.rounding import (
-    EPSILON,
     LOUDNESS,
     MARGIN,
     STEADY,
+    Disturbances,
     Noise,
     Sizes,
-    Sum,
     disturbances,
+    seen,
 )
+from lanewise.bridge.sums import EPSILON, ROWS, parameter_sums
 from lanewise.bridge.torch_module import copy_weights, to_torch
-from lanewise.net.graph import Graph, Node
-from lanewise.net.layers import Dropout
+from lanewise.net.graph import Graph
+from lanewise.net.layers import NOISES, BatchNorm
 from lanewise.size.shapes import infer_shapes
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    Watch: TypeAlias = Callable[[str, torch.Tensor], torch.Tensor]
-    Observer: TypeAlias = Callable[[], Watch]  # a new watch for every pass
-
+# A new watch for every pass; the argument says whether it is one of training.
+Observer: TypeAlias = Callable[[bool], Watch]
 Values: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Arrays: TypeAlias = dict[str, Values]
 
@@ -46,8 +48,8 @@ Arrays: TypeAlias = dict[str, Values]
 class Question:
     """A net with its weights, images N×C×H×W as the first layer sees them, and labels N.
 
-    `masks` are the factors of each dropout layer in training, by name. `training=False` asks for
-    the logits only.
+    `masks` are the factors of each noise layer in training, by name; `buffers` the running
+    statistics before the step. `training=False` asks for the logits only.
     """
 
     graph: Graph
@@ -57,6 +59,7 @@ class Question:
     label_smoothing: float = 0.0
     masks: Arrays | None = None
     training: bool = True
+    buffers: Arrays = field(default_factory=dict)
 
     @property
     def batch(self) -> int:
@@ -64,9 +67,16 @@ class Question:
         return len(self.images)
 
     @property
-    def has_dropout(self) -> bool:
+    def differs_in_training(self) -> bool:
         """Whether training and inference compute different values."""
-        return any(isinstance(node.layer, Dropout) for node in self.graph.nodes)
+        return any(isinstance(node.layer, (*NOISES, BatchNorm)) for node in self.graph.nodes)
+
+    @property
+    def directions(self) -> tuple[bool, ...]:
+        """The passes that answer it, of training (True) or inference (False)."""
+        if not self.training:
+            return (False,)
+        return (False, True) if self.differs_in_training else (True,)
 
 
 @dataclass
@@ -104,15 +114,19 @@ class Reference:
 
     def __init__(self, question: Question, seed: int = 0) -> None:
         self._question, self._seed = question, seed
-        sizes = Sizes()
-        exact = _run(question, lambda: sizes.watch)
+        sizes = {
+            training: Sizes(question.graph, {} if training else question.buffers)
+            for training in question.directions
+        }
+        exact = _run(question, lambda training: sizes[training].watch)
         sums = _last_sums(question, sizes, exact)
         self.tensors = {
             name: _tensor(values, sums.get(name, LastSum(1, 0.0))) for name, values in exact.items()
         }
-        self._expected = disturbances(
-            question.graph, sizes, _weight_sizes(question), question.batch
-        )
+        self._expected = {
+            training: disturbances(question.graph, found, _weight_sizes(question), question.batch)
+            for training, found in sizes.items()
+        }
         self._shakes = 0
         self.shake()
 
@@ -126,9 +140,13 @@ class Reference:
         seed = self._seed + 1000 * self._shakes
         self._shakes += 1
         for sign in (1, -1):
-            run = _run(self._question, Noise(self._expected, seed, sign).watch)
+            run = _run(self._question, _noisy(self._expected, seed, sign))
             for name, tensor in self.tensors.items():
                 tensor.moved = max(tensor.moved, _largest(run[name] - tensor.values))
+
+
+def _noisy(expected: dict[bool, Disturbances], seed: int, sign: int) -> Observer:
+    return lambda training: Noise(expected[training], seed, sign).watch()
 
 
 @dataclass(frozen=True)
@@ -146,11 +164,7 @@ def _tensor(values: Values, last: LastSum) -> Tensor:
 
 def exact_values(question: Question) -> Arrays:
     """Every tensor's exact values alone."""
-    return _run(question, lambda: _unchanged)
-
-
-def _unchanged(name: str, value: torch.Tensor) -> torch.Tensor:
-    return value
+    return _run(question, lambda training: lambda name, value: value)
 
 
 def _largest(values: Values) -> float:
@@ -158,32 +172,47 @@ def _largest(values: Values) -> float:
 
 
 def _run(question: Question, observer: Observer) -> Arrays:
-    """One pass in float64. Where there is dropout, logits need a pass of their own, without."""
-    result = {}
-    if not question.training or question.has_dropout:
-        result["logits"] = _values(_forward(question, observer(), None)[1])
+    """One pass in float64; where inference differs from training, logits need one of their own."""
+    result: Arrays = {}
+    if False in question.directions:
+        result["logits"] = _values(_forward(question, observer(False), False)[1])
     if not question.training:
         return result
-    model, logits, images = _forward(question, observer(), question.masks)
+    model, logits, images = _forward(question, observer(True), True)
     loss = _loss(question, logits)
     loss.backward()
-    gradients = {f"{name}.grad": _values(value.grad) for name, value in model.named_parameters()}
     first = {"logits": _values(logits), "loss": _values(loss), "input.grad": _values(images.grad)}
-    return first | gradients | result
+    gradients = {f"{name}.grad": _values(value.grad) for name, value in model.named_parameters()}
+    return first | gradients | _running(model) | result
+
+
+def _running(model: nn.Module) -> Arrays:
+    """The running statistics, as they are now."""
+    return {
+        name: _values(value).copy()
+        for name, value in model.state_dict().items()
+        if name.endswith((".running_mean", ".running_var"))
+    }
 
 
 def _forward(
-    question: Question, watch: Watch, masks: Arrays | None
+    question: Question, watch: Watch, training: bool
 ) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     """(the module, its logits, the images as a leaf that takes a gradient)."""
     import torch
 
+    masks = question.masks if training else None
     mask = None if masks is None else lambda name: torch.from_numpy(masks[name]).double()
-    model = to_torch(question.graph, dropout_mask=mask, watch=watch).double().eval()
-    copy_weights(question.weights, model)
+    model = to_torch(question.graph, dropout_mask=mask, watch=watch).double().train(training)
+    copy_weights(question.weights | _buffers(question, model), model)
     images = torch.from_numpy(question.images.astype("f8")).requires_grad_(question.training)
     with torch.set_grad_enabled(question.training):
         return model, model(images), images
+
+
+def _buffers(question: Question, model: nn.Module) -> Arrays:
+    """Those of the question; torch's fresh ones where it gives none."""
+    return _running(model) | question.buffers
 
 
 def _loss(question: Question, logits: torch.Tensor) -> torch.Tensor:
@@ -210,18 +239,20 @@ def _weight_sizes(question: Question) -> dict[str, float]:
     }
 
 
-def _last_sums(question: Question, sizes: Sizes, exact: Arrays) -> dict[str, LastSum]:
-    """Of the loss (an exponential, a logarithm) and every parameter's gradient."""
+def _last_sums(question: Question, sizes: dict[bool, Sizes], exact: Arrays) -> dict[str, LastSum]:
+    """Of the loss (an exponential, a logarithm), every parameter's gradient, running statistics."""
     sums = {"loss": LastSum(16, 1 + _largest(exact["logits"]))}
-    shapes = infer_shapes(question.graph)
-    for node in question.graph.nodes if question.training else ():
-        terms = question.batch * prod(shapes[node.name][1:])
-        for parameter, factor in _summed_with(node, sizes):
-            natural = Sum(terms, factor).natural(sizes.gradients.get(node.name, 0.0))
-            sums[f"{node.name}.{parameter}.grad"] = LastSum(terms, natural)
+    if not question.training:
+        return sums
+    shapes, found = infer_shapes(question.graph), sizes[True]
+    for node in question.graph.nodes:
+        arriving = found.gradients.get(node.name, 0.0)
+        known = seen(node, shapes, found, {})
+        for parameter, total in parameter_sums(node.layer, known, question.batch).items():
+            natural = float(total.natural(arriving))
+            sums[f"{node.name}.{parameter}.grad"] = LastSum(total.terms, natural)
+        if isinstance(node.layer, BatchNorm):
+            terms = prod(known.shape[1:]) + question.batch // ROWS
+            for which in ("mean", "var"):
+                sums[f"{node.name}.running_{which}"] = LastSum(terms, 0.0)
     return sums
-
-
-def _summed_with(node: Node, sizes: Sizes) -> list[tuple[str, float]]:
-    """A gradient sums, over images and positions, the node's gradient times this size."""
-    return [("weight", sizes.values[node.inputs[0]]), ("bias", 1.0)] if node.inputs else []

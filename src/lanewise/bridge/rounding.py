@@ -1,11 +1,10 @@
 """How far float32 may lie from the exact values of a net: the oracle's tolerances.
 
-A sum of n rounded float32 terms is wrong by about ε·√n times the size such a sum typically has,
-√n · rms(factor) · rms(factor). `disturbances` says so for each layer, forward and backward, from
-the sizes seen in one exact (float64) run. The reference then runs again with random errors of
-LOUDNESS times that size added to every value and every gradient; MARGIN times how far its results
-move is how far honest float32 may be off. Nothing is guessed about depth, cancellation or
-saturation: the net itself answers.
+`disturbances` asks the arithmetic of each layer (`sums.py`), forward and backward, for the rounding
+errors to expect at the sizes seen in one exact (float64) run. The reference then runs again with
+random errors of LOUDNESS times that size added to every value and every gradient; MARGIN times how
+far its results move is how far honest float32 may be off. Nothing is guessed about depth,
+cancellation or saturation: the net itself answers.
 
 Where a value stands close to a kink (a ReLU near 0, two nearly equal values under a max pool), the
 disturbed run takes the other side, and the results move far more than rounding can explain. Such a
@@ -14,37 +13,52 @@ draw of images and weights is recognised by that, and the oracle draws again.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod, sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lanewise.bridge.sums import ARITHMETIC, EPSILON, Amount, Seen, Statistic
 from lanewise.net import layers as kinds
-from lanewise.net.graph import Graph
+from lanewise.net.graph import Graph, Node
 from lanewise.size.shapes import Shape, infer_shapes
 
 if TYPE_CHECKING:
     import torch
 
-EPSILON = 2.0**-24  # half the distance from 1 to the next float32
 LOUDNESS = 2.0
 MARGIN = 4.0
 # Rounding moves a tensor by less than this, relative to its size; more can only come from a kink.
 STEADY = 2e-4
-# tanh and sigmoid are polynomials: allow them the error of a sum of this many terms.
-APPROXIMATED = 64
 
 
 @dataclass
 class Sizes:
-    """Root mean squares seen in one run: of each node's value, and of the gradient on it."""
+    """Root mean squares seen in one run: of each node's value, and of the gradient on it.
 
+    `buffers`: the running statistics that batch normalisation uses, empty where it uses those of
+    the batch.
+    """
+
+    graph: Graph
+    buffers: dict[str, Any] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)
     gradients: dict[str, float] = field(default_factory=dict)
+    statistics: dict[str, Statistic] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._norms: dict[str, list[Node]] = {}
+        for node in self.graph.nodes:
+            if type(node.layer) in STATISTICS:
+                self._norms.setdefault(node.inputs[0], []).append(node)
 
     def watch(self, name: str, value: torch.Tensor) -> torch.Tensor:
         """For `to_torch(watch=…)`: note the value, and its gradient when it arrives."""
         self.values[name] = rms(value)
+        for node in self._norms.get(name, ()):
+            rule = STATISTICS[type(node.layer)]
+            self.statistics[node.name] = rule(node, value.detach(), self.buffers)
         if value.requires_grad:
             value.register_hook(lambda gradient: self._arrived(name, gradient))
         return value
@@ -58,122 +72,120 @@ def rms(values: torch.Tensor) -> float:
     return float(values.detach().square().mean().sqrt())
 
 
-@dataclass(frozen=True)
-class Sum:
-    """A layer's arithmetic for one output value: how many terms, and the size of its weights."""
-
-    terms: int
-    weight: float = 1.0
-
-    def error(self, size: float) -> float:
-        """The rounding error that is to be expected for inputs of this root mean square."""
-        return EPSILON * sqrt(self.terms) * self.natural(size)
-
-    def natural(self, size: float) -> float:
-        """The size that a sum of this many independent terms has."""
-        return sqrt(self.terms) * self.weight * size
+# ---- what norms divide by -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Arithmetic:
-    """A layer forward (inputs → value) and backward (gradient of its value → of its input)."""
+def _of_batch(node: Node, value: torch.Tensor, buffers: dict[str, Any]) -> Statistic:
+    """One for each channel."""
+    import torch
 
-    forward: Sum
-    backward: Sum
-
-
-EXACT = Sum(0)
-
-
-def _conv(layer: kinds.Conv, in_shape: Shape, weight: float) -> Arithmetic:
-    taps = prod(layer.kernel)
-    forward = taps * in_shape[0] // layer.groups + layer.bias
-    return Arithmetic(Sum(forward, weight), Sum(taps * layer.kernels // layer.groups, weight))
-
-
-def _linear(layer: kinds.Linear, in_shape: Shape, weight: float) -> Arithmetic:
-    return Arithmetic(Sum(in_shape[0] + layer.bias, weight), Sum(layer.features, weight))
-
-
-def _max_pool(layer: kinds.MaxPool, in_shape: Shape, weight: float) -> Arithmetic:
-    return Arithmetic(EXACT, Sum(prod(layer.kernel)))
+    layer = node.layer
+    assert isinstance(layer, kinds.BatchNorm)
+    others = (0, *range(2, value.dim()))
+    square = value.square().mean(others, keepdim=True)
+    if buffers:
+        mean, variance = (
+            torch.from_numpy(buffers[f"{node.name}.running_{which}"]).reshape(square.shape)
+            for which in ("mean", "var")
+        )
+        square = square + mean.square()
+    else:
+        parts = value.split(layer.ghost or len(value))
+        found = torch.stack([part.var(others, unbiased=False, keepdim=True) for part in parts])
+        variance = 1 / (1 / (found + layer.eps)).mean(0) - layer.eps
+    return _statistic(square, variance + layer.eps, prod(value.shape[2:]))
 
 
-def _avg_pool(layer: kinds.AvgPool, in_shape: Shape, weight: float) -> Arithmetic:
-    window = Sum(prod(layer.kernel), 1 / prod(layer.kernel))
-    return Arithmetic(window, window)
+def _of_pixels(node: Node, value: torch.Tensor, buffers: dict[str, Any]) -> Statistic:
+    """One for each pixel of each image."""
+    assert isinstance(node.layer, kinds.LayerNorm)
+    variance = value.var(1, unbiased=False, keepdim=True) + node.layer.eps
+    return _statistic(value.square().mean(1, keepdim=True), variance, value.shape[1])
 
 
-def _sum_pool(layer: kinds.SumPool, in_shape: Shape, weight: float) -> Arithmetic:
-    return Arithmetic(Sum(prod(layer.kernel)), Sum(prod(layer.kernel)))
+def _of_groups(node: Node, value: torch.Tensor, buffers: dict[str, Any]) -> Statistic:
+    """One for each group of channels of each image, repeated for its channels."""
+    layer = node.layer
+    assert isinstance(layer, kinds.GroupNorm)
+    groups = value.reshape(len(value), layer.groups, -1)
+    members = value.shape[1] // layer.groups
+
+    def spread(values: torch.Tensor) -> torch.Tensor:
+        along = values.repeat_interleave(members, dim=1)
+        return along.reshape(len(value), -1, *[1] * (value.dim() - 2))
+
+    variance = groups.var(-1, unbiased=False) + layer.eps
+    return _statistic(spread(groups.square().mean(-1)), spread(variance), groups.shape[-1])
 
 
-def _global_avg(layer: kinds.GlobalAvg, in_shape: Shape, weight: float) -> Arithmetic:
-    area = prod(in_shape[1:])
-    return Arithmetic(Sum(area, 1 / area), Sum(1, 1 / area))
+def _statistic(square: torch.Tensor, variance: torch.Tensor, terms: int) -> Statistic:
+    gain = variance.rsqrt()
+    return Statistic(gain, square.sqrt() * gain, terms)
 
 
-def _global_sum(layer: kinds.GlobalSum, in_shape: Shape, weight: float) -> Arithmetic:
-    return Arithmetic(Sum(prod(in_shape[1:])), EXACT)
-
-
-def _one_rounding(layer: kinds.Layer, in_shape: Shape, weight: float) -> Arithmetic:
-    return Arithmetic(Sum(1), Sum(1))
-
-
-def _smooth(layer: kinds.Layer, in_shape: Shape, weight: float) -> Arithmetic:
-    # √(terms · terms) · ε = APPROXIMATED · ε would be too much: the weight takes one root back.
-    approximated = Sum(APPROXIMATED, APPROXIMATED**-0.5)
-    return Arithmetic(approximated, approximated)
-
-
-def _exact(layer: kinds.Layer, in_shape: Shape, weight: float) -> Arithmetic:
-    return Arithmetic(EXACT, EXACT)
-
-
-# Kind → (layer, input shape, rms of its weights) → its sums.
-ARITHMETIC: dict[type[kinds.Layer], Callable[..., Arithmetic]] = {
-    kinds.Input: _exact,
-    kinds.Conv: _conv,
-    kinds.MaxPool: _max_pool,
-    kinds.AvgPool: _avg_pool,
-    kinds.SumPool: _sum_pool,
-    kinds.GlobalMax: _exact,
-    kinds.GlobalAvg: _global_avg,
-    kinds.GlobalSum: _global_sum,
-    kinds.Flatten: _exact,
-    kinds.Linear: _linear,
-    kinds.ReLU: _exact,
-    kinds.LeakyReLU: _one_rounding,
-    kinds.Tanh: _smooth,
-    kinds.Sigmoid: _smooth,
-    kinds.Dropout: _one_rounding,
+STATISTICS: dict[type[kinds.Layer], Callable[..., Statistic]] = {
+    kinds.BatchNorm: _of_batch,
+    kinds.LayerNorm: _of_pixels,
+    kinds.GroupNorm: _of_groups,
 }
+
+
+# ---- errors to expect ---------------------------------------------------------------------------
+
+
+@dataclass
+class Error:
+    """The size of a rounding error: of each value on its own, and of what values share.
+
+    The second has one number for each group of values that share it.
+    """
+
+    own: Amount = 0.0
+    shared: Amount = 0.0
+
+    def grow(self, own: Amount, shared: Amount = 0.0) -> None:
+        """More errors on the same value."""
+        self.own, self.shared = self.own + own, self.shared + shared
 
 
 @dataclass(frozen=True)
 class Disturbances:
-    """Per node, the size of the rounding error on its value and on the gradient of its value."""
+    """Per node, the rounding error on its value and on the gradient of its value."""
 
-    values: dict[str, float]
-    gradients: dict[str, float]
+    values: dict[str, Error]
+    gradients: dict[str, Error]
 
 
 def disturbances(graph: Graph, sizes: Sizes, weights: dict[str, float], batch: int) -> Disturbances:
     """Errors to expect at every node; `weights` are the rms of `<node>.weight` by node name."""
     shapes = infer_shapes(graph)
+    readers = Counter(name for node in graph.nodes for name in node.inputs)
+    values = {node.name: Error() for node in graph.nodes}
+    gradients = {node.name: Error() for node in graph.nodes}
     # A softmax is rounded next to 1, whatever is left of it after the label is subtracted.
-    values, gradients = {}, {graph.output.name: 4 * EPSILON / batch}
+    gradients[graph.output.name].grow(4 * EPSILON / batch)
     for node in graph.nodes:
-        if not node.inputs:
-            continue
-        source = node.inputs[0]
-        rule = ARITHMETIC[type(node.layer)]
-        sums = rule(node.layer, shapes[source], weights.get(node.name, 0.0))
-        values[node.name] = sums.forward.error(sizes.values[source])
-        error = sums.backward.error(sizes.gradients.get(node.name, 0.0))
-        gradients[source] = gradients.get(source, 0.0) + error
+        sums = ARITHMETIC[type(node.layer)](node.layer, seen(node, shapes, sizes, weights))
+        values[node.name].grow(sums.forward, sums.shared)
+        size = sizes.gradients.get(node.name, 0.0)
+        for source, backward in zip(node.inputs, sums.backward, strict=True):
+            gradients[source].grow(backward.error(size), sums.shared_back.error(size))
+        # Each further reader adds its gradient to what is there.
+        additions = max(0, readers[node.name] - 1)
+        gradients[node.name].grow(EPSILON * sqrt(additions) * size)
     return Disturbances(values, gradients)
+
+
+def seen(node: Node, shapes: dict[str, Shape], sizes: Sizes, weights: dict[str, float]) -> Seen:
+    """What the exact run tells about a node."""
+    return Seen(
+        tuple(shapes[name] for name in node.inputs),
+        shapes[node.name],
+        tuple(sizes.values[name] for name in node.inputs),
+        sizes.values[node.name],
+        weights.get(node.name, 0.0),
+        sizes.statistics.get(node.name),
+    )
 
 
 @dataclass(frozen=True)
@@ -190,16 +202,25 @@ class Noise:
 
         generator = torch.Generator().manual_seed(self.seed)
 
-        def disturbed(values: torch.Tensor, size: float) -> torch.Tensor:
-            random = torch.rand(values.shape, generator=generator, dtype=values.dtype) * 2 - 1
-            return values + self.sign * LOUDNESS * size * random * (values.detach() != 0)
+        def random(values: torch.Tensor, size: Amount, shape: torch.Size) -> torch.Tensor:
+            uniform = torch.rand(shape, generator=generator, dtype=values.dtype) * 2 - 1
+            return self.sign * LOUDNESS * size * uniform
+
+        def disturbed(values: torch.Tensor, error: Error) -> torch.Tensor:
+            noise = random(values, error.own, values.shape)
+            if isinstance(error.shared, torch.Tensor):
+                noise = noise + random(values, error.shared, error.shared.shape)
+            return values + noise * (values.detach() != 0)
 
         def watch(name: str, value: torch.Tensor) -> torch.Tensor:
-            size = self.expected.values.get(name, 0.0)
-            value = disturbed(value, size) if size else value
-            arriving = self.expected.gradients.get(name, 0.0)
-            if value.requires_grad and arriving:
+            error, arriving = self.expected.values[name], self.expected.gradients[name]
+            value = disturbed(value, error) if _some(error) else value
+            if value.requires_grad and _some(arriving):
                 value.register_hook(lambda gradient: disturbed(gradient, arriving))
             return value
 
         return watch
+
+
+def _some(error: Error) -> bool:
+    return not (isinstance(error.own, float) and error.own == 0.0)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lanewise.bridge.reference import Values
-from lanewise.bridge.rounding import EPSILON
+from lanewise.bridge.sums import EPSILON
 from lanewise.bridge.verdict import Row
 from lanewise.native.optimizers import SGD, AdamW, Optimizer
 
