@@ -114,10 +114,12 @@ def test_json_is_the_interface_s() -> None:
     assert document["layers"][0] == {
         "name": "conv1",
         "kind": "conv",
+        "inputs": ["input"],
         "output": [6, 28, 28],
         "formula": "⌊(28 + 4 − 5)/1⌋ + 1 = 28",
         "params": 156,
         "macs": 117_600,
+        "connections": 117_600 - 9_864 + 4_704,
         "receptive_field": [5, 5],
         "jump": [1, 1],
     }
@@ -126,6 +128,8 @@ def test_json_is_the_interface_s() -> None:
         "params": 61_706,
         "macs": 416_520,
         "flops": 833_040,
+        "buffers": 0,
+        "connections": 413_174,
         "activations_bytes": 35_512,
         "peak_bytes": 23_520,
     }

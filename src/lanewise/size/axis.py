@@ -10,6 +10,7 @@ Nothing here raises: an output size below 1 says that there is no output positio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,13 @@ def adaptive_windows(n: int, out: int) -> tuple[tuple[int, int], ...]:
     The windows overlap and differ in length where o does not divide n.
     """
     return tuple((i * n // out, -(-(i + 1) * n // out)) for i in range(out))
+
+
+def longest_window(n: int, out: int) -> int:
+    """The length of the longest window of an adaptive pool, without walking them all."""
+    common = gcd(n, out)
+    rest = n % out // common
+    return n // out + min(rest, 2)
 
 
 def same_pad(n: int, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[int, int]:

@@ -1,49 +1,120 @@
 """The receptive field: how much of the image one output value sees, and how far apart two are.
 
-Along one axis a window of extent K and stride s turns a field r with jump j into
+Along one axis a window of extent K, stride s and b zeros at the begin turns a field r with jump j
+and its middle m into
 
-    r + (K − 1)·j      and      j·s
+    r + (K − 1)·j      j·s      m + ((K − 1)/2 − b)·j
 
-A full connection sees the whole map. Padding counts as image, so a field may exceed the image.
+Upsampling and transposed convolutions divide the jump, so that it may be a fraction of a pixel.
+Where branches meet, the field spans those of all of them. A full connection sees the whole map.
+Padding counts as image, so a field may exceed the image. The statistics of norms are not counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import gcd, lcm
+from typing import TypeAlias
 
 from lanewise.net.graph import Graph
 from lanewise.net.layers import (
-    AvgPool,
+    ACTIVATIONS,
+    ADAPTIVE_POOLS,
+    GLOBAL_POOLS,
+    NOISES,
+    NORMS,
+    WINDOW_POOLS,
+    AdaptivePool,
+    Add,
+    ChannelPad,
+    ChannelScale,
+    ChannelShuffle,
+    ChannelSplit,
+    Concat,
     Conv,
-    Dropout,
+    DepthwiseConv,
     Flatten,
-    GlobalAvg,
-    GlobalMax,
-    GlobalSum,
     Input,
     Layer,
-    LeakyReLU,
     Linear,
-    MaxPool,
-    Pair,
-    Pool,
-    ReLU,
-    Sigmoid,
-    SumPool,
-    Tanh,
+    Multiply,
+    PartialConv,
+    PReLU,
+    RadialBasis,
+    TransposedConv,
+    Upsample,
 )
-from lanewise.size.shapes import Shape, resolve_window
+from lanewise.size.axis import longest_window
+from lanewise.size.windows import Shape, Windowed, resolve_window
+
+Pixels: TypeAlias = int | float
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The field of a value along one axis, exact in integers: all counts are of 1/`parts` pixel.
+
+    `middle` is twice the distance from the first pixel's middle to the middle of the first output's
+    field. `spread` is how much further all features of a flattened output see than one of them.
+    """
+
+    size: int = 1
+    jump: int = 1
+    middle: int = 0
+    spread: int = 0
+    parts: int = 1
+
+    def under(self, extent: int, stride: int = 1, begin: int = 0) -> Reach:
+        """The reach of a window of this extent, moved by the stride from `begin` before."""
+        size = self.size + (extent - 1) * self.jump
+        middle = self.middle + (extent - 1 - 2 * begin) * self.jump
+        return Reach(size, self.jump * stride, middle, self.spread, self.parts)
+
+    def in_parts(self, parts: int) -> Reach:
+        """The same reach counted in smaller parts (a multiple of the parts there are)."""
+        times = parts // self.parts
+        return Reach(
+            self.size * times, self.jump * times, self.middle * times, self.spread * times, parts
+        )
+
+    def finer(self, times: int, extent: int = 1, shift: int = 0) -> Reach:
+        """The reach of a layer that gives `times` outputs for each input, reads `extent` inputs
+        for each, and whose first output lies `shift` half outputs behind the first input."""
+        reach = self.in_parts(self.parts * times // gcd(self.jump, times))
+        jump = reach.jump // times
+        size = reach.size + (extent - 1) * reach.jump
+        return Reach(size, jump, reach.middle + shift * jump, reach.spread, reach.parts)
+
+    def flat(self, n: int) -> Reach:
+        """The reach of the features of a flattened axis of n values."""
+        return Reach(self.size, self.jump, self.middle, (n - 1) * self.jump, self.parts)
+
+    def whole(self) -> Reach:
+        """The reach of what sees all features."""
+        size, middle = self.size + self.spread, self.middle + self.spread
+        return Reach(size, self.jump, middle, 0, self.parts)
 
 
 @dataclass(frozen=True)
 class Field:
-    """Sizes in input pixels, (height, width). `jump` is the distance of the fields of neighbouring
-    outputs; `span` is the map over which the features of a flattened output spread."""
+    """The reach along both axes; `size` and `jump` tell it in pixels of the input."""
 
-    size: Pair = (1, 1)
-    jump: Pair = (1, 1)
-    span: Pair = (1, 1)
+    height: Reach = Reach()
+    width: Reach = Reach()
+
+    @property
+    def size(self) -> tuple[Pixels, Pixels]:
+        """(height, width) of what an output sees."""
+        return _pixels(self.height.size, self.height), _pixels(self.width.size, self.width)
+
+    @property
+    def jump(self) -> tuple[Pixels, Pixels]:
+        """The distance of the fields of neighbouring outputs; below 1 where maps grew enough."""
+        return _pixels(self.height.jump, self.height), _pixels(self.width.jump, self.width)
+
+
+Source: TypeAlias = tuple[Field, Shape]
 
 
 def infer_fields(graph: Graph, shapes: dict[str, Shape]) -> dict[str, Field]:
@@ -55,58 +126,124 @@ def infer_fields(graph: Graph, shapes: dict[str, Shape]) -> dict[str, Field]:
     return fields
 
 
-def _widen(field: Field, extents: Pair) -> Field:
-    """The field of a window with these extents over outputs that have `field`."""
-    (height, width), (down, across) = field.size, field.jump
-    size = (height + (extents[0] - 1) * down, width + (extents[1] - 1) * across)
-    return replace(field, size=size)
+def _pixels(count: int, reach: Reach) -> Pixels:
+    return count / reach.parts if count % reach.parts else count // reach.parts
 
 
 def _one_pixel(layer: Input) -> Field:
     return Field()
 
 
-def _window(layer: Conv | Pool, source: tuple[Field, Shape]) -> Field:
+def _window(layer: Windowed, source: Source) -> Field:
     field, in_shape = source
     height, width = resolve_window(layer, in_shape).axes
-    jump = (field.jump[0] * height.stride, field.jump[1] * width.stride)
-    return replace(_widen(field, (height.extent, width.extent)), jump=jump)
+    return Field(
+        field.height.under(height.extent, height.stride, height.begin),
+        field.width.under(width.extent, width.stride, width.begin),
+    )
 
 
-def _whole_map(layer: Layer, source: tuple[Field, Shape]) -> Field:
-    field, (_, height, width) = source
-    return _widen(field, (height, width))
-
-
-def _flat(layer: Flatten, source: tuple[Field, Shape]) -> Field:
-    field, in_shape = source
-    return replace(field, span=in_shape[1:]) if len(in_shape) == 3 else field
-
-
-def _all_features(layer: Linear, source: tuple[Field, Shape]) -> Field:
+def _transposed(layer: TransposedConv, source: Source) -> Field:
     field, _ = source
-    return replace(_widen(field, field.span), span=(1, 1))
+    return Field(_spread_out(field.height, layer, 0), _spread_out(field.width, layer, 1))
 
 
-def _unchanged(layer: Layer, source: tuple[Field, Shape]) -> Field:
+def _spread_out(reach: Reach, layer: TransposedConv, axis: int) -> Reach:
+    """An output reads the inputs that its taps meet: taps t with t·d in one class modulo s."""
+    kernel, stride, dilation = layer.kernel[axis], layer.stride[axis], layer.dilation[axis]
+    common = gcd(stride, dilation)
+    extent = (kernel - 1) * common // stride * (dilation // common) + 1
+    shift = 2 * layer.pad[axis][0] - dilation * (kernel - 1)
+    return reach.finer(stride, extent, shift)
+
+
+def _upsampled(layer: Upsample, source: Source) -> Field:
+    field, _ = source
+    height, width = layer.scale
+    return Field(
+        field.height.finer(height, 1 + (layer.bilinear and height > 1), 1 - height),
+        field.width.finer(width, 1 + (layer.bilinear and width > 1), 1 - width),
+    )
+
+
+def _adaptive(layer: AdaptivePool, source: Source) -> Field:
+    field, (_, height, width) = source
+    return Field(
+        _cut(field.height, height, layer.size[0]),
+        _cut(field.width, width, layer.size[1]),
+    )
+
+
+def _cut(reach: Reach, n: int, out: int) -> Reach:
+    """The widest of `out` windows over n values; they lie n/out values apart on average."""
+    if out == 1:
+        return reach.under(n)
+    common = gcd(n, out)
+    window = reach.under(longest_window(n, out), n // common)
+    return window.finer(out // common, shift=0)
+
+
+def _whole_map(layer: Layer, source: Source) -> Field:
+    field, (_, height, width) = source
+    return Field(field.height.under(height), field.width.under(width))
+
+
+def _flat(layer: Flatten, source: Source) -> Field:
+    field, in_shape = source
+    if len(in_shape) == 1:
+        return field
+    return Field(field.height.flat(in_shape[1]), field.width.flat(in_shape[2]))
+
+
+def _all_features(layer: Linear | RadialBasis, source: Source) -> Field:
+    field, _ = source
+    return Field(field.height.whole(), field.width.whole())
+
+
+def _unchanged(layer: Layer, source: Source) -> Field:
     return source[0]
+
+
+def _together(layer: Layer, *sources: Source) -> Field:
+    """The span of the branches. A C×1×1 input beside maps is seen by every pixel."""
+    full = max(shape[1:] for _, shape in sources)
+    beside = [field for field, shape in sources if shape[1:] == full]
+    for_all = [field for field, shape in sources if shape[1:] != full]
+    return Field(
+        _span([field.height for field in beside], [field.height for field in for_all]),
+        _span([field.width for field in beside], [field.width for field in for_all]),
+    )
+
+
+def _span(beside: Sequence[Reach], for_all: Sequence[Reach]) -> Reach:
+    """From the first begin to the last end of those side by side; as wide at least as the others,
+    which have no place of their own."""
+    if len(set(beside)) == 1 and not for_all:
+        return beside[0]
+    parts = lcm(*(reach.parts for reach in (*beside, *for_all)))
+    branches = [reach.in_parts(parts) for reach in beside]
+    begin = min(reach.middle - reach.size for reach in branches)
+    end = max(reach.middle + reach.size for reach in branches)
+    widest = max((reach.in_parts(parts).size for reach in for_all), default=0)
+    size = max(-(-(end - begin) // 2), widest)
+    jump = max(reach.jump for reach in branches)
+    spread = max(reach.size + reach.spread for reach in branches) - size
+    return Reach(size, jump, (begin + end) // 2, max(0, spread), parts)
 
 
 # Kind → rule: (layer, (field, shape) of each input) → field.
 FIELDS: dict[type[Layer], Callable[..., Field]] = {
     Input: _one_pixel,
-    Conv: _window,
-    MaxPool: _window,
-    AvgPool: _window,
-    SumPool: _window,
-    GlobalMax: _whole_map,
-    GlobalAvg: _whole_map,
-    GlobalSum: _whole_map,
+    **dict.fromkeys((Conv, DepthwiseConv, PartialConv, *WINDOW_POOLS), _window),
+    TransposedConv: _transposed,
+    **dict.fromkeys(ADAPTIVE_POOLS, _adaptive),
+    **dict.fromkeys(GLOBAL_POOLS, _whole_map),
     Flatten: _flat,
     Linear: _all_features,
-    ReLU: _unchanged,
-    LeakyReLU: _unchanged,
-    Tanh: _unchanged,
-    Sigmoid: _unchanged,
-    Dropout: _unchanged,
+    RadialBasis: _all_features,
+    **dict.fromkeys((*ACTIVATIONS, PReLU, *NORMS, ChannelScale), _unchanged),
+    **dict.fromkeys((ChannelShuffle, ChannelSplit, ChannelPad), _unchanged),
+    Upsample: _upsampled,
+    **dict.fromkeys(NOISES, _unchanged),
+    **dict.fromkeys((Add, Multiply, Concat), _together),
 }

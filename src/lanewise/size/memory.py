@@ -1,7 +1,7 @@
 """Activation memory of inference in fp32: what each layer stores, and the most that lives at once.
 
-A layer that works value by value overwrites its input where nobody else reads it; flattening only
-renames. The image counts as the first stored value. Parameters are not activations.
+A layer that works value by value overwrites its first input where nobody else reads it; flattening
+only renames. The image counts as the first stored value. Parameters are not activations.
 """
 
 from __future__ import annotations
@@ -11,52 +11,62 @@ from math import prod
 
 from lanewise.net.graph import Graph, Node
 from lanewise.net.layers import (
-    AvgPool,
-    Conv,
-    Dropout,
+    ACTIVATIONS,
+    ADAPTIVE_POOLS,
+    CONVOLUTIONS,
+    GLOBAL_POOLS,
+    NOISES,
+    WINDOW_POOLS,
+    Add,
+    BatchNorm,
+    ChannelPad,
+    ChannelScale,
+    ChannelShuffle,
+    ChannelSplit,
+    Concat,
     Flatten,
-    GlobalAvg,
-    GlobalMax,
-    GlobalSum,
+    GroupNorm,
     Input,
     Layer,
-    LeakyReLU,
+    LayerNorm,
     Linear,
-    MaxPool,
-    ReLU,
-    Sigmoid,
-    SumPool,
-    Tanh,
+    LocalResponseNorm,
+    Multiply,
+    PReLU,
+    RadialBasis,
+    Upsample,
 )
-from lanewise.size.shapes import Shape
+from lanewise.size.windows import Shape
 
 BYTES_PER_VALUE = 4
 
-# Kind → whether its output may take the place of its input.
+# Kind → whether its output may take the place of its first input, if it is as large.
 IN_PLACE: dict[type[Layer], bool] = {
     Input: False,
-    Conv: False,
-    MaxPool: False,
-    AvgPool: False,
-    SumPool: False,
-    GlobalMax: False,
-    GlobalAvg: False,
-    GlobalSum: False,
+    **dict.fromkeys((*CONVOLUTIONS, *WINDOW_POOLS, *ADAPTIVE_POOLS, *GLOBAL_POOLS), False),
     Flatten: True,
     Linear: False,
-    ReLU: True,
-    LeakyReLU: True,
-    Tanh: True,
-    Sigmoid: True,
-    Dropout: True,
+    RadialBasis: False,
+    **dict.fromkeys((*ACTIVATIONS, PReLU), True),
+    BatchNorm: True,
+    LayerNorm: True,
+    GroupNorm: True,
+    # Its neighbours still need what a channel was before.
+    LocalResponseNorm: False,
+    ChannelScale: True,
+    **dict.fromkeys((ChannelShuffle, ChannelSplit, ChannelPad, Upsample), False),
+    **dict.fromkeys(NOISES, True),
+    Add: True,
+    Multiply: True,
+    Concat: False,
 }
 
 
 def stored_bytes(graph: Graph, shapes: Mapping[str, Shape], batch: int = 1) -> dict[str, int]:
     """Node name → bytes its output newly occupies; 0 where it takes its input's place."""
-    readers = _readers(graph)
+    overwriting = _overwriting(graph, shapes)
     return {
-        node.name: 0 if _overwrites(node, readers) else _bytes(shapes[node.name], batch)
+        node.name: 0 if node.name in overwriting else _bytes(shapes[node.name], batch)
         for node in graph.nodes
     }
 
@@ -64,14 +74,14 @@ def stored_bytes(graph: Graph, shapes: Mapping[str, Shape], batch: int = 1) -> d
 def peak_bytes(graph: Graph, shapes: Mapping[str, Shape], batch: int = 1) -> int:
     """The most bytes of activations alive at once, every value freed after its last reader."""
     stored = stored_bytes(graph, shapes, batch)
-    last_use = _last_uses(graph)
-    alive: dict[str, int] = {}
-    peak = 0
-    for step, node in enumerate(graph.nodes):
-        if stored[node.name]:
-            alive[node.name] = stored[node.name]
-        peak = max(peak, sum(alive.values()))
-        alive = {name: size for name, size in alive.items() if last_use[name] > step}
+    freed = [0] * len(graph.nodes)
+    for name, step in _last_uses(graph, shapes).items():
+        freed[step] += stored[name]
+    alive = peak = 0
+    for node, leaving in zip(graph.nodes, freed, strict=True):
+        alive += stored[node.name]
+        peak = max(peak, alive)
+        alive -= leaving
     return peak
 
 
@@ -79,8 +89,14 @@ def _bytes(shape: Shape, batch: int) -> int:
     return batch * BYTES_PER_VALUE * prod(shape)
 
 
+def _overwriting(graph: Graph, shapes: Mapping[str, Shape]) -> set[str]:
+    """The nodes whose output takes the place of their first input."""
+    readers = _readers(graph)
+    return {node.name for node in graph.nodes if _overwrites(node, shapes, readers)}
+
+
 def _readers(graph: Graph) -> dict[str, int]:
-    """Node name → how many nodes read it."""
+    """Node name → how many times nodes read it."""
     counts = {node.name: 0 for node in graph.nodes}
     for node in graph.nodes:
         for name in node.inputs:
@@ -88,18 +104,21 @@ def _readers(graph: Graph) -> dict[str, int]:
     return counts
 
 
-def _overwrites(node: Node, readers: Mapping[str, int]) -> bool:
-    return IN_PLACE[type(node.layer)] and readers[node.inputs[0]] == 1
+def _overwrites(node: Node, shapes: Mapping[str, Shape], readers: Mapping[str, int]) -> bool:
+    if not IN_PLACE[type(node.layer)]:
+        return False
+    first = node.inputs[0]
+    return readers[first] == 1 and prod(shapes[first]) == prod(shapes[node.name])
 
 
-def _last_uses(graph: Graph) -> dict[str, int]:
+def _last_uses(graph: Graph, shapes: Mapping[str, Shape]) -> dict[str, int]:
     """Name of the node that stored a value → the last step that reads it or what replaced it."""
-    readers = _readers(graph)
+    overwriting = _overwriting(graph, shapes)
     owner: dict[str, str] = {}
     last_use: dict[str, int] = {}
     for step, node in enumerate(graph.nodes):
         for name in node.inputs:
             last_use[owner[name]] = step
-        owner[node.name] = owner[node.inputs[0]] if _overwrites(node, readers) else node.name
+        owner[node.name] = owner[node.inputs[0]] if node.name in overwriting else node.name
         last_use[owner[node.name]] = step
     return last_use

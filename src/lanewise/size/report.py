@@ -2,45 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from lanewise.net.graph import Graph, Node
-from lanewise.net.layers import Conv, Input, Pair, Pool
+from lanewise.net.layers import (
+    WINDOW_POOLS,
+    BatchNorm,
+    Conv,
+    DepthwiseConv,
+    Input,
+    Layer,
+    PartialConv,
+    Pool,
+)
 from lanewise.net.load import name_of
 from lanewise.net.values import PAD, PAIR
 from lanewise.size.cost import cost
-from lanewise.size.field import Field, infer_fields
+from lanewise.size.field import Field, Pixels, infer_fields
 from lanewise.size.formula import FORMULAS
 from lanewise.size.memory import peak_bytes, stored_bytes
-from lanewise.size.shapes import Shape, infer_shapes, resolve_window
+from lanewise.size.shapes import infer_shapes
+from lanewise.size.windows import Shape, Windowed, resolve_window
 
 
 @dataclass(frozen=True)
 class Row:
-    """One layer. MACs are for one image, `activation_bytes` for the whole batch (0: in place)."""
+    """One layer and the layers it reads. MACs and connections are for one image,
+    `activation_bytes` for the whole batch (0: in place); a jump may be a fraction."""
 
     name: str
     kind: str
+    inputs: tuple[str, ...]
     output: Shape
     formula: str
     params: int
     macs: int
     padded_macs: int
-    receptive_field: Pair
-    jump: Pair
+    buffers: int
+    connections: int
+    receptive_field: tuple[Pixels, Pixels]
+    jump: tuple[Pixels, Pixels]
     activation_bytes: int
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over the rows. `flops` is 2 · MACs; bytes are fp32 for the whole batch; `peak_bytes` is
-    the most that inference holds at once, parameters not included."""
+    """Sums over the rows. `buffers` are values kept but not trained; `flops` is 2 · MACs; bytes are
+    fp32 for the whole batch; `peak_bytes` is the most that inference holds at once, parameters not
+    included."""
 
     params: int
     macs: int
     padded_macs: int
+    buffers: int
+    connections: int
     flops: int
     activations_bytes: int
     peak_bytes: int
@@ -68,6 +85,8 @@ class SizeReport:
                 "params": self.totals.params,
                 "macs": self.totals.macs,
                 "flops": self.totals.flops,
+                "buffers": self.totals.buffers,
+                "connections": self.totals.connections,
                 "activations_bytes": self.totals.activations_bytes,
                 "peak_bytes": self.totals.peak_bytes,
             },
@@ -99,11 +118,14 @@ def _row(node: Node, shapes: dict[str, Shape], field: Field, stored: int) -> Row
     return Row(
         name=node.name,
         kind=node.layer.word,
+        inputs=node.inputs,
         output=shapes[node.name],
         formula=FORMULAS[type(node.layer)](node.layer, *inputs),
         params=spent.params,
         macs=spent.macs,
         padded_macs=spent.padded_macs,
+        buffers=spent.buffers,
+        connections=spent.connections,
         receptive_field=field.size,
         jump=field.jump,
         activation_bytes=stored,
@@ -116,6 +138,8 @@ def _totals(rows: list[Row], peak: int) -> Totals:
         params=sum(row.params for row in rows),
         macs=macs,
         padded_macs=sum(row.padded_macs for row in rows),
+        buffers=sum(row.buffers for row in rows),
+        connections=sum(row.connections for row in rows),
         flops=2 * macs,
         activations_bytes=sum(row.activation_bytes for row in rows),
         peak_bytes=peak,
@@ -124,26 +148,45 @@ def _totals(rows: list[Row], peak: int) -> Totals:
 
 def _remarks(graph: Graph, shapes: dict[str, Shape]) -> Iterator[str]:
     for node in graph.nodes:
-        layer = node.layer
-        if not isinstance(layer, Conv | Pool) or layer.pad != "same":
-            continue
-        if isinstance(layer, Conv) and layer.stride == (1, 1):
-            continue
-        pad = PAD.show(resolve_window(layer, shapes[node.inputs[0]]).pad)
+        rule = REMARKS.get(type(node.layer))
+        if rule:
+            yield from rule(node.name, node.layer, shapes[node.inputs[0]])
+
+
+def _same_beyond(name: str, layer: Windowed, in_shape: Shape) -> Iterator[str]:
+    if layer.pad == "same" and (isinstance(layer, Pool) or layer.stride != (1, 1)):
+        pad = PAD.show(resolve_window(layer, in_shape).pad)
         yield (
-            f"{node.name}: pad same at stride {PAIR.show(layer.stride)} is TensorFlow's rule, "
+            f"{name}: pad same at stride {PAIR.show(layer.stride)} is TensorFlow's rule, "
             f"here pad {pad}; PyTorch has pad same for convolutions of stride 1 only."
         )
+
+
+def _ghost(name: str, layer: BatchNorm, in_shape: Shape) -> Iterator[str]:
+    if layer.ghost:
+        yield (
+            f"{name}: ghost {layer.ghost} takes the statistics of every {layer.ghost} images: "
+            "another function than batch normalisation, and PyTorch has no layer for it."
+        )
+
+
+# Kind → rule: (name, layer, input shape) → where the layer is legal here and not in PyTorch.
+REMARKS: dict[type[Layer], Callable[..., Iterator[str]]] = {
+    **dict.fromkeys((Conv, DepthwiseConv, PartialConv, *WINDOW_POOLS), _same_beyond),
+    BatchNorm: _ghost,
+}
 
 
 def _row_json(row: Row) -> dict[str, Any]:
     return {
         "name": row.name,
         "kind": row.kind,
+        "inputs": list(row.inputs),
         "output": list(row.output),
         "formula": row.formula,
         "params": row.params,
         "macs": row.macs,
+        "connections": row.connections,
         "receptive_field": list(row.receptive_field),
         "jump": list(row.jump),
     }

@@ -2,7 +2,8 @@
 
 The table is laid out here and not by rich, because importing rich's console and table takes about
 as long as the whole of `lanewise size` may (0.15 s). What does not fit beside the layer's name goes
-below it: first the formula, then what the layer stores, then its receptive field.
+below it: first the formula, then what the layer stores, then its receptive field. Where a network
+branches, `from` names what a layer reads other than the layer above it.
 
     layer     output    formula                     parameters     MACs  field   bytes
     conv1     6x28x28   ⌊(28 + 4 − 5)/1⌋ + 1 = 28          156  117,600    5/1  18,816
@@ -12,16 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from textwrap import wrap
 
-from lanewise.net.layers import Pair
-from lanewise.net.values import PAIR
+from lanewise.net.layers import PartialConv, RadialBasis, Subsample
+from lanewise.size.field import Pixels
 from lanewise.size.formula import GIVEN, UNCHANGED
 from lanewise.size.report import Row, SizeReport, Totals
-from lanewise.size.shapes import show_shape
+from lanewise.size.windows import show_shape
 
 GAP = "  "
 NO_BREAK = "\N{NO-BREAK SPACE}"
+# Formulas of windows are shorter; longer are sums over many inputs, which may break anywhere.
+LONGEST_FORMULA = 60
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,14 @@ class Column:
     below: str = "{}"
 
 
-def show_field(size: Pair, jump: Pair) -> str:
-    """`32/4`: a receptive field and its jump."""
-    return f"{PAIR.show(size)}/{PAIR.show(jump)}"
+def show_field(size: tuple[Pixels, Pixels], jump: tuple[Pixels, Pixels]) -> str:
+    """`32/4`: a receptive field and its jump; `8x9/0.5`."""
+    return f"{_pair(size)}/{_pair(jump)}"
+
+
+def _pair(pixels: tuple[Pixels, Pixels]) -> str:
+    height, width = (f"{round(n, 2)}" for n in pixels)
+    return height if height == width else f"{height}x{width}"
 
 
 def show_bytes(count: int) -> str:
@@ -54,6 +63,10 @@ def _number(count: int) -> str:
 
 def _arithmetic(row: Row) -> str:
     return "" if row.formula in (GIVEN, UNCHANGED) else row.formula
+
+
+def _is_worth_a_line(cell: str) -> bool:
+    return bool(cell) and not cell.startswith(UNCHANGED)
 
 
 def _nothing(totals: Totals) -> str:
@@ -81,8 +94,10 @@ COLUMNS = (
         below="{} bytes",
     ),
 )
+# Layers of LeNet-5's time: where one occurs, its count of connections is told.
+COUNTED_IN_1998 = (PartialConv.word, RadialBasis.word, Subsample.word)
 # The order in which columns leave the table where the terminal is too narrow.
-LEAVING = ("formula", "bytes", "field")
+LEAVING = ("formula", "from", "bytes", "field")
 
 
 def as_text(report: SizeReport, width: int = 80, notes: bool = True) -> str:
@@ -100,9 +115,10 @@ def as_text(report: SizeReport, width: int = 80, notes: bool = True) -> str:
 def as_markdown(report: SizeReport, notes: bool = True) -> str:
     """The report as a Markdown table, ending in a newline."""
     lines = [f"**{_heading(report)}**", ""]
-    lines.append(_markdown_line([column.title for column in COLUMNS]))
-    lines.append(_markdown_line(["---:" if column.right else "---" for column in COLUMNS]))
-    lines += [_markdown_line(cells) for cells in _cells(report, COLUMNS)]
+    columns = _columns(report)
+    lines.append(_markdown_line([column.title for column in columns]))
+    lines.append(_markdown_line(["---:" if column.right else "---" for column in columns]))
+    lines += [_markdown_line(cells) for cells in _cells(report, columns)]
     if notes:
         lines += ["", *(f"- {note}" for note in _notes(report))]
     return "\n".join(lines) + "\n"
@@ -125,6 +141,19 @@ def _heading(report: SizeReport) -> str:
     return f"{report.name}: input {show_shape(report.input)}{batch}"
 
 
+def _columns(report: SizeReport) -> tuple[Column, ...]:
+    """The columns of a network: with `from` where it is no chain."""
+    read = {
+        row.name: ", ".join(row.inputs)
+        for above, row in pairwise(report.rows)
+        if row.inputs != (above.name,)
+    }
+    if not read:
+        return COLUMNS
+    reads = Column("from", lambda row: read.get(row.name, ""), _nothing, below="from {}")
+    return (*COLUMNS[:2], reads, *COLUMNS[2:])
+
+
 def _cells(report: SizeReport, columns: Sequence[Column]) -> list[list[str]]:
     """One list of cells a layer, and the totals as the last."""
     rows = [[column.cell(row) for column in columns] for row in report.rows]
@@ -133,7 +162,7 @@ def _cells(report: SizeReport, columns: Sequence[Column]) -> list[list[str]]:
 
 def _fitting(report: SizeReport, width: int) -> tuple[Column, ...]:
     """The columns that fit beside each other, the others having left in their order."""
-    columns: tuple[Column, ...] = COLUMNS
+    columns = _columns(report)
     for title in (*LEAVING, ""):
         if _table_width(report, columns) <= width:
             break
@@ -152,25 +181,33 @@ def _table(report: SizeReport, columns: Sequence[Column], width: int) -> Iterato
     yield title
     # Below the outputs, unless long names would leave too little room.
     indent = " " * (min(10, max(len(row[0]) for row in rows)) + len(GAP))
+    left = [column for column in _columns(report) if column.title not in _titles(columns)]
     for row, line in zip(report.rows, lines, strict=True):
         yield line
-        below = "; ".join(map(_unbroken, _below(row, columns)))
+        below = "; ".join(map(_unbroken, _below(row, left)))
         for part in wrap(below, width, initial_indent=indent, subsequent_indent=indent):
             yield part.replace(NO_BREAK, " ")
     yield ""
     yield total
 
 
+def _titles(columns: Sequence[Column]) -> set[str]:
+    return {column.title for column in columns}
+
+
 def _unbroken(text: str) -> str:
     """Text that lines break only after its commas, so that a formula stays together."""
+    if len(text) > LONGEST_FORMULA:
+        return text
     return text.replace(" ", NO_BREAK).replace(f",{NO_BREAK}", ", ")
 
 
-def _below(row: Row, columns: Sequence[Column]) -> Iterator[str]:
+def _below(row: Row, left: Sequence[Column]) -> Iterator[str]:
     """What a layer's second line says: the cells of the columns that left."""
-    for column in COLUMNS:
-        if column not in columns and column.cell(row):
-            yield column.below.format(column.cell(row))
+    for column in left:
+        cell = column.cell(row)
+        if _is_worth_a_line(cell):
+            yield column.below.format(cell)
 
 
 def _notes(report: SizeReport) -> Iterator[str]:
@@ -182,9 +219,13 @@ def _notes(report: SizeReport) -> Iterator[str]:
         f"at most {show_bytes(totals.peak_bytes)} of them alive at once in inference."
     )
     yield (
-        "MACs: multiply–adds of conv and linear for one image, without bias, taps on padding "
-        f"included{padded}. {totals.flops:,} FLOPs = 2 · MACs."
+        "MACs: multiply–adds of convolutions and linear for one image, without bias, taps on "
+        f"padding included{padded}. {totals.flops:,} FLOPs = 2 · MACs."
     )
+    if totals.buffers:
+        yield f"Besides the parameters, bn keeps {totals.buffers:,} running values, not trained."
+    if any(row.kind in COUNTED_IN_1998 for row in report.rows):
+        yield f"Connections as counted for LeNet-5 in 1998: {totals.connections:,}."
     yield "field: receptive field / jump, in pixels of the input, padding included."
     yield from report.remarks
 
