@@ -74,7 +74,8 @@ def _tell(lines: Sequence[str]) -> None:
 
 
 def _plan(name: str, plan: Plan) -> list[str]:
-    kept = f", {show_bytes(plan.kept_bytes)} kept for each slice of the batch" * bool(plan.kept)
+    own = show_bytes(plan.kept_bytes)
+    kept = f", {own} kept for each slice of the batch" * bool(plan.kept_bytes)
     rows = [("for", "kernel", "on")]
     for call in plan.calls:
         on = ", ".join(_place(place) for place in call.places)

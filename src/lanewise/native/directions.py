@@ -23,15 +23,20 @@ from lanewise.native.rules import FORWARD, GRADIENT
 from lanewise.native.target import Target
 from lanewise.native.tiles import slices_together
 from lanewise.net.graph import Graph
-from lanewise.net.layers import Conv, Input
-from lanewise.size.cost import parameter_shapes
+from lanewise.net.layers import Input, Linear
+from lanewise.size.cost import buffer_shapes, parameter_shapes
 
 
 def parameter_layout(graph: Graph) -> Layout:
     """Where each parameter stands in the flat array."""
-    convolutions = {node.name for node in graph.nodes if isinstance(node.layer, Conv)}
+    linear = {node.name for node in graph.nodes if isinstance(node.layer, Linear)}
     shapes = parameter_shapes(graph)
-    return layout(shapes, {name for name in shapes if name.rpartition(".")[0] in convolutions})
+    return layout(shapes, {name for name in shapes if name.rpartition(".")[0] not in linear})
+
+
+def buffer_layout(graph: Graph) -> Layout:
+    """Where each running statistic stands in an array of its own."""
+    return layout(buffer_shapes(graph), set())
 
 
 #: a worker's arena stays below this where working on fewer slices at once can help
@@ -59,7 +64,9 @@ def plan_forward(
 ) -> Plan:
     """Images → logits."""
     steps = operations(graph, training=False)
-    plan = Planner(target, steps, parameter_layout(graph), shelf, False, widths=widths)
+    plan = Planner(
+        target, steps, parameter_layout(graph), buffer_layout(graph), shelf, False, widths=widths
+    )
     _forward(plan, steps)
     _rows_out(plan, plan.value(steps[-1].name), steps[-1].elements, "logits")
     return plan.finish()
@@ -74,7 +81,16 @@ def plan_training(
 ) -> Plan:
     """Images and labels → loss and all gradients."""
     steps = operations(graph, training=True)
-    plan = Planner(target, steps, parameter_layout(graph), shelf, True, input_gradient, widths)
+    plan = Planner(
+        target,
+        steps,
+        parameter_layout(graph),
+        buffer_layout(graph),
+        shelf,
+        True,
+        input_gradient,
+        widths,
+    )
     if not plan.wants_gradient(steps[-1].name):
         raise EngineError(
             f"{graph.origin}: there is nothing to train: the net has no convolution and no full"
@@ -85,6 +101,7 @@ def plan_training(
     for operation in reversed(steps):
         if not isinstance(operation.layer, Input) and plan.wants_gradient(operation.name):
             plan.purpose = f"{operation.name} gradient"
+            plan.settle(operation)
             GRADIENT[type(operation.layer)](plan, operation)
     if input_gradient:
         _rows_out(plan, plan.gradient(steps[0].name), steps[0].elements, "input_gradient")

@@ -3,10 +3,14 @@
 One call trains for many steps without coming back to Python:
 
     for each step
-        every group of slices, whoever takes its ticket:   prologue, then the plan's segments
-        barrier
+        for each phase of the plan
+            every worker:                                   what all slices told, for itself
+            every group of slices, whoever takes its ticket: prologue, then the phase's segments
+            barrier
         every job:                                          final gradient, update
         barrier
+
+Phases go through the slices to and fro: those that were worked on last are still in the cache.
 
 All state stands in one array of 64-bit words, the context; `FIELDS` names them. Python fills it
 (`program.py`), native code reads it. Tickets and barriers are atomic counters in it, each on a
@@ -29,7 +33,7 @@ from lanewise.native.plan import (
 )
 
 #: counters that several threads write, each alone on its cache line
-SHARED = ("generation", "arrived", "passed", "slice_ticket", "job_ticket")
+SHARED = ("generation", "arrived", "passed")
 #: what Python tells native code; addresses, counts and switches
 FIELDS = (
     "threads",
@@ -40,7 +44,9 @@ FIELDS = (
     "arena_stride",
     "kept",
     "capacity",
+    "tickets",  # a counter on a cache line of its own for each phase, and one for the jobs
     "parameters",
+    "buffers",
     "gradients",
     "partials",
     "state0",
@@ -145,20 +151,17 @@ class Addresses:
     def of(self, f: Function, place: Place, slice: str, t: str | int) -> str:
         if isinstance(place, Region):
             return self.region(f, place, slice)
-        if place.name in self.plan.kept:
+        if place.name in self.plan.kept.offsets:
             return self.kept(f, place, slice)
-        base = f.offset("%arena", self.plan.arena.offsets[place.name])
+        base = f.offset("%arena", self.plan.arena.offsets[place.name] + place.offset)
         return f.offset(base, t, place.size) if place.name in self.plan.crossing else base
 
     def kept(self, f: Function, slot: Slot, number: str) -> str:
         """Every slice has its own: all slices of one slot stand behind each other."""
-        before = 0
-        for name, size in self.plan.kept.items():
-            if name == slot.name:
-                break
-            before += size
-        start = f.offset(f.pointer("kept"), f.read("capacity"), before)
-        return f.offset(start, number, slot.size)
+        before = self.plan.kept.offsets[slot.name]
+        start = f.offset(f.pointer("kept"), f.read("capacity"), before) if before else None
+        mine = f.offset(start or f.pointer("kept"), number, slot.size)
+        return f.offset(mine, slot.offset)
 
     def region(self, f: Function, region: Region, slice: str) -> str:
         base = f.offset(f.pointer(region.name), region.offset)
@@ -174,12 +177,17 @@ def call_kernel(
     kernel = call.kernels[width]
     arguments = ["ptr %context"] if isinstance(kernel, Choice) else []
     arguments += [f"ptr {addresses.of(f, place, slice, t)}" for place in call.places]
-    arguments += [f"i64 {f.read(symbol)}" for symbol in call.symbols]
+    arguments += [f"i64 {_symbol(f, symbol)}" for symbol in call.symbols]
     begun = _ticks(f) if addresses.profile is not None else ""
     f.do(f"call void @{kernel.name}({', '.join(arguments)})")
     if addresses.profile is not None:
         number = next(i for i, other in enumerate(addresses.plan.calls) if other is call)
         _add_ticks(f, begun, addresses.profile + 8 * number)
+
+
+def _symbol(f: Function, name: str) -> str:
+    """A size of the batch that is at hand, or a field of the context."""
+    return f"%{name}" if name in ("slices", "images") else f.read(name)
 
 
 def _ticks(f: Function) -> str:
@@ -210,31 +218,51 @@ def choice_function(choice: Choice) -> str:
     return f.text()
 
 
-# ---- one chunk of slices through the plan -------------------------------------------------------
+# ---- a phase: what every worker does, and one chunk of slices ------------------------------------
 
 _SEGMENT = "(ptr %context, ptr %arena, i64 %t, i64 %slice, i64 %group)"
+_OWN = "(ptr %context, ptr %arena, i64 %slices, i64 %images)"
 
 
-def chunk_functions(plan: Plan, name: str, addresses: Addresses, training: bool) -> list[str]:
-    """`name_1` and `name_W`: 1 or W slices, starting at a slice, through all segments."""
+def phase_functions(plan: Plan, name: str, addresses: Addresses, training: bool) -> list[str]:
+    """For each phase p: `name_worker{p}` and `name_leader{p}`, what comes before the slices, and
+    `name_{p}_1` … `name_{p}_W`: 1 … W slices, starting at a slice, through all segments."""
     functions = []
-    runs = plan.segments
-    for number, run in enumerate(runs):
-        if run[0].wide:
-            continue
-        f = Function(f"define internal void @{name}_segment{number}{_SEGMENT} noinline nounwind")
-        for call in run:
-            call_kernel(f, call, 1, addresses, "%slice", "%t")
-        f.do("ret void")
-        functions.append(f.text())
-    for width in plan.widths:
-        functions.append(_chunk(plan, name, width, addresses, training))
+    for number, phase in enumerate(plan.phases):
+        functions += [
+            _own_calls(f"{name}_worker{number}", phase.worker, addresses),
+            _own_calls(f"{name}_leader{number}", phase.leader, addresses),
+        ]
+        for i, run in enumerate(phase.segments):
+            if not run[0].wide:
+                functions.append(_segment(f"{name}_{number}_segment{i}", run, addresses))
+        for width in plan.widths:
+            functions.append(_chunk(plan, name, number, width, addresses, training))
     return functions
 
 
-def _chunk(plan: Plan, name: str, width: int, addresses: Addresses, training: bool) -> str:
+def _own_calls(name: str, calls: tuple[Call, ...], addresses: Addresses) -> str:
+    f = Function(f"define internal void @{name}{_OWN} noinline nounwind")
+    for call in calls:
+        call_kernel(f, call, 1, addresses, "0", 0)
+    f.do("ret void")
+    return f.text()
+
+
+def _segment(name: str, run: tuple[Call, ...], addresses: Addresses) -> str:
+    f = Function(f"define internal void @{name}{_SEGMENT} noinline nounwind")
+    for call in run:
+        call_kernel(f, call, 1, addresses, "%slice", "%t")
+    f.do("ret void")
+    return f.text()
+
+
+def _chunk(
+    plan: Plan, name: str, number: int, width: int, addresses: Addresses, training: bool
+) -> str:
+    phase = plan.phases[number]
     f = Function(
-        f"define internal void @{name}_{width}(ptr %context, ptr %arena, i64 %first,"
+        f"define internal void @{name}_{number}_{width}(ptr %context, ptr %arena, i64 %first,"
         " i64 %start, i64 %images, i64 %slices, i64 %groups, i64 %step) noinline nounwind"
     )
     f.do("br label %work")
@@ -244,29 +272,41 @@ def _chunk(plan: Plan, name: str, width: int, addresses: Addresses, training: bo
     for t, first in enumerate(slices):
         scaled = f.emit(f"mul i64 {first}, %groups")
         groups.append(f.emit(f"udiv i64 {scaled}, %slices") if training else "0")
-        places = [
-            f.offset(f.offset("%arena", plan.arena.offsets[slot]), t * PROLOGUE[slot])
-            if slot in plan.arena.offsets
-            else "null"
-            for slot in PROLOGUE
-        ]
-        pointers = ", ".join(f"ptr {place}" for place in places)
-        kind = "training" if training else "forward"
-        f.do(
-            f"call void @{kind}_prologue(ptr %context, {pointers}, i64 {first}, i64 %start,"
-            f" i64 %images, i64 %step)"
-        )
-        if training and addresses.partial_bytes:
+        if phase.prologue:
+            _call_prologue(f, plan, t, first, "training" if training else "forward")
+        if training and addresses.partial_bytes and number == 0:
             f.do(f"call void @clear_partials(ptr %context, i64 {first}, i64 %slices, i64 %groups)")
-    for number, run in enumerate(plan.segments):
+    # Within a group of slices the order must not depend on how many are taken at once.
+    order = range(width) if ascending(number) else reversed(range(width))
+    turns = list(order)
+    for i, run in enumerate(phase.segments):
         if run[0].wide:
             # Wide kernels find the first slice's places, and the others' behind them.
             call_kernel(f, run[0], width, addresses, "%first", 0)
             continue
-        for t in range(width):
+        for t in turns:
             f.do(
-                f"call void @{name}_segment{number}(ptr %context, ptr %arena, i64 {t},"
+                f"call void @{name}_{number}_segment{i}(ptr %context, ptr %arena, i64 {t},"
                 f" i64 {slices[t]}, i64 {groups[t]})"
             )
     f.do("ret void")
     return f.text()
+
+
+def _call_prologue(f: Function, plan: Plan, t: int, slice: str, kind: str) -> None:
+    places = [
+        f.offset(f.offset("%arena", plan.arena.offsets[slot]), t * PROLOGUE[slot])
+        if slot in plan.arena.offsets
+        else "null"
+        for slot in PROLOGUE
+    ]
+    pointers = ", ".join(f"ptr {place}" for place in places)
+    f.do(
+        f"call void @{kind}_prologue(ptr %context, {pointers}, i64 {slice}, i64 %start,"
+        f" i64 %images, i64 %step)"
+    )
+
+
+def ascending(phase: int) -> bool:
+    """Which way a phase goes through the slices."""
+    return phase % 2 == 0

@@ -26,7 +26,7 @@ class UpdateKernels:
 
 
 def job_functions(
-    plan: Plan, updates: UpdateKernels, convolution_floats: int, addresses: Addresses
+    plan: Plan, updates: UpdateKernels, summed_floats: int, addresses: Addresses
 ) -> tuple[list[str], list[str]]:
     """`@job(context, number, step, slices, groups)`, and what each number is for."""
     f = Function(
@@ -37,9 +37,9 @@ def job_functions(
     shares: list[tuple[str, int]] = []
     purposes: list[str] = []
     if updates.reduce is not None:
-        functions.append(_reduce_job(updates.reduce, convolution_floats))
-        shares.append(("reduce_job", -(-convolution_floats // REDUCE_FLOATS)))
-        purposes += ["conv update"] * shares[-1][1]
+        functions.append(_reduce_job(updates.reduce, summed_floats))
+        shares.append(("reduce_job", -(-summed_floats // REDUCE_FLOATS)))
+        purposes += ["update"] * shares[-1][1]
     for index, job in enumerate(plan.jobs):
         functions.append(_parameter_job(f"parameter_job{index}", job, addresses))
         shares.append((f"parameter_job{index}", job.blocks))

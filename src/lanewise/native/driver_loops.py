@@ -6,7 +6,9 @@ in the threads of `driver_threads.py`. It is control only, so it is written dire
 
 from __future__ import annotations
 
-from lanewise.native.driver import WORD, Function
+from collections.abc import Mapping
+
+from lanewise.native.driver import Function, ascending
 from lanewise.native.driver_threads import threads
 from lanewise.native.nest import LANES
 from lanewise.native.target import Target
@@ -29,26 +31,29 @@ define internal i32 @mix(i32 %a) {
 
 def loops(
     target: Target,
+    phases: Mapping[str, int],
     jobs: int,
     widths: tuple[int, ...],
-    training: bool,
     profile: int | None = None,
 ) -> str:
     """All fixed functions: the threads, and what they run.
 
-    `profile`: where in the arena each job adds its clock ticks, if it shall.
+    `phases`: how many each direction has. `profile`: where in the arena each job adds its clock
+    ticks, if it shall.
     """
+    training = "train" in phases
     parts = [
         "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
         "declare i64 @llvm.readcyclecounter()",
         *threads(target, training),
         _MIX,
         _prologue("forward"),
-        _slices("forward", widths),
-        _forward(),
+        _slices(widths),
+        _forward(widths),
     ]
     if training:
-        parts += [_prologue("training"), _slices("train", widths), _train(jobs, profile)]
+        parts += [_prologue("training"), _groups(widths), _train(phases["train"], jobs, widths)]
+        parts += [_jobs(jobs, profile)]
     return "\n".join(parts)
 
 
@@ -112,34 +117,47 @@ def _store_key(f: Function, key: str, image: str) -> None:
     f.do(f"store i32 {mixed}, ptr {f.offset('%keys', '%lane', 4)}, align 4")
 
 
-def _slices(name: str, widths: tuple[int, ...]) -> str:
-    """Slices from … to − 1, as many at a time as the widths allow (they end with 1)."""
+_REST = "i64 %start, i64 %images, i64 %slices, i64 %groups, i64 %step"
+_TICKET_BYTES = 64
+
+
+def _chunks(widths: tuple[int, ...], name: str, phase: int) -> str:
+    """The functions of a phase, widest first, as arguments."""
+    return ", ".join(f"ptr @{name}_{phase}_{width}" for width in widths)
+
+
+def _slices(widths: tuple[int, ...]) -> str:
+    """Slices from … to − 1, up or down, as many at a time as the widths allow (they end with 1)."""
+    chunks = ", ".join(f"ptr %chunk{width}" for width in widths)
     f = Function(
-        f"define internal void @{name}_slices(ptr %context, ptr %arena, i64 %from, i64 %to,"
-        " i64 %start, i64 %images, i64 %slices, i64 %groups, i64 %step) noinline nounwind"
+        "define internal void @take_slices(ptr %context, ptr %arena, i64 %from, i64 %to, i1 %up,"
+        f" {chunks}, {_REST}) noinline nounwind"
     )
-    rest = "i64 %start, i64 %images, i64 %slices, i64 %groups, i64 %step"
-    ends = ", ".join(f"[ %end{width}, %do{width} ]" for width in widths)
-    f.block(f"""  br label %head
+    ends = ", ".join(f"[ %left{width}, %do{width} ]" for width in widths)
+    f.block(f"""  %all = sub i64 %to, %from
+  br label %head
 head:
-  %s = phi i64 [ %from, %entry ], {ends}
-  %more = icmp ult i64 %s, %to
+  %left = phi i64 [ %all, %entry ], {ends}
+  %more = icmp ugt i64 %left, 0
   br i1 %more, label %try{widths[0]}, label %done""")
     for width, narrower in zip(widths, [*widths[1:], None], strict=True):
         otherwise = f"try{narrower}" if narrower else "done"
         f.block(f"""try{width}:
-  %end{width} = add i64 %s, {width}
-  %fits{width} = icmp ule i64 %end{width}, %to
+  %fits{width} = icmp uge i64 %left, {width}
   br i1 %fits{width}, label %do{width}, label %{otherwise}
 do{width}:
-  call void @{name}_{width}(ptr %context, ptr %arena, i64 %s, {rest})
+  %left{width} = sub i64 %left, {width}
+  %done{width} = sub i64 %all, %left
+  %offset{width} = select i1 %up, i64 %done{width}, i64 %left{width}
+  %s{width} = add i64 %from, %offset{width}
+  call void %chunk{width}(ptr %context, ptr %arena, i64 %s{width}, {_REST})
   br label %head""")
     f.label("done")
     f.do("ret void")
     return f.text()
 
 
-def _forward() -> str:
+def _forward(widths: tuple[int, ...]) -> str:
     """All slices, some at a time, whoever takes the ticket."""
     f = Function(
         "define internal void @run_forward(ptr %context, ptr %arena, i64 %thread) noinline nounwind"
@@ -147,9 +165,11 @@ def _forward() -> str:
     images = f.read("image_count")
     more = f.emit(f"add i64 {images}, {LANES - 1}")
     slices = f.emit(f"udiv i64 {more}, {LANES}")
-    ticket, together = f.word(WORD["slice_ticket"]), f.read("together")
+    ticket, together = f.pointer("tickets"), f.read("together")
     rest = f"i64 0, i64 {images}, i64 {slices}, i64 1, i64 0"
-    f.block(f"""  br label %take
+    chunks = _chunks(widths, "forward", 0)
+    f.block(f"""  call void @forward_worker0(ptr %context, ptr %arena, i64 {slices}, i64 {images})
+  br label %take
 take:
   %number = atomicrmw add ptr {ticket}, i64 1 acq_rel
   %from = mul i64 %number, {together}
@@ -159,7 +179,7 @@ work:
   %end = add i64 %from, {together}
   %whole = icmp ule i64 %end, {slices}
   %to = select i1 %whole, i64 %end, i64 {slices}
-  call void @forward_slices(ptr %context, ptr %arena, i64 %from, i64 %to, {rest})
+  call void @take_slices(ptr %context, ptr %arena, i64 %from, i64 %to, i1 true, {chunks}, {rest})
   br label %take
 done:
   call void @barrier(ptr %context)
@@ -167,17 +187,55 @@ done:
     return f.text()
 
 
-def _train(jobs: int, profile: int | None) -> str:
-    """Many steps: groups of slices by ticket, barrier, jobs by ticket, barrier."""
+def _groups(widths: tuple[int, ...]) -> str:
+    """One phase: groups of slices by ticket, up or down, until none is left; then the barrier."""
+    chunks = ", ".join(f"ptr %chunk{width}" for width in widths)
+    f = Function(
+        "define internal void @take_groups(ptr %context, ptr %arena, ptr %ticket, i1 %up,"
+        f" {chunks}, {_REST}) noinline nounwind"
+    )
+    together = f.read("together")
+    f.block(f"""  %groups.less = sub i64 %groups, 1
+  %together.less = sub i64 {together}, 1
+  %items.up = add i64 %groups, %together.less
+  %items = udiv i64 %items.up, {together}
+  br label %take
+take:
+  %number = atomicrmw add ptr %ticket, i64 1 acq_rel
+  %left = icmp ult i64 %number, %items
+  br i1 %left, label %work, label %done
+work:
+  %back.less = sub i64 %items, 1
+  %back = sub i64 %back.less, %number
+  %item = select i1 %up, i64 %number, i64 %back
+  %g0 = mul i64 %item, {together}
+  %g1.far = add i64 %g0, {together}
+  %g1.fits = icmp ult i64 %g1.far, %groups
+  %g1 = select i1 %g1.fits, i64 %g1.far, i64 %groups
+  %s0.scaled = mul i64 %g0, %slices
+  %s0.up = add i64 %s0.scaled, %groups.less
+  %s0 = udiv i64 %s0.up, %groups
+  %s1.scaled = mul i64 %g1, %slices
+  %s1.up = add i64 %s1.scaled, %groups.less
+  %s1 = udiv i64 %s1.up, %groups
+  call void @take_slices(ptr %context, ptr %arena, i64 %s0, i64 %s1, i1 %up, {chunks}, {_REST})
+  br label %take
+done:
+  call void @barrier(ptr %context)
+  ret void""")
+    return f.text()
+
+
+def _train(phases: int, jobs: int, widths: tuple[int, ...]) -> str:
+    """Many steps: the phases one after the other, then the jobs."""
     f = Function(
         "define internal void @run_train(ptr %context, ptr %arena, i64 %thread) noinline nounwind"
     )
     total, batch, steps = f.read("total"), f.read("batch"), f.read("steps")
-    most, together = f.read("groups"), f.read("together")
-    rest = "i64 %start, i64 %images, i64 %slices, i64 %groups, i64 %step"
-    job = "call void @job(ptr %context, i64 %number, i64 %step, i64 %slices, i64 %groups)"
-    slice_ticket, job_ticket = f.word(WORD["slice_ticket"]), f.word(WORD["job_ticket"])
-    f.block(f"""  %leader = icmp eq i64 %thread, 0
+    most, tickets, update = f.read("groups"), f.pointer("tickets"), f.read("update")
+    f.block(f"""  %first = icmp eq i64 %thread, 0
+  %updates = icmp ne i64 {update}, 0
+  %leads = and i1 %first, %updates
   br label %step.head
 step.head:
   %step = phi i64 [ 0, %entry ], [ %step.next, %step.end ]
@@ -192,43 +250,15 @@ step.begin:
   %slices = udiv i64 %images.up, {LANES}
   %few = icmp ult i64 %slices, {most}
   %groups = select i1 %few, i64 %slices, i64 {most}
-  %groups.less = sub i64 %groups, 1
-  br i1 %leader, label %reset.jobs, label %take.group
-reset.jobs:
-  store atomic i64 0, ptr {job_ticket} release, align 8
-  br label %take.group
-take.group:
-  %item = atomicrmw add ptr {slice_ticket}, i64 1 acq_rel
-  %g0 = mul i64 %item, {together}
-  %left = icmp ult i64 %g0, %groups
-  br i1 %left, label %group, label %groups.done
-group:
-  %g1.far = add i64 %g0, {together}
-  %g1.fits = icmp ult i64 %g1.far, %groups
-  %g1 = select i1 %g1.fits, i64 %g1.far, i64 %groups
-  %s0.scaled = mul i64 %g0, %slices
-  %s0.up = add i64 %s0.scaled, %groups.less
-  %s0 = udiv i64 %s0.up, %groups
-  %s1.scaled = mul i64 %g1, %slices
-  %s1.up = add i64 %s1.scaled, %groups.less
-  %s1 = udiv i64 %s1.up, %groups
-  call void @train_slices(ptr %context, ptr %arena, i64 %s0, i64 %s1, {rest})
-  br label %take.group
-groups.done:
-  call void @barrier(ptr %context)
-  br i1 %leader, label %reset.groups, label %take.job
-reset.groups:
-  store atomic i64 0, ptr {slice_ticket} release, align 8
-  br label %take.job
-take.job:
-  %number = atomicrmw add ptr {job_ticket}, i64 1 acq_rel
-  %todo = icmp ult i64 %number, {jobs}
-  br i1 %todo, label %work, label %jobs.done
-work:
-  {_profiled(profile, job)}
-  br label %take.job
-jobs.done:
-  call void @barrier(ptr %context)
+  br label %phase0""")
+    for phase in range(phases):
+        _phase(f, phase, phases, widths, tickets)
+    f.block(f"""phase{phases}:""")
+    ticket = f.offset(tickets, phases * _TICKET_BYTES)
+    _reset(f, "jobs", f.offset(tickets, (phases - 1) * _TICKET_BYTES), "take.jobs")
+    f.block(f"""take.jobs:
+  call void @take_jobs(ptr %context, ptr %arena, ptr {ticket},
+    i64 %slices, i64 %groups, i64 %step)
   br label %step.end
 step.end:
   %step.next = add i64 %step, 1
@@ -236,6 +266,56 @@ step.end:
 finished:
   ret void""")
     return f.text()
+
+
+def _phase(f: Function, phase: int, phases: int, widths: tuple[int, ...], tickets: str) -> None:
+    """A phase of a step. Everybody has left the phase before: its ticket begins anew."""
+    before = (phase - 1) % (phases + 1)
+    f.label(f"phase{phase}")
+    _reset(f, f"phase{phase}", f.offset(tickets, before * _TICKET_BYTES), f"work{phase}")
+    f.label(f"work{phase}")
+    own = "(ptr %context, ptr %arena, i64 %slices, i64 %images)"
+    f.do(f"call void @train_worker{phase}{own}")
+    f.do(f"br i1 %leads, label %lead{phase}, label %slices{phase}")
+    f.label(f"lead{phase}")
+    f.do(f"call void @train_leader{phase}{own}")
+    f.do(f"br label %slices{phase}")
+    f.label(f"slices{phase}")
+    up = "true" if ascending(phase) else "false"
+    ticket = f.offset(tickets, phase * _TICKET_BYTES)
+    f.do(
+        f"call void @take_groups(ptr %context, ptr %arena, ptr {ticket}, i1 {up},"
+        f" {_chunks(widths, 'train', phase)}, {_REST})"
+    )
+    f.do(f"br label %phase{phase + 1}")
+
+
+def _reset(f: Function, name: str, ticket: str, then: str) -> None:
+    """The first worker sets a ticket nobody uses back to zero."""
+    f.do(f"br i1 %first, label %reset.{name}, label %{then}")
+    f.label(f"reset.{name}")
+    f.do(f"store atomic i64 0, ptr {ticket} release, align 8")
+    f.do(f"br label %{then}")
+
+
+def _jobs(jobs: int, profile: int | None) -> str:
+    """The jobs by ticket, then the barrier."""
+    job = "call void @job(ptr %context, i64 %number, i64 %step, i64 %slices, i64 %groups)"
+    return f"""define internal void @take_jobs(ptr %context, ptr %arena, ptr %ticket,
+    i64 %slices, i64 %groups, i64 %step) noinline nounwind {{
+entry:
+  br label %take
+take:
+  %number = atomicrmw add ptr %ticket, i64 1 acq_rel
+  %todo = icmp ult i64 %number, {jobs}
+  br i1 %todo, label %work, label %done
+work:
+  {_profiled(profile, job)}
+  br label %take
+done:
+  call void @barrier(ptr %context)
+  ret void
+}}"""
 
 
 def _profiled(profile: int | None, call: str) -> str:

@@ -37,6 +37,7 @@ class Emission:
     kernels: list[Kernel] = field(default_factory=list)
     choices: dict[str, Choice] = field(default_factory=dict)
     job_names: list[str] = field(default_factory=list)
+    phases: dict[str, int] = field(default_factory=dict)
 
     @property
     def words(self) -> int:
@@ -45,7 +46,7 @@ class Emission:
 
     @property
     def _partial_bytes(self) -> int:
-        return self.layout.convolution_floats * FLOAT
+        return self.layout.summed_floats * FLOAT
 
     def _addresses(self, plan: Plan) -> driver.Addresses:
         ticks_at = None if self.profile is None else self.profile + 8 * self.words
@@ -53,15 +54,16 @@ class Emission:
 
     def direction(self, name: str, plan: Plan) -> None:
         """One direction: its segments and chunks, its kernels, its choices."""
-        functions = driver.chunk_functions(plan, name, self._addresses(plan), name == "train")
+        functions = driver.phase_functions(plan, name, self._addresses(plan), name == "train")
         self.functions += functions
+        self.phases[name] = len(plan.phases)
         self.kernels += plan.kernels
         self.choices.update({choice.name: choice for choice in plan.choices})
         self.ticks[name] = [call.purpose for call in plan.calls] if self.profile else []
 
     def jobs(self, plan: Plan, optimizer: Optimizer) -> None:
         """What finishes a training step."""
-        floats = self.layout.convolution_floats
+        floats = self.layout.summed_floats
         reduce = reduce_groups("reduce_groups", floats) if floats else None
         kind = type(optimizer)
         updates = UpdateKernels(UPDATES[kind]("update_parameters"), reduce, len(STATES[kind]))
@@ -75,7 +77,7 @@ class Emission:
     def modules(self, widths: tuple[int, ...]) -> list[str]:
         """Everything as textual modules."""
         ticks_at = None if self.profile is None else self.profile + 8 * self.words
-        fixed = loops(self.target, len(self.job_names), widths, "train" in self.ticks, ticks_at)
+        fixed = loops(self.target, self.phases, len(self.job_names), widths, ticks_at)
         choices = [driver.choice_function(choice) for choice in self.choices.values()]
         if self.profile is not None:
             self.ticks["jobs"] = self.job_names

@@ -36,7 +36,7 @@ from lanewise.net.layers import (
 from lanewise.size.shapes import Shape, infer_shapes
 
 JOINS_RELU = (Conv, DepthwiseConv, Linear, MaxPool, GlobalMax, BatchNorm, Add)
-FOLDS_NORM = (Conv, DepthwiseConv)
+FOLDS_NORM: tuple[type[Layer], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -211,6 +211,11 @@ def _normalised_summand(joining: _Joining, operation: Operation) -> Operation | 
     return None
 
 
+def _spreads(operation: Operation) -> bool:
+    """Whether a sum adds one number to a whole map."""
+    return isinstance(operation.layer, Add) and len(set(operation.input_shapes)) > 1
+
+
 def join_relu(made: Operations) -> Operations:
     """op, relu → op with relu, where nobody reads between them and relu is not the output."""
     joining = _Joining(made)
@@ -222,6 +227,7 @@ def join_relu(made: Operations) -> Operations:
             and producer is not None
             and isinstance(producer.layer, JOINS_RELU)
             and not producer.relu
+            and not _spreads(producer)
         ):
             joining.join(operation, replace(producer, relu=True))
         else:

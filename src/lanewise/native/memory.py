@@ -6,6 +6,7 @@ at the lowest free offset is within a few percent of the bound on the nets of th
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,17 +37,17 @@ class Arena:
 
 def plan_arena(intervals: Sequence[Interval]) -> Arena:
     """Offsets for all intervals, each a multiple of 64 bytes, none overlapping while alive."""
-    placed: list[tuple[int, Interval]] = []
-    for interval in sorted(intervals, key=lambda i: (-i.size, i.first, i.name)):
+    placed: list[tuple[int, int, Interval]] = []  # in the order of their offsets
+    for number, interval in enumerate(sorted(intervals, key=lambda i: (-i.size, i.first, i.name))):
         offset = 0
-        for start, other in sorted(placed, key=lambda pair: pair[0]):
+        for start, _, other in placed:
             if interval.meets(other):
                 if offset + interval.size <= start:
                     break
                 offset = max(offset, start + rounded(other.size))
-        placed.append((offset, interval))
-    size = max((start + rounded(interval.size) for start, interval in placed), default=0)
-    return Arena({interval.name: start for start, interval in placed}, size)
+        insort(placed, (offset, number, interval))
+    size = max((start + rounded(interval.size) for start, _, interval in placed), default=0)
+    return Arena({interval.name: start for start, _, interval in placed}, size)
 
 
 def rounded(size: int) -> int:

@@ -10,8 +10,8 @@ from math import prod
 import numpy as np
 
 from lanewise.errors import DataError, EngineError
-from lanewise.native.directions import parameter_layout
-from lanewise.native.driver import CONTEXT_WORDS, FORWARD, TRAIN, WORD
+from lanewise.native.directions import buffer_layout, parameter_layout
+from lanewise.native.driver import CONTEXT_WORDS, FORWARD, TRAIN, WORD, WORDS_PER_LINE
 from lanewise.native.given import (
     Batches,
     per_channel,
@@ -22,17 +22,18 @@ from lanewise.native.given import (
     usable_seed,
     usable_smoothing,
 )
+from lanewise.native.initial import fill
 from lanewise.native.machine_code import Library
 from lanewise.native.nest import LANES
 from lanewise.native.optimizers import SETTINGS, STATES, Optimizer, step_settings
-from lanewise.native.plan import Parameter
+from lanewise.native.plan import Layout, Parameter
 from lanewise.native.target import Target
 from lanewise.native.workers import Workers, close_at_end, yield_address
 from lanewise.net.graph import Graph
 from lanewise.net.layers import Input
 from lanewise.size.shapes import infer_shapes
 
-#: convolution gradients are summed in this many groups of slices, added in their order
+#: gradients are summed in this many groups of slices, added in their order
 GROUPS = 8
 PARTIAL_BYTES = 256 << 20  # fewer groups where they would take more memory than this
 
@@ -43,6 +44,7 @@ class Facts:
 
     arena_bytes: int
     kept_bytes: int
+    phases: int  # of a training step, jobs not counted
     training: bool
     input_gradient: bool
     width: int  # slices that full connections take at once
@@ -70,6 +72,15 @@ def aligned(count: int, dtype: type = np.float32) -> np.ndarray:
         ) from None
     start = -raw.ctypes.data % 64
     return raw[start : start + count * size].view(dtype)
+
+
+def _views(layout: Layout, flat: np.ndarray) -> dict[str, np.ndarray]:
+    """Name → its part of the flat array, in its shape."""
+
+    def view(p: Parameter) -> np.ndarray:
+        return flat[p.offset : p.offset + p.size].reshape(p.shape)
+
+    return {name: view(p) for name, p in layout.parameters.items()}
 
 
 class Program:
@@ -100,7 +111,7 @@ class Program:
         assert isinstance(first, Input)
         self.input_shape = (first.channels, first.height, first.width)
         self.output_shape = shapes[graph.output.name]
-        self._layout = parameter_layout(graph)
+        self._layout, self._buffer_layout = parameter_layout(graph), buffer_layout(graph)
         self._context = aligned(CONTEXT_WORDS, np.int64)
         self._make_arrays()
         self._library = Library.load(objects)
@@ -113,12 +124,14 @@ class Program:
         floats = max(LANES, self._layout.floats)
         training = self.facts.training
         self._flat = aligned(floats)
+        self._flat_buffers = aligned(max(LANES, self._buffer_layout.floats))
+        self._tickets = aligned(WORDS_PER_LINE * (self.facts.phases + 1), np.int64)
         self._flat_gradients = aligned(floats if training else LANES)
         names = STATES[type(self.optimizer)] if training else ()
         self._flat_states = {name: aligned(floats) for name in names}
-        convolution = self._layout.convolution_floats
-        self._groups = max(1, min(GROUPS, PARTIAL_BYTES // max(1, convolution * 4)))
-        self._partials = aligned(max(LANES, convolution * self._groups if training else 0))
+        summed = self._layout.summed_floats
+        self._groups = max(1, min(GROUPS, PARTIAL_BYTES // max(1, summed * 4)))
+        self._partials = aligned(max(LANES, summed * self._groups if training else 0))
         self._arena_stride = -(-self.facts.arena_bytes // 4096) * 4096 + 4096
         self._arena = aligned(self._arena_stride * self.threads, np.uint8)
         self._kept, self._capacity = aligned(64, np.uint8), 0
@@ -127,6 +140,7 @@ class Program:
         self._shift = np.zeros(channels, np.float32)
         self._loss_settings = np.zeros(1, np.float32)
         self.parameters = self._views(self._flat)
+        self.buffers = _views(self._buffer_layout, self._flat_buffers)
         self.gradients = self._views(self._flat_gradients) if training else {}
         self.optimizer_state = {
             f"{name}.{state}": view
@@ -135,22 +149,14 @@ class Program:
         }
 
     def _views(self, flat: np.ndarray) -> dict[str, np.ndarray]:
-        def view(p: Parameter) -> np.ndarray:
-            return flat[p.offset : p.offset + p.size].reshape(p.shape)
-
-        return {name: view(p) for name, p in self._layout.parameters.items()}
+        return _views(self._layout, flat)
 
     def initialise(self, seed: int = 0) -> None:
-        """Fresh parameters: uniform within ±1/√(inputs of one output), as PyTorch does by default.
+        """Fresh parameters and running statistics, as `initial.py` says for each kind of layer.
 
         The optimizer's state and step count begin anew. One seed gives the same bits everywhere.
         """
-        random = np.random.Generator(np.random.Philox(usable_seed(seed)))
-        bound = 1.0
-        for name, view in self.parameters.items():
-            if name.endswith(".weight"):
-                bound = 1 / np.sqrt(prod(view.shape[1:]))
-            view[...] = random.uniform(-bound, bound, view.shape)
+        fill(self.graph, self.parameters, self.buffers, usable_seed(seed))
         for flat in self._flat_states.values():
             flat[:] = 0
         self.steps_done = 0
@@ -336,7 +342,9 @@ class Program:
             arena_stride=self._arena_stride,
             kept=self._kept.ctypes.data,
             capacity=self._capacity,
+            tickets=self._tickets.ctypes.data,
             parameters=self._flat.ctypes.data,
+            buffers=self._flat_buffers.ctypes.data,
             gradients=self._flat_gradients.ctypes.data,
             partials=self._partials.ctypes.data,
             state0=states[0].ctypes.data,
@@ -345,9 +353,8 @@ class Program:
             shift=self._shift.ctypes.data,
             groups=self._groups,
             together=together,
-            slice_ticket=0,
-            job_ticket=0,
         )
+        self._tickets[:] = 0
         self._workers.run()
 
     def profile(self) -> dict[str, list[tuple[str, int]]]:

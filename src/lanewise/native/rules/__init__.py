@@ -11,10 +11,23 @@ from collections.abc import Callable
 
 from lanewise.native.fuse import Operation
 from lanewise.native.plan import Planner
-from lanewise.native.rules import activations, convolution, full_connection, noise, pooling
+from lanewise.native.rules import (
+    activations,
+    batch_norm,
+    convolution,
+    factors,
+    full_connection,
+    joins,
+    noise,
+    pooling,
+)
 from lanewise.net.layers import (
     ACTIVATIONS,
+    Add,
     AvgPool,
+    BatchNorm,
+    ChannelScale,
+    Concat,
     Conv,
     Dropout,
     GlobalAvg,
@@ -23,6 +36,7 @@ from lanewise.net.layers import (
     Layer,
     Linear,
     MaxPool,
+    PReLU,
     SumPool,
 )
 
@@ -38,7 +52,12 @@ FORWARD: dict[type[Layer], Rule] = {
     GlobalSum: pooling.global_pool_forward,
     Linear: full_connection.linear_forward,
     **dict.fromkeys(ACTIVATIONS, activations.activation_forward),
+    PReLU: factors.factor_forward,
+    ChannelScale: factors.factor_forward,
+    BatchNorm: batch_norm.forward,
     Dropout: noise.dropout_forward,
+    Add: joins.add_forward,
+    Concat: joins.concat_forward,
 }
 
 GRADIENT: dict[type[Layer], Rule] = {
@@ -51,5 +70,10 @@ GRADIENT: dict[type[Layer], Rule] = {
     GlobalSum: pooling.global_pool_gradient,
     Linear: full_connection.linear_gradient,
     **dict.fromkeys(ACTIVATIONS, activations.activation_gradient),
+    PReLU: factors.factor_gradient,
+    ChannelScale: factors.factor_gradient,
+    BatchNorm: batch_norm.gradient,
     Dropout: noise.dropout_gradient,
+    Add: joins.add_gradient,
+    Concat: joins.concat_gradient,
 }

@@ -1,0 +1,81 @@
+"""What parameters and running statistics begin with.
+
+Weights and biases of convolutions and full connections are uniform within ±1/√(inputs of one
+output), as PyTorch does by default. Factors of normalisations begin at 1, what they add at 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+
+import numpy as np
+
+from lanewise.net.graph import Graph
+from lanewise.net.layers import (
+    BatchNorm,
+    ChannelScale,
+    GroupNorm,
+    Layer,
+    LayerNorm,
+    PReLU,
+    Subsample,
+)
+
+Arrays = Mapping[str, np.ndarray]
+Initial = Callable[[Layer, Arrays, np.random.Generator], None]
+
+PRELU_SLOPE = 0.25  # He et al. 2015, and PyTorch
+
+
+def fill(graph: Graph, parameters: Arrays, buffers: Arrays, seed: int) -> None:
+    """Set every parameter and running statistic of a net; one seed gives the same bits."""
+    random = np.random.Generator(np.random.Philox(seed))
+    own: dict[str, dict[str, np.ndarray]] = {}
+    for full, array in parameters.items():
+        node, _, name = full.rpartition(".")
+        own.setdefault(node, {})[name] = array
+    for node in graph.nodes:
+        if node.name in own:
+            INITIAL.get(type(node.layer), _uniform)(node.layer, own[node.name], random)
+    for full, array in buffers.items():
+        array[...] = 1.0 if full.endswith("running_var") else 0.0
+
+
+def _uniform(layer: Layer, own: Arrays, random: np.random.Generator) -> None:
+    bound = 1 / np.sqrt(prod(own["weight"].shape[1:]))
+    for array in own.values():
+        array[...] = random.uniform(-bound, bound, array.shape)
+
+
+def _subsample(layer: Layer, own: Arrays, random: np.random.Generator) -> None:
+    """As a full connection of the window's values would be."""
+    assert isinstance(layer, Subsample)
+    bound = 1 / np.sqrt(prod(layer.kernel))
+    for array in own.values():
+        array[...] = random.uniform(-bound, bound, array.shape)
+
+
+def _one_and_zero(layer: Layer, own: Arrays, random: np.random.Generator) -> None:
+    for name, array in own.items():
+        array[...] = 1.0 if name == "weight" else 0.0
+
+
+def _slope(layer: Layer, own: Arrays, random: np.random.Generator) -> None:
+    own["weight"][...] = PRELU_SLOPE
+
+
+def _scale(layer: Layer, own: Arrays, random: np.random.Generator) -> None:
+    assert isinstance(layer, ChannelScale)
+    own["weight"][...] = layer.initial
+
+
+#: kinds that do not begin uniformly within ±1/√(inputs of one output)
+INITIAL: dict[type[Layer], Initial] = {
+    BatchNorm: _one_and_zero,
+    LayerNorm: _one_and_zero,
+    GroupNorm: _one_and_zero,
+    Subsample: _subsample,
+    PReLU: _slope,
+    ChannelScale: _scale,
+}

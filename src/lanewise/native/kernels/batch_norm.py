@@ -1,0 +1,382 @@
+"""Batch normalisation: statistics, normalised values, gradients.
+
+    mean[c] = Σ x / M        var[c] = Σ (x − mean)² / M         over the M = images · pixels values
+    inv[c]  = 1 / √(var + eps)                  x̂ = (x − mean) · inv
+    y       = x · scale + shift                 scale = weight · inv,  shift = bias − mean · scale
+    dbias   = Σ dy                              dweight = Σ dy · x̂
+    dx      = scale · (dy − dbias/M − x̂ · dweight/M)
+
+Each slice of 16 images tells its own part; `collect` and `collect_gradient` add up what all
+slices of the batch told, in their order, so the result is the same bits whoever did what. A slice
+tells the mean and the sum of squares about it of every lane (not Σ x²: that would cancel), and
+parts are joined as Chan, Golub and LeVeque do (1979): squares about the whole mean are those about
+the part's plus n · (part's mean − mean)². Lanes beyond the last image are left out.
+"""
+
+from __future__ import annotations
+
+from lanewise.native.kernels.conv import blocks
+from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
+from lanewise.native.nest import (
+    LANES,
+    Buffer,
+    Constant,
+    FromIndex,
+    IndexLike,
+    Kernel,
+    LaneNumbers,
+    Read,
+    Symbol,
+    Value,
+    Var,
+    Writer,
+    as_index,
+    op,
+)
+
+#: rows of what `collect` makes for every channel
+MEAN, INVERSE, SCALE, SHIFT, VARIANCE = range(5)
+MOMENTS = 5
+#: rows of what `collect_gradient` makes: factor of x − mean, and what is added
+SLOPE, OFFSET = range(2)
+UNROLLED = 4  # independent sums hide the latency of an addition
+
+
+def one(value: float) -> Constant:
+    """A single number."""
+    return Constant(value, "f32", 1)
+
+
+# ---- forward ------------------------------------------------------------------------------------
+
+
+def statistics(name: str, channels: int, pixels: int) -> Kernel:
+    """Buffers source, told (2, channels, 16): each lane's mean, and squares about it.
+
+    One pass: sums are taken about the lane's first pixel, which lies among the values.
+    """
+    source = Buffer("source", (channels, pixels, LANES))
+    told = Buffer("told", (2, channels, LANES), access="write")
+    writer = Writer(name, [source, told])
+    with writer.loop("c", channels) as c:
+        pivot = writer.let(writer.load(source, c, 0, 0), "pivot")
+        wide = min(UNROLLED, pixels)
+        sums = writer.accumulators("sum", wide)
+        squares = writer.accumulators("square", wide)
+        for first, count, times in blocks(pixels, wide):
+            with writer.loop("i", first + count * times, first, count) as i:
+                for k in range(count):
+                    x = writer.load(source, c, as_index(i) + k, 0)
+                    away = writer.let(op("sub", x, pivot), "away")
+                    writer.assign(sums[k], op("add", Read(sums[k]), away))
+                    writer.assign(squares[k], op("fma", away, away, Read(squares[k])))
+        total, square = (writer.let(_total([Read(r) for r in rs])) for rs in (sums, squares))
+        shift = writer.let(op("mul", total, number(1.0 / pixels)), "shift")
+        writer.store(told, 0, c, 0, value=op("add", pivot, shift))
+        writer.store(told, 1, c, 0, value=op("fma", op("neg", total), shift, square))
+    return writer.finish()
+
+
+def _total(values: list[Value]) -> Value:
+    """The sum, as a balanced tree."""
+    while len(values) > 1:
+        pairs = [op("add", a, b) for a, b in zip(values[::2], values[1::2], strict=False)]
+        values = pairs + values[len(pairs) * 2 :]
+    return values[0]
+
+
+def collect(name: str, channels: int, pixels: int, eps: float, *, affine: bool) -> Kernel:
+    """Buffers told (slices, 2, channels, 16), [weight, bias], moments (5, channels); symbols
+    slices, images. The last row is the unbiased variance, for the running statistics."""
+    slices, images = Symbol("slices"), Symbol("images")
+    told = Buffer("told", (slices, 2, channels, LANES))
+    parameters = _parameters(channels, affine)
+    moments = Buffer("moments", (MOMENTS, channels), access="write", align=4)
+    writer = Writer(name, [told, *parameters, moments], [slices, images])
+    count = writer.let(op("tofloat", FromIndex(as_index(images), lanes=1)), "images")
+
+    def living(s: Var, value: Value) -> Value:
+        lane = op("add", FromIndex(as_index(s) * LANES), LaneNumbers())
+        return keep_where(op("lt", lane, FromIndex(as_index(images))), value)
+
+    with writer.loop("c", channels) as c:
+        total = writer.assign(writer.register("total"), number(0.0))
+        with writer.loop("s", slices) as s:
+            part = living(s, writer.load(told, s, 0, c, 0))
+            writer.assign(total, op("add", Read(total), part))
+        mean = writer.let(op("div", op("lanesum", Read(total)), count), "mean")
+        everywhere = writer.let(op("splat", mean), "mean")
+        squares = writer.assign(writer.register("squares"), number(0.0))
+        with writer.loop("s", slices) as s:
+            away = writer.let(op("sub", writer.load(told, s, 0, c, 0), everywhere), "away")
+            spread = op("mul", op("mul", away, away), number(float(pixels)))
+            part = living(s, op("add", writer.load(told, s, 1, c, 0), spread))
+            writer.assign(squares, op("add", Read(squares), part))
+        values = writer.let(op("mul", count, one(float(pixels))), "values")
+        square = writer.let(op("lanesum", Read(squares)), "square")
+        _store_moments(writer, moments, parameters, c, mean, square, values, eps)
+    return writer.finish()
+
+
+def collect_slice(name: str, channels: int, pixels: int, eps: float, *, affine: bool) -> Kernel:
+    """The same for the images of one slice (ghost normalisation): buffers told (2, channels, 16),
+    lane_weight, [weight, bias], moments (5, channels)."""
+    told = Buffer("told", (2, channels, LANES))
+    weights = Buffer("lane_weight", (LANES,))
+    parameters = _parameters(channels, affine)
+    moments = Buffer("moments", (MOMENTS, channels), access="write", align=4)
+    writer = Writer(name, [told, weights, *parameters, moments])
+    living = writer.let(is_positive(writer.load(weights, 0)), "living")
+    count = writer.let(op("lanesum", op("select", living, number(1.0), number(0.0))), "images")
+    with writer.loop("c", channels) as c:
+        part = keep_where(living, writer.load(told, 0, c, 0))
+        mean = writer.let(op("div", op("lanesum", part), count), "mean")
+        away = writer.let(op("sub", writer.load(told, 0, c, 0), op("splat", mean)), "away")
+        spread = op("mul", op("mul", away, away), number(float(pixels)))
+        squares = keep_where(living, op("add", writer.load(told, 1, c, 0), spread))
+        square = writer.let(op("lanesum", squares), "square")
+        values = writer.let(op("mul", count, one(float(pixels))), "values")
+        _store_moments(writer, moments, parameters, c, mean, square, values, eps)
+    return writer.finish()
+
+
+def _parameters(channels: int, affine: bool) -> list[Buffer]:
+    return [Buffer(name, (channels,), align=4) for name in ("weight", "bias")] * affine
+
+
+def _store_moments(
+    writer: Writer,
+    moments: Buffer,
+    parameters: list[Buffer],
+    c: Var,
+    mean: Value,
+    square: Value,
+    values: Value,
+    eps: float,
+) -> None:
+    variance = writer.let(op("div", square, values), "variance")
+    root = op("sqrt", op("add", variance, one(eps)))
+    inverse = writer.let(op("div", one(1.0), root), "inverse")
+    scale, shift = _scale_and_shift(writer, parameters, c, mean, inverse)
+    unbiased = op("div", square, op("sub", values, one(1.0)))
+    for row, value in enumerate((mean, inverse, scale, shift, unbiased)):
+        writer.store(moments, row, c, value=value)
+
+
+def _scale_and_shift(
+    writer: Writer, parameters: list[Buffer], c: Var, mean: Value, inverse: Value
+) -> tuple[Value, Value]:
+    scale, begin = inverse, Constant(0.0, "f32", 1)
+    if parameters:
+        weight, bias = (writer.load(buffer, c, lanes=1) for buffer in parameters)
+        scale = writer.let(op("mul", weight, inverse), "scale")
+        return scale, op("fma", op("neg", mean), scale, bias)
+    return scale, op("fma", op("neg", mean), scale, begin)
+
+
+def inference_constants(name: str, channels: int, eps: float, *, affine: bool) -> Kernel:
+    """Buffers running_mean, running_var, [weight, bias], scale_and_shift (2, channels)."""
+    means, variances = (
+        Buffer(which, (channels,), align=4) for which in ("running_mean", "running_var")
+    )
+    parameters = _parameters(channels, affine)
+    target = Buffer("scale_and_shift", (2, channels), access="write", align=4)
+    writer = Writer(name, [means, variances, *parameters, target])
+    with writer.loop("c", channels) as c:
+        mean = writer.let(writer.load(means, c, lanes=1), "mean")
+        root = op("sqrt", op("add", writer.load(variances, c, lanes=1), one(eps)))
+        inverse = writer.let(op("div", one(1.0), root), "inverse")
+        for row, value in enumerate(_scale_and_shift(writer, parameters, c, mean, inverse)):
+            writer.store(target, row, c, value=value)
+    return writer.finish()
+
+
+def running(name: str, channels: int, momentum: float) -> Kernel:
+    """Buffers moments, running_mean, running_var: r ← (1 − momentum) · r + momentum · new."""
+    moments = Buffer("moments", (MOMENTS, channels), align=4)
+    writer = Writer(name, [moments, *_running_buffers(channels)])
+    with writer.loop("c", channels) as c:
+        for row, target in zip((MEAN, VARIANCE), writer.buffers[1:], strict=True):
+            _blend(writer, target, c, writer.load(moments, row, c, lanes=1), momentum)
+    return writer.finish()
+
+
+def running_of_slices(name: str, apart: int, channels: int, momentum: float) -> Kernel:
+    """Buffers moments (slices, apart), running_mean, running_var; symbol slices: the mean over the
+    slices is what is new. `apart`: floats from one slice's moments to the next's."""
+    slices = Symbol("slices")
+    moments = Buffer("moments", (slices, apart), align=4)
+    writer = Writer(name, [moments, *_running_buffers(channels)], [slices])
+    count = writer.let(op("tofloat", FromIndex(as_index(slices), lanes=1)), "slices")
+    with writer.loop("c", channels) as c:
+        for row, target in zip((MEAN, VARIANCE), writer.buffers[1:], strict=True):
+            total = writer.assign(writer.register("total", lanes=1), one(0.0))
+            with writer.loop("s", slices) as s:
+                part = writer.load(moments, s, as_index(c) + row * channels, lanes=1)
+                writer.assign(total, op("add", Read(total), part))
+            _blend(writer, target, c, op("div", Read(total), count), momentum)
+    return writer.finish()
+
+
+def _running_buffers(channels: int) -> list[Buffer]:
+    return [
+        Buffer(which, (channels,), access="update", align=4)
+        for which in ("running_mean", "running_var")
+    ]
+
+
+def _blend(writer: Writer, target: Buffer, c: Var, new: Value, momentum: float) -> None:
+    old = op("mul", writer.load(target, c, lanes=1), one(1.0 - momentum))
+    writer.store(target, c, value=op("fma", new, one(momentum), old))
+
+
+def normalise(
+    name: str, channels: int, pixels: int, rows: int, scale: int, *, plus: bool, relu: bool
+) -> Kernel:
+    """Buffers source, constants (rows, channels), [other], target: source · constants[scale] +
+    constants[scale + 1] (+ other), rectified where `relu`."""
+    shape = (channels, pixels, LANES)
+    source, other = Buffer("source", shape), Buffer("other", shape)
+    constants = Buffer("constants", (rows, channels), align=4)
+    target = Buffer("target", shape, access="write")
+    writer = Writer(name, [source, constants, *[other] * plus, target])
+    with writer.loop("c", channels) as c:
+        factor = writer.let(writer.splat(constants, scale, c), "scale")
+        begin = writer.let(writer.splat(constants, scale + 1, c), "shift")
+        for first, count, times in blocks(pixels, UNROLLED):
+            with writer.loop("i", first + count * times, first, count) as i:
+                for k in range(count):
+                    at = as_index(i) + k
+                    y = op("fma", writer.load(source, c, at, 0), factor, begin)
+                    y = op("add", y, writer.load(other, c, at, 0)) if plus else y
+                    writer.store(target, c, at, 0, value=rectified(y) if relu else y)
+    return writer.finish()
+
+
+# ---- gradients ----------------------------------------------------------------------------------
+
+
+def gradient_sums(name: str, channels: int, pixels: int, *, affine: bool) -> Kernel:
+    """Buffers source, gradient, moments, told (2, channels, 16), [weight, bias]: Σ dy and Σ dy·x̂
+    of every lane; their sums over the lanes are added to the gradients of bias and weight."""
+    shape = (channels, pixels, LANES)
+    source, gradient = Buffer("source", shape), Buffer("gradient", shape)
+    moments = Buffer("moments", (MOMENTS, channels), align=4)
+    told = Buffer("told", (2, channels, LANES), access="write")
+    parameters = [
+        Buffer(which, (channels,), access="update", align=4) for which in ("weight", "bias")
+    ] * affine
+    writer = Writer(name, [source, gradient, moments, told, *parameters])
+    wide = min(UNROLLED, pixels)
+    with writer.loop("c", channels) as c:
+        mean = writer.let(writer.splat(moments, MEAN, c), "mean")
+        inverse = writer.let(writer.splat(moments, INVERSE, c), "inverse")
+        sums = writer.accumulators("sum", wide)
+        products = writer.accumulators("product", wide)
+        for first, count, times in blocks(pixels, wide):
+            with writer.loop("i", first + count * times, first, count) as i:
+                for k in range(count):
+                    at = as_index(i) + k
+                    dy = writer.let(writer.load(gradient, c, at, 0), "dy")
+                    away = op("sub", writer.load(source, c, at, 0), mean)
+                    writer.assign(sums[k], op("add", Read(sums[k]), dy))
+                    writer.assign(products[k], op("fma", away, dy, Read(products[k])))
+        total = writer.let(_total([Read(r) for r in sums]), "total")
+        product = _total([Read(r) for r in products])
+        product = writer.let(op("mul", product, inverse), "product")
+        writer.store(told, 0, c, 0, value=total)
+        writer.store(told, 1, c, 0, value=product)
+        for target, value in zip(parameters, (product, total), strict=False):
+            old = writer.load(target, c, lanes=1)
+            writer.store(target, c, value=op("add", old, op("lanesum", value)))
+    return writer.finish()
+
+
+def collect_gradient(name: str, channels: int, pixels: int) -> Kernel:
+    """Buffers told (slices, 2, channels, 16), moments, pull (2, channels); symbols slices, images:
+    dx = scale · dy + pull[0] · (x − mean) + pull[1]."""
+    slices, images = Symbol("slices"), Symbol("images")
+    told = Buffer("told", (slices, 2, channels, LANES))
+    moments = Buffer("moments", (MOMENTS, channels), align=4)
+    pull = Buffer("pull", (2, channels), access="write", align=4)
+    writer = Writer(name, [told, moments, pull], [slices, images])
+    count = op("tofloat", FromIndex(as_index(images), lanes=1))
+    share = writer.let(op("div", one(1.0 / pixels), count), "share")
+    with writer.loop("c", channels) as c:
+        total, product = writer.accumulators("told", 2)
+        with writer.loop("s", slices) as s:
+            for row, register in enumerate((total, product)):
+                part = writer.load(told, s, row, c, 0)
+                writer.assign(register, op("add", Read(register), part))
+        _store_pull(writer, pull, moments, c, Read(total), Read(product), share)
+    return writer.finish()
+
+
+def collect_gradient_slice(name: str, channels: int, pixels: int) -> Kernel:
+    """The same for one slice: buffers told (2, channels, 16), lane_weight, moments, pull."""
+    told = Buffer("told", (2, channels, LANES))
+    weights = Buffer("lane_weight", (LANES,))
+    moments = Buffer("moments", (MOMENTS, channels), align=4)
+    pull = Buffer("pull", (2, channels), access="write", align=4)
+    writer = Writer(name, [told, weights, moments, pull])
+    living = is_positive(writer.load(weights, 0))
+    count = op("lanesum", op("select", living, number(1.0), number(0.0)))
+    share = writer.let(op("div", one(1.0 / pixels), count), "share")
+    with writer.loop("c", channels) as c:
+        parts = (writer.let(writer.load(told, row, c, 0), "told") for row in range(2))
+        _store_pull(writer, pull, moments, c, *parts, share)
+    return writer.finish()
+
+
+def _store_pull(
+    writer: Writer,
+    pull: Buffer,
+    moments: Buffer,
+    c: Var,
+    total: Value,
+    product: Value,
+    share: Value,
+) -> None:
+    def moment(row: int) -> Value:
+        return writer.load(moments, row, c, lanes=1)
+
+    factor = writer.let(op("mul", op("neg", moment(SCALE)), share), "factor")
+    slope = op("mul", op("mul", factor, moment(INVERSE)), op("lanesum", product))
+    writer.store(pull, SLOPE, c, value=slope)
+    writer.store(pull, OFFSET, c, value=op("mul", factor, op("lanesum", total)))
+
+
+def gradient(
+    name: str, channels: int, pixels: int, *, mask: bool = False, add: bool = False
+) -> Kernel:
+    """Buffers source, gradient, moments, pull, lane_weight, [value], target: the gradient of the
+    source, zero in lanes without an image. `add`: it is added to the target."""
+    shape = (channels, pixels, LANES)
+    source, gradient_, value = (Buffer(n, shape) for n in ("source", "gradient", "value"))
+    moments = Buffer("moments", (MOMENTS, channels), align=4)
+    pull = Buffer("pull", (2, channels), align=4)
+    weights = Buffer("lane_weight", (LANES,))
+    target = Buffer("target", shape, access="update" if add else "write")
+    buffers = [source, gradient_, moments, pull, weights, *[value] * mask, target]
+    writer = Writer(name, buffers)
+    living = writer.let(is_positive(writer.load(weights, 0)), "living")
+
+    def result(c: Var, at: IndexLike, constants: list[Value]) -> Value:
+        mean, scale, slope, offset = constants
+        away = op("sub", writer.load(source, c, at, 0), mean)
+        dx = op("fma", scale, writer.load(gradient_, c, at, 0), op("fma", away, slope, offset))
+        dx = keep_where(living, dx)
+        dx = op("add", writer.load(target, c, at, 0), dx) if add else dx
+        return keep_where(is_positive(writer.load(value, c, at, 0)), dx) if mask else dx
+
+    with writer.loop("c", channels) as c:
+        places = ((moments, MEAN), (moments, SCALE), (pull, SLOPE), (pull, OFFSET))
+        constants: list[Value] = [
+            writer.let(writer.splat(buffer, row, c), "constant") for buffer, row in places
+        ]
+        for first, count, times in blocks(pixels, UNROLLED):
+            with writer.loop("i", first + count * times, first, count) as i:
+                for k in range(count):
+                    at = as_index(i) + k
+                    writer.store(target, c, at, 0, value=result(c, at, constants))
+    return writer.finish()

@@ -1,0 +1,226 @@
+"""Batch normalisation: statistics of the whole batch between barriers, or of one slice (ghost)."""
+
+from __future__ import annotations
+
+from math import prod
+
+from lanewise.native.fuse import Operation
+from lanewise.native.kernels import batch_norm
+from lanewise.native.nest import LANES
+from lanewise.native.plan import FLOAT, PROLOGUE, Place, Planner, Region, Slot
+from lanewise.native.rules.windows import masked
+from lanewise.net.layers import BatchNorm
+
+
+def _layer(operation: Operation) -> BatchNorm:
+    assert isinstance(operation.layer, BatchNorm)
+    return operation.layer
+
+
+def _size(operation: Operation) -> tuple[int, int]:
+    """Channels, and values of each in one image."""
+    return operation.shape[0], prod(operation.shape[1:])
+
+
+def _told(plan: Planner, operation: Operation, what: str) -> Slot:
+    """What a slice tells of each channel: two vectors of lanes."""
+    return plan.scratch(f"{what} {operation.name}", 2 * operation.shape[0] * LANES * FLOAT)
+
+
+def _constants(plan: Planner, operation: Operation, what: str, rows: int) -> Slot:
+    """Rows of a number a channel: a worker's, or in ghost normalisation every slice's own."""
+    name, size = f"{what} {operation.name}", rows * operation.shape[0] * FLOAT
+    return plan.scratch(name, size) if _layer(operation).ghost else plan.constants(name, size)
+
+
+def _moments(plan: Planner, operation: Operation) -> Slot:
+    return _constants(plan, operation, "moments", batch_norm.MOMENTS)
+
+
+def _lane_weight() -> Slot:
+    return Slot("lane_weight", PROLOGUE["lane_weight"])
+
+
+def _parameters(plan: Planner, operation: Operation) -> list[Region]:
+    affine = _layer(operation).affine
+    return [plan.parameter(operation, which) for which in ("weight", "bias")] if affine else []
+
+
+def forward(plan: Planner, operation: Operation) -> None:
+    if plan.training:
+        constants, rows, scale = _batch_moments(plan, operation)
+    else:
+        constants = inference_constants(plan, operation.node, _layer(operation), operation.shape)
+        rows, scale = 2, 0
+    key = (*_size(operation), rows, scale, len(operation.inputs) > 1, operation.relu)
+    *sizes, plus, relu = key
+    plan.call(
+        "normalise",
+        key,
+        lambda name: batch_norm.normalise(name, *sizes, plus=plus, relu=relu),
+        plan.value(operation.inputs[0]),
+        constants,
+        *map(plan.value, operation.inputs[1:]),
+        plan.value(operation.name),
+    )
+
+
+def inference_constants(plan: Planner, node: str, layer: BatchNorm, shape: tuple[int, ...]) -> Slot:
+    """Scale and shift from the running statistics, worked out by every worker when it begins."""
+    parameters = ("weight", "bias") if layer.affine else ()
+    target = plan.constants(f"scale and shift {node}", 2 * shape[0] * FLOAT)
+    plan.call(
+        "inference_constants",
+        (shape[0], layer.eps, layer.affine),
+        lambda name: batch_norm.inference_constants(name, shape[0], layer.eps, affine=layer.affine),
+        plan.buffer(node, "running_mean"),
+        plan.buffer(node, "running_var"),
+        *(
+            Region("parameters", plan.layout.parameters[f"{node}.{which}"].offset * FLOAT)
+            for which in parameters
+        ),
+        target,
+        who="worker",
+    )
+    return target
+
+
+def _batch_moments(plan: Planner, operation: Operation) -> tuple[Slot, int, int]:
+    """Mean and deviation of this batch, and from them scale and shift."""
+    layer, size = _layer(operation), _size(operation)
+    told, moments = _told(plan, operation, "statistics"), _moments(plan, operation)
+    plan.call(
+        "batch_statistics",
+        size,
+        lambda name: batch_norm.statistics(name, *size),
+        plan.value(operation.inputs[0]),
+        told,
+    )
+    key = (*size, layer.eps, layer.affine)
+    parameters = _parameters(plan, operation)
+    if layer.ghost:
+        plan.call(
+            "collect_slice",
+            key,
+            lambda name: batch_norm.collect_slice(name, *key[:3], affine=layer.affine),
+            told,
+            _lane_weight(),
+            *parameters,
+            moments,
+        )
+        plan.at_end(lambda: _running_of_slices(plan, operation, moments))
+    else:
+        plan.barrier()
+        plan.call(
+            "collect",
+            key,
+            lambda name: batch_norm.collect(name, *key[:3], affine=layer.affine),
+            told,
+            *parameters,
+            moments,
+            symbols=("slices", "images"),
+            who="worker",
+        )
+        _running(plan, operation, moments)
+    return moments, batch_norm.MOMENTS, batch_norm.SCALE
+
+
+def _running(plan: Planner, operation: Operation, moments: Slot) -> None:
+    key = (operation.shape[0], _layer(operation).momentum)
+    plan.call(
+        "running",
+        key,
+        lambda name: batch_norm.running(name, *key),
+        moments,
+        plan.buffer(operation.node, "running_mean"),
+        plan.buffer(operation.node, "running_var"),
+        who="leader",
+    )
+
+
+def _running_of_slices(plan: Planner, operation: Operation, moments: Slot) -> None:
+    """After all slices: the first worker reads the moments of each."""
+    key = (moments.size // FLOAT, operation.shape[0], _layer(operation).momentum)
+    plan.purpose = f"{operation.name} running"
+    plan.call(
+        "running_of_slices",
+        key,
+        lambda name: batch_norm.running_of_slices(name, *key),
+        moments,
+        plan.buffer(operation.node, "running_mean"),
+        plan.buffer(operation.node, "running_var"),
+        symbols=("slices",),
+        who="leader",
+    )
+
+
+def gradient(plan: Planner, operation: Operation) -> None:
+    layer, size = _layer(operation), _size(operation)
+    source, dy = operation.inputs[0], plan.gradient(operation.name)
+    wanted = plan.wants_gradient(source)
+    if layer.affine or wanted:
+        told = _told(plan, operation, "gradient sums")
+        affine = layer.affine
+        plan.call(
+            "batch_gradient_sums",
+            (size, affine),
+            lambda name: batch_norm.gradient_sums(name, *size, affine=affine),
+            plan.value(source),
+            dy,
+            _moments(plan, operation),
+            told,
+            *([plan.partial(operation, w) for w in ("weight", "bias")] if affine else []),
+        )
+    if wanted:
+        _input_gradient(plan, operation, told)
+    for other in operation.inputs[1:]:
+        plan.pass_gradient(operation, other)
+
+
+def _input_gradient(plan: Planner, operation: Operation, told: Slot) -> None:
+    source, size = operation.inputs[0], _size(operation)
+    pull = _collect_pull(plan, operation, told)
+    mask = plan.joined_relu(source)
+
+    def emit(add: bool, target: Slot) -> None:
+        plan.call(
+            "batch_gradient",
+            (size, mask, add),
+            lambda name: batch_norm.gradient(name, *size, mask=mask, add=add),
+            plan.value(source),
+            plan.gradient(operation.name),
+            _moments(plan, operation),
+            pull,
+            _lane_weight(),
+            *masked(plan, source),
+            target,
+        )
+
+    plan.contribute(source, lambda target: emit(False, target), lambda target: emit(True, target))
+
+
+def _collect_pull(plan: Planner, operation: Operation, told: Slot) -> Slot:
+    """What all images pull at each of them, from the sums that the slices told."""
+    size, moments = _size(operation), _moments(plan, operation)
+    pull = _constants(plan, operation, "pull", 2)
+    if _layer(operation).ghost:
+        places: tuple[Place, ...] = (told, _lane_weight(), moments, pull)
+        plan.call(
+            "collect_gradient_slice",
+            size,
+            lambda name: batch_norm.collect_gradient_slice(name, *size),
+            *places,
+        )
+        return pull
+    plan.barrier()
+    plan.call(
+        "collect_gradient",
+        size,
+        lambda name: batch_norm.collect_gradient(name, *size),
+        told,
+        moments,
+        pull,
+        symbols=("slices", "images"),
+        who="worker",
+    )
+    return pull

@@ -1,0 +1,55 @@
+"""Where branches meet: sums and concatenations. Products are in `gating.py`."""
+
+from __future__ import annotations
+
+from math import prod
+
+from lanewise.native.fuse import Operation
+from lanewise.native.kernels import joins
+from lanewise.native.plan import FLOAT, LANES, Planner, Slot
+
+
+def add_forward(plan: Planner, operation: Operation) -> None:
+    key = (operation.elements, len(operation.inputs), operation.relu)
+    plan.call(
+        "add_values",
+        key,
+        lambda name: joins.add(name, key[0], key[1], relu=key[2]),
+        *map(plan.value, operation.inputs),
+        plan.value(operation.name),
+    )
+
+
+def add_gradient(plan: Planner, operation: Operation) -> None:
+    # Those that only read the bytes first: whoever adds to them must know of all that read.
+    for source in sorted(operation.inputs, key=lambda name: plan.uses[name] > 1):
+        plan.pass_gradient(operation, source)
+
+
+def _starts(operation: Operation) -> list[int]:
+    """Elements before each part."""
+    sizes = [prod(shape) for shape in operation.input_shapes]
+    return [sum(sizes[:i]) for i in range(len(sizes))]
+
+
+def concat_forward(plan: Planner, operation: Operation) -> None:
+    """Most parts were written where they belong; the others are copied."""
+    whole = plan.value(operation.name)
+    for source, before in zip(operation.inputs, _starts(operation), strict=True):
+        there = Slot(whole.name, whole.size, whole.kept, whole.offset + before * LANES * FLOAT)
+        value = plan.value(source)
+        if value == there:
+            continue
+        elements = plan.by_name[source].elements
+        plan.call(
+            "copy",
+            (elements, False),
+            lambda name, elements=elements: joins.copy(name, elements),  # type: ignore[misc]
+            value,
+            there,
+        )
+
+
+def concat_gradient(plan: Planner, operation: Operation) -> None:
+    for source, before in zip(operation.inputs, _starts(operation), strict=True):
+        plan.pass_gradient(operation, source, before)

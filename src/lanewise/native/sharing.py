@@ -1,0 +1,111 @@
+"""Who may stand in whose place: parts of concatenations, and gradients that are passed on.
+
+The value of a concatenation holds those of its inputs end to end (channels are the outermost axis
+of a slice), so an input needs no place of its own, and nothing is copied. A sum passes its gradient to
+its summands as it is, so theirs may be the same bytes, until somebody adds to them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lanewise.native.fuse import Operation, consumers
+from lanewise.native.nest import LANES
+from lanewise.net.layers import Concat, Linear
+
+if TYPE_CHECKING:
+    from lanewise.native.plan import Slot
+
+VECTOR_BYTES = 4 * LANES
+
+
+def value_places(operations: tuple[Operation, ...]) -> dict[str, tuple[str, int]]:
+    """Name → (the outermost concatenation that holds it, elements before it), where one does.
+
+    Full connections read and write several slices at once, end to end, so what they touch keeps a
+    place of its own. A value that two concatenations read stands in the first; the second copies.
+    """
+    wide = {
+        name
+        for operation in operations
+        if isinstance(operation.layer, Linear)
+        for name in (operation.name, *operation.inputs)
+    }
+    made = {operation.name: operation for operation in operations}
+    inside: dict[str, tuple[str, int]] = {}
+    for operation in operations:
+        if not isinstance(operation.layer, Concat):
+            continue
+        before = 0
+        for name in operation.inputs:
+            if name not in inside and name not in wide and operation.inputs.count(name) == 1:
+                inside[name] = (operation.name, before)
+            before += made[name].elements
+    return {name: _outermost(name, inside) for name in inside}
+
+
+def _outermost(name: str, inside: dict[str, tuple[str, int]]) -> tuple[str, int]:
+    before = 0
+    while name in inside:
+        name, more = inside[name]
+        before += more
+    return name, before
+
+
+@dataclass(frozen=True)
+class _Share:
+    """A value whose gradient is these bytes; `adds`: other readers of it will add to them."""
+
+    name: str
+    place: str
+    start: int
+    stop: int
+    adds: bool
+
+    def meets(self, other: _Share) -> bool:
+        """Whether both have bytes in common."""
+        return self.place == other.place and self.start < other.stop and other.start < self.stop
+
+
+@dataclass
+class GradientSharing:
+    """Decides whether a gradient that is passed on may stay where it is.
+
+    Gradients are worked out from the last operation to the first. A value with one reader only
+    reads the bytes; one with several is added to by those that come before. So bytes that somebody
+    adds to take no further readers, and to become such a somebody a value must come after all who
+    still have to read them.
+    """
+
+    operations: tuple[Operation, ...]
+    _shares: list[_Share] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._position = {operation.name: i for i, operation in enumerate(self.operations)}
+        self._uses = consumers(self.operations)
+        self._elements = {operation.name: operation.elements for operation in self.operations}
+        self._last_reader: dict[str, list[int]] = {}
+        for i, operation in enumerate(self.operations):
+            for name in operation.inputs:
+                self._last_reader.setdefault(name, []).append(i)
+
+    def may_share(self, operation: Operation, source: str, place: Slot) -> bool:
+        """Whether `place`, in the gradient of an operation that is done with it, may become the
+        gradient of its input; if so that is noted."""
+        now = self._position[operation.name]
+        stop = place.offset + self._elements[source] * VECTOR_BYTES
+        wanted = _Share(source, place.name, place.offset, stop, self._uses[source] > 1)
+        waiting = [
+            share
+            for share in self._shares
+            if self._position[share.name] < now and share.meets(wanted)
+        ]
+        if any(share.adds for share in waiting):
+            return False
+        others = [i for i in self._last_reader[source] if i < now]
+        if wanted.adds and others:
+            if any(self._position[share.name] <= max(others) for share in waiting):
+                return False
+        self._shares.append(wanted)
+        return True
