@@ -13,7 +13,8 @@ from chains import chains
 from lanewise.api import Net
 from lanewise.errors import NetError
 from lanewise.net.check import check
-from lanewise.net.grammar import ELSEWHERE, FORMS, KIND_OF_WORD
+from lanewise.net.elsewhere import ELSEWHERE
+from lanewise.net.grammar import FORMS, KIND_OF_WORD
 from lanewise.net.graph import Graph, Node
 from lanewise.net.layers import (
     AvgPool,

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from math import inf, isfinite
 from typing import Any
 
 from lanewise.errors import NetError
 from lanewise.net.graph import Graph, Node
-from lanewise.net.layers import Input
+from lanewise.net.layers import ChannelSplit, Input, Join, Layer, TransposedConv
 from lanewise.net.values import PAD, PAIR
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Far above any real layer; it keeps slips of the finger from becoming minutes of counting.
 LARGEST = 1_000_000
+# Images that the engine works on side by side, one in each vector lane.
+LANES = 16
 
 
 def check(graph: Graph) -> Graph:
     """The same graph; NetError unless its input is first and alone, every name is unique, every
-    node reads layers before it, and every number is in range."""
+    node reads layers before it and is read, and every number is in range."""
     _check_input(graph)
     known: dict[str, Node] = {}
     for node in graph.nodes:
@@ -29,7 +32,17 @@ def check(graph: Graph) -> Graph:
         _check_inputs(graph, node, known)
         _check_numbers(graph, node)
         known[node.name] = node
+    _check_readers(graph)
     return graph
+
+
+def name_taken(place: str, name: str, taken: Layer, line: int, own_line: int, own_word: str) -> str:
+    """The message for a name that a layer `taken` of line `line` has already."""
+    where = f" of line {line}" if line and line != own_line else ""
+    return (
+        f"{place}: the name {name} is taken by the {taken.word}{where}; give this layer another, "
+        f"like `{name}b: {own_word} …`"
+    )
 
 
 def _check_input(graph: Graph) -> None:
@@ -53,25 +66,37 @@ def _check_name(graph: Graph, node: Node, known: dict[str, Node]) -> None:
             "starting with a letter"
         )
     if node.name in known:
-        line = known[node.name].line
-        where = f" of line {line}" if line and line != node.line else ""
+        taken, place = known[node.name], graph.place(node)
         raise NetError(
-            f"{graph.place(node)}: the name {node.name} is taken by the "
-            f"{known[node.name].layer.word}{where}; give this layer another, "
-            f"like `{node.name}b: {node.layer.word} …`"
+            name_taken(place, node.name, taken.layer, taken.line, node.line, node.layer.word)
         )
 
 
 def _check_inputs(graph: Graph, node: Node, known: dict[str, Node]) -> None:
-    wanted = 0 if isinstance(node.layer, Input) else 1
-    if len(node.inputs) != wanted:
+    count = len(node.inputs)
+    if isinstance(node.layer, Join):
+        if count < 2 or len(set(node.inputs)) < count:
+            raise NetError(
+                f"{graph.place(node)}: {node.layer.word} reads {', '.join(node.inputs) or 'none'}; "
+                "it joins two or more different layers"
+            )
+    elif count != (0 if isinstance(node.layer, Input) else 1):
         raise NetError(
-            f"{graph.place(node)}: {node.layer.word} reads {wanted} layer(s), "
-            f"not {len(node.inputs)}"
+            f"{graph.place(node)}: {node.layer.word} reads one layer (an input none), not {count}"
         )
     for name in node.inputs:
         if name not in known:
             raise NetError(f"{graph.place(node)}: reads {name!r}, which is no layer before it")
+
+
+def _check_readers(graph: Graph) -> None:
+    read = {name for node in graph.nodes for name in node.inputs}
+    for node in graph.nodes[:-1]:
+        if node.name not in read:
+            raise NetError(
+                f"{graph.place(node)}: nobody reads {node.name}; read it with "
+                f"`from {node.name}` or in a join, or remove it"
+            )
 
 
 def _check_numbers(graph: Graph, node: Node) -> None:
@@ -79,6 +104,9 @@ def _check_numbers(graph: Graph, node: Node) -> None:
         problem = RULES[name](value)
         if problem:
             raise NetError(f"{graph.place(node)}: {name} {problem}")
+    rule = LAYER_RULES.get(type(node.layer))
+    if rule and (problem := rule(node.layer)):
+        raise NetError(f"{graph.place(node)}: {problem}")
 
 
 def _flat(value: Any) -> Iterable[int]:
@@ -113,28 +141,109 @@ def _truth(value: Any) -> str:
     return "" if isinstance(value, bool) else f"is {value!r}; use True or False"
 
 
+def _at_least_zero(value: Any) -> str:
+    shown = PAIR.show(value) if isinstance(value, tuple) else str(value)
+    if min(_flat(value)) < 0:
+        return f"is {shown}; use 0 or more"
+    return _not_too_large(value, shown)
+
+
 def _slope(value: Any) -> str:
-    return "" if 0 <= value < float("inf") else f"is {value}; use 0 or more, like 0.01"
+    return "" if 0 <= value < inf else f"is {value}; use 0 or more, like 0.01"
 
 
 def _rate(value: Any) -> str:
     return "" if 0 <= value < 1 else f"is {value}; use at least 0 and less than 1, like 0.5"
 
 
+def _above_zero(value: Any) -> str:
+    return "" if 0 < value < inf else f"is {value}; use a number above 0"
+
+
+def _share(value: Any) -> str:
+    return "" if 0 < value <= 1 else f"is {value}; use more than 0 and at most 1, like 0.1"
+
+
+def _finite(value: Any) -> str:
+    return "" if isfinite(value) else f"is {value}; use a finite number"
+
+
+def _ghost(value: Any) -> str:
+    if value in (0, LANES):
+        return ""
+    return (
+        f"is {value}; use {LANES} (statistics of each slice of {LANES} images, another function), "
+        "or leave it out for those of the whole batch"
+    )
+
+
+def _table(value: Any) -> str:
+    for index, maps in enumerate(value):
+        if not maps or min(maps) < 0 or max(maps) > LARGEST or len(set(maps)) < len(maps):
+            shown = ",".join(map(str, maps)) or "nothing"
+            return (
+                f"entry {index} is {shown}; list each map that kernel {index} reads once, "
+                "numbered from 0"
+            )
+    return "" if value else "is empty; list the maps of each kernel, like 0,1,2/1,2,3"
+
+
 # The rule of every field a layer may have: value → what is wrong and what to use, or "".
 RULES: dict[str, Callable[[Any], str]] = {
-    "channels": _at_least_one,
-    "height": _at_least_one,
-    "width": _at_least_one,
-    "kernels": _at_least_one,
-    "kernel": _at_least_one,
-    "stride": _at_least_one,
-    "pad": _pad,
-    "dilation": _at_least_one,
-    "groups": _at_least_one,
-    "features": _at_least_one,
+    "affine": _truth,
+    "after": _at_least_zero,
+    "alpha": _above_zero,
+    "before": _at_least_zero,
+    "beta": _above_zero,
     "bias": _truth,
+    "bilinear": _truth,
     "ceil": _truth,
-    "slope": _slope,
+    "channels": _at_least_one,
+    "constant": _above_zero,
+    "dilation": _at_least_one,
+    "eps": _above_zero,
+    "features": _at_least_one,
+    "ghost": _ghost,
+    "groups": _at_least_one,
+    "height": _at_least_one,
+    "initial": _finite,
+    "kernel": _at_least_one,
+    "kernels": _at_least_one,
+    "momentum": _share,
+    "multiplier": _at_least_one,
+    "of": _at_least_one,
+    "output_pad": _at_least_zero,
+    "pad": _pad,
+    "part": _at_least_one,
+    "per_channel": _truth,
     "rate": _rate,
+    "scale": _at_least_one,
+    "size": _at_least_one,
+    "slope": _slope,
+    "stride": _at_least_one,
+    "table": _table,
+    "width": _at_least_one,
+}
+
+
+def _split(layer: ChannelSplit) -> str:
+    if layer.part <= layer.of:
+        return ""
+    return f"part {layer.part} of {layer.of}; use part 1 to {layer.of}"
+
+
+def _output_pad(layer: TransposedConv) -> str:
+    for grown, stride, dilation in zip(layer.output_pad, layer.stride, layer.dilation, strict=True):
+        if grown >= max(stride, dilation):
+            return (
+                f"outputpad is {PAIR.show(layer.output_pad)}; use less than the stride "
+                f"{PAIR.show(layer.stride)} or the dilation {PAIR.show(layer.dilation)}"
+            )
+    return ""
+
+
+# The rule between the fields of a layer, where there is one.
+LAYER_RULES: dict[type[Layer], Callable[[Any], str]] = {
+    ChannelSplit: _split,
+    TransposedConv: _output_pad,
 }

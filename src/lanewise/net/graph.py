@@ -51,4 +51,5 @@ class Graph:
         called in line 20)`."""
         line = f":{node.line}" if node.line else ""
         calls = ", ".join(f"block {block}, called in line {line}" for block, line in node.within)
-        return f"{self.origin}{line} {node.name}" + (f" ({calls})" if calls else "")
+        name = f" {node.name}" if node.name else ""
+        return f"{self.origin}{line}{name}" + (f" ({calls})" if calls else "")

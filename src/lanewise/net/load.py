@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 
 from lanewise.errors import NetError
+from lanewise.net.blocks import assignment, is_assignment
+from lanewise.net.elsewhere import nearest
+from lanewise.net.family import ZOO, set_parameters, zoo_entry, zoo_names
 from lanewise.net.grammar import KIND_OF_WORD
 from lanewise.net.graph import Graph
-from lanewise.net.parse import nearest, parse
+from lanewise.net.parse import parse
 
-_ZOO = os.path.join(os.path.dirname(__file__), "zoo")
+__all__ = ["load", "name_of", "read_text", "zoo_names"]
+
 # Notation is short; more bytes than this are some other file.
 _LARGEST_FILE = 1 << 20
 
@@ -17,29 +21,36 @@ _LARGEST_FILE = 1 << 20
 def load(spec: str | os.PathLike[str]) -> Graph:
     """The network that `spec` names: notation text, a zoo name, or a path to a .net file.
 
-    Text is what holds a newline or `;`, or starts with `input`. A zoo name wins over a file of that
-    name (write `./lenet5` for the file). NetError where nothing is found or the text is wrong.
+    Text is what holds a newline, `;` or `{`, or starts with a word of the notation. A zoo name wins
+    over a file of that name (write `./lenet5` for the file). Settings of the network's parameters
+    may follow a name or a path: `mobilenet-v1 width=0.75`. NetError where nothing is found or the
+    text is wrong.
     """
     return parse(*read_text(spec))
 
 
 def read_text(spec: str | os.PathLike[str]) -> tuple[str, str]:
-    """(text, origin) of a network: origin is the zoo name, the path, or "net" for notation."""
-    if isinstance(spec, str):
-        if not spec.strip():
-            raise NetError("the network is empty; give a zoo name, a .net file or notation")
-        if _is_notation(spec):
-            return spec, "net"
-        if spec in zoo_names():
-            return _read(os.path.join(_ZOO, f"{spec}.net"), spec), spec
-        _require_file(spec)
-    path = os.fspath(spec)
-    return _read(path, path), path
+    """(text, origin) of a network: origin is the zoo name, the path, or "net" for notation.
 
-
-def zoo_names() -> list[str]:
-    """The published networks that come with Lanewise, sorted."""
-    return sorted(name.removesuffix(".net") for name in os.listdir(_ZOO) if name.endswith(".net"))
+    The text of a variant, or of a network with settings, has those values in its `parameters` line
+    and stands alone.
+    """
+    if not isinstance(spec, str):
+        path = os.fspath(spec)
+        return _read(path, path), path
+    if not spec.strip():
+        raise NetError("the network is empty; give a zoo name, a .net file or notation")
+    if _is_notation(spec):
+        return spec, "net"
+    name, settings = _split_settings(spec)
+    found = zoo_entry(name)
+    if found is None:
+        _require_file(name)
+        return _with_settings(_read(name, name), settings, name), _named(name, settings)
+    text = _read(os.path.join(ZOO, f"{found.family}.net"), found.name)
+    if found.settings or settings:
+        text = _with_settings(text, {**found.settings, **settings}, found.name)
+    return text, _named(found.name, settings)
 
 
 def name_of(origin: str) -> str:
@@ -47,11 +58,33 @@ def name_of(origin: str) -> str:
     return os.path.basename(origin).removesuffix(".net")
 
 
+def _split_settings(spec: str) -> tuple[str, dict[str, str]]:
+    """`resnet20 n=9` → (`resnet20`, {`n`: `9`}); a file may be called anything, `a b=1` too."""
+    words = spec.split()
+    if len(words) == 1 or os.path.exists(spec):
+        return spec, {}
+    count = 0
+    while count < len(words) - 1 and is_assignment(words[-1 - count]):
+        count += 1
+    if not count:
+        return spec, {}
+    name = " ".join(words[:-count])
+    return name, dict(assignment(word, name) for word in words[-count:])
+
+
+def _with_settings(text: str, settings: dict[str, str], name: str) -> str:
+    return set_parameters(text, settings, name) if settings else text
+
+
+def _named(name: str, settings: dict[str, str]) -> str:
+    return " ".join([name, *(f"{key}={value}" for key, value in settings.items())])
+
+
 def _is_notation(spec: str) -> bool:
     """Several lines, or one that begins with a word of the notation and goes on."""
     words = spec.replace(":", " : ").split()
     begins = words[0] in KIND_OF_WORD and (len(words) > 1 or words[0] == "input")
-    return "\n" in spec or ";" in spec or begins
+    return any(mark in spec for mark in "\n;{") or begins
 
 
 def _require_file(spec: str) -> None:

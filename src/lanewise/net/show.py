@@ -4,30 +4,35 @@ from __future__ import annotations
 
 from collections import Counter
 
-from lanewise.errors import NetError
 from lanewise.net.grammar import FORMS, Option
-from lanewise.net.graph import Graph
-from lanewise.net.layers import Layer
-from lanewise.net.parse import default_name
+from lanewise.net.graph import Graph, Node
+from lanewise.net.layers import Input, Join, Layer
 
 
 def show(graph: Graph) -> str:
-    """The canonical text, ending in a newline: `parse(show(g)) == g`, and showing a parsed
-    canonical text gives it back. NetError where the graph is not a chain."""
+    """The canonical text, flat and ending in a newline: `parse(show(g)) == g`, and showing a parsed
+    canonical text gives it back. A layer that does not read the one before says what it reads."""
     lines: list[str] = []
     ordinals: Counter[type[Layer]] = Counter()
     before: tuple[str, ...] = ()
     for node in graph.nodes:
-        if node.inputs != before:
-            raise NetError(
-                f"{graph.place(node)}: the notation writes chains only, and this branches"
-            )
         kind = type(node.layer)
         ordinals[kind] += 1
         named = "" if node.name == default_name(kind, ordinals[kind]) else f"{node.name}: "
-        lines.append(named + show_layer(node.layer))
+        lines.append(named + show_layer(node.layer) + _show_inputs(node, before))
         before = (node.name,)
     return "\n".join(lines) + "\n"
+
+
+def default_name(kind: type[Layer], ordinal: int) -> str:
+    """The name of the `ordinal`-th layer (1…) of its kind where the text gives none."""
+    return kind.word if kind is Input else f"{kind.word}{ordinal}"
+
+
+def _show_inputs(node: Node, before: tuple[str, ...]) -> str:
+    if isinstance(node.layer, Join):
+        return " " + " ".join(node.inputs)
+    return "" if node.inputs == before else f" from {' '.join(node.inputs)}"
 
 
 def show_layer(layer: Layer) -> str:
@@ -50,4 +55,5 @@ def _is_said(layer: Layer, option: Option) -> bool:
 def _show_option(layer: Layer, option: Option) -> str:
     text = option.value.show(getattr(layer, option.field))
     # A plain number touches its word; anything longer is easier to read apart.
-    return option.word + text if text.isdigit() or option.word == "k" else f"{option.word} {text}"
+    touches = text.isdigit() or option.field == "kernel"
+    return option.word + text if touches and not option.apart else f"{option.word} {text}"

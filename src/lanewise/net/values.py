@@ -5,9 +5,12 @@
     1x28x28    triple     channels × height × width
     2, 2x1, 1:2x0:1, same, valid   pad   height × width, each side alike or begin:end
     0.5        real       a decimal number
+    8:8        ends       before : after
+    0,1/1,2    table      for each kernel the maps it reads
 
 A reader raises ValueError with what it expected; whether a number makes sense for its layer is the
-business of `check`.
+business of `check`. Where a value has parts, `separators` says what may stand between them, so that
+each part may be an expression of parameters.
 """
 
 from __future__ import annotations
@@ -18,9 +21,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lanewise.net.layers import Pad, Pair
+from lanewise.net.layers import Pad, Pair, Sides
 
 _INTEGER = re.compile(r"-?\d{1,12}")
+_SIDES = "a number like 2, height x width like 2x1, top:bottom x left:right like 1:2x0:1"
 _REAL = re.compile(r"-?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?")
 
 
@@ -30,6 +34,7 @@ class Value:
 
     read: Callable[[str], Any]
     show: Callable[[Any], str]
+    separators: str = ""
 
 
 def _integer(text: str, expects: str) -> int:
@@ -72,8 +77,14 @@ def _read_pad(text: str) -> Pad:
         return "same"
     if text == "valid":
         return "valid"
-    expects = "a number like 2, height x width like 2x1, top:bottom x left:right like 1:2x0:1, "
-    expects += "same or valid"
+    return _sides(text, f"{_SIDES}, same or valid")
+
+
+def _read_sides(text: str) -> Sides:
+    return _sides(text, _SIDES)
+
+
+def _sides(text: str, expects: str) -> Sides:
     axes = [_read_side(part, expects) for part in text.split("x")]
     if len(axes) > 2:
         raise ValueError(expects)
@@ -100,8 +111,36 @@ def _read_real(text: str) -> float:
     return float(text)
 
 
+def _show_real(number: float) -> str:
+    """The shortest text that reads back as this number, small ones without an exponent."""
+    text = repr(number)
+    plain = f"{number:.9f}".rstrip("0")
+    return plain if "e-" in text and float(plain) == number else text
+
+
+def _read_ends(text: str) -> Pair:
+    return _read_side(text, "before:after like 8:8")
+
+
+def _show_ends(ends: Pair) -> str:
+    return f"{ends[0]}:{ends[1]}"
+
+
+def _read_table(text: str) -> tuple[tuple[int, ...], ...]:
+    expects = "the maps of each kernel like 0,1,2/1,2,3"
+    rows = [row.split(",") for row in text.split("/")]
+    return tuple(tuple(_integer(part, expects) for part in row) for row in rows)
+
+
+def _show_table(table: tuple[tuple[int, ...], ...]) -> str:
+    return "/".join(",".join(map(str, row)) for row in table)
+
+
 COUNT = Value(_read_count, str)
-PAIR = Value(_read_pair, _show_pair)
-TRIPLE = Value(_read_triple, _show_triple)
-PAD = Value(_read_pad, _show_pad)
-REAL = Value(_read_real, repr)
+PAIR = Value(_read_pair, _show_pair, "x")
+TRIPLE = Value(_read_triple, _show_triple, "x")
+PAD = Value(_read_pad, _show_pad, "x:")
+SIDES = Value(_read_sides, _show_pad, "x:")
+REAL = Value(_read_real, _show_real)
+ENDS = Value(_read_ends, _show_ends, ":")
+TABLE = Value(_read_table, _show_table)
