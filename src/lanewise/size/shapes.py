@@ -156,6 +156,17 @@ def _flat_shape(layer: Flatten, in_shape: Shape) -> Shape:
     return (prod(in_shape),)
 
 
+def _radial_shape(layer: RadialBasis, in_shape: Shape) -> Shape:
+    shape = _features_shape(layer, in_shape)
+    least = (layer.features - 1).bit_length()
+    if in_shape[0] < least:
+        raise SizeError(
+            f"input {show_shape(in_shape)}: so few features of ±1 cannot tell {layer.features} "
+            f"outputs apart; use rbf <= {1 << in_shape[0]} or features >= {least}"
+        )
+    return shape
+
+
 def _features_shape(layer: Linear | RadialBasis, in_shape: Shape) -> Shape:
     if len(in_shape) != 1:
         raise SizeError(
@@ -218,7 +229,7 @@ SHAPES: dict[type[Layer], Callable[..., Shape]] = {
     **dict.fromkeys(GLOBAL_POOLS, _global_shape),
     Flatten: _flat_shape,
     Linear: _features_shape,
-    RadialBasis: _features_shape,
+    RadialBasis: _radial_shape,
     **dict.fromkeys(ACTIVATIONS, _same_shape),
     PReLU: _same_shape,
     BatchNorm: _same_shape,
