@@ -155,7 +155,7 @@ class Bench:
         self.floats = ((self.pixels / np.float32(255) - MEAN) / STD).astype(np.float32)
         program.set_normalisation((MEAN,), (STD,))
         program.initialise(0)
-        self.weights = {name: value.copy() for name, value in program.parameters.items()}
+        self.weights = {name: value.copy() for name, value in program.learned.items()}
         self._graph = graph
 
     def _task(self, *batches: slice) -> Task:
@@ -184,7 +184,7 @@ class Bench:
             *onnx_runtime(task, self.skipped),
             *openvino(task, self.skipped),
         ]
-        self.program.set_parameters(self.weights)
+        self.program.set_learned(self.weights)
         agreed = _agree({"logits": self.program.forward(self.floats[images])}, rivals)
         ours = _forward(self.program, self.floats[images], self.pixels[images])
         return self._time([*ours, *(one.contender for one in rivals)]), agreed
@@ -206,7 +206,7 @@ def _one_step(
 ) -> dict[str, np.ndarray]:
     """Loss and weights of the first step on the first batch; then back to the start."""
     loss, _ = program.step(pixels[:batch], labels[:batch], lr=RATE)
-    after = {name: value.copy() for name, value in program.parameters.items()}
+    after = {name: value.copy() for name, value in program.learned.items()}
     return {"loss": np.array(loss), **after}
 
 

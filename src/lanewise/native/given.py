@@ -5,12 +5,17 @@ Pure functions; every message says what was found and what is wanted.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from lanewise.errors import DataError
+from lanewise.native.nest import LANES
+from lanewise.net.graph import Graph, Node
+from lanewise.net.layers import BatchNorm
 
 MOST_SEED = 2**63 - 1
 
@@ -99,6 +104,35 @@ def usable_rates(learning_rates: Any, count: int, batch: int) -> np.ndarray:
         wrong = rates[~(np.isfinite(rates) & (rates >= 0))][0]
         raise DataError(f"a learning rate is {wrong}; every one must be finite, 0 or more")
     return rates
+
+
+def enough_for_statistics(
+    graph: Graph, normalised: Mapping[Node, tuple[int, ...]], count: int, batch: int
+) -> None:
+    """Batch normalisation needs two values a channel: DataError where a batch has but one.
+
+    `normalised`: output shape of every such layer. Only the last batch may be that short.
+    """
+    last = count % batch or min(batch, count)
+    for node, shape in normalised.items():
+        assert isinstance(node.layer, BatchNorm)
+        together = last % LANES or LANES if node.layer.ghost else last
+        if together * prod(shape[1:]) >= 2:
+            continue
+        whose = "the last group of its images" if node.layer.ghost else "the last batch"
+        raise DataError(
+            f"{graph.place(node)}: bn over {'x'.join(map(str, shape))} gets one value a channel, "
+            f"{whose} being a single image ({count} images in batches of {batch}); it needs two "
+            f"for a variance, so use {'one image less or more' if count > 1 else 'more images'}"
+            f"{_other_batch(count, batch) if not node.layer.ghost else ''}"
+        )
+
+
+def _other_batch(count: int, batch: int) -> str:
+    """A batch size nearby that leaves no single image, told as another remedy."""
+    sizes = (size for step in range(1, batch) for size in (batch - step, batch + step))
+    fitting = next((size for size in sizes if size > 1 and count % size != 1), None)
+    return f", or batch {fitting}" if fitting and count > 1 else ""
 
 
 def usable_smoothing(smoothing: float) -> float:

@@ -14,6 +14,7 @@ from lanewise.native.directions import buffer_layout, parameter_layout
 from lanewise.native.driver import CONTEXT_WORDS, FORWARD, TRAIN, WORD, WORDS_PER_LINE
 from lanewise.native.given import (
     Batches,
+    enough_for_statistics,
     per_channel,
     usable_images,
     usable_labels,
@@ -30,7 +31,7 @@ from lanewise.native.plan import Layout, Parameter
 from lanewise.native.target import Target
 from lanewise.native.workers import Workers, close_at_end, yield_address
 from lanewise.net.graph import Graph
-from lanewise.net.layers import Input
+from lanewise.net.layers import BatchNorm, Input
 from lanewise.size.shapes import infer_shapes
 
 #: gradients are summed in this many groups of slices, added in their order
@@ -86,6 +87,9 @@ def _views(layout: Layout, flat: np.ndarray) -> dict[str, np.ndarray]:
 class Program:
     """A compiled net with its parameters. Made by `compile_net`.
 
+    `parameters` are what the optimizer changes, `buffers` the running statistics of batch
+    normalisation, `learned` both: all that training leaves behind.
+
     Images are N×C×H×W, uint8 (normalised by `set_normalisation`) or float32 (taken as they are).
     One call at a time: calls from several threads wait for each other.
     """
@@ -111,6 +115,9 @@ class Program:
         assert isinstance(first, Input)
         self.input_shape = (first.channels, first.height, first.width)
         self.output_shape = shapes[graph.output.name]
+        self._normalised = {
+            node: shapes[node.name] for node in graph.nodes if isinstance(node.layer, BatchNorm)
+        }
         self._layout, self._buffer_layout = parameter_layout(graph), buffer_layout(graph)
         self._context = aligned(CONTEXT_WORDS, np.int64)
         self._make_arrays()
@@ -141,6 +148,7 @@ class Program:
         self._loss_settings = np.zeros(1, np.float32)
         self.parameters = self._views(self._flat)
         self.buffers = _views(self._buffer_layout, self._flat_buffers)
+        self.learned = self.parameters | self.buffers
         self.gradients = self._views(self._flat_gradients) if training else {}
         self.optimizer_state = {
             f"{name}.{state}": view
@@ -161,12 +169,13 @@ class Program:
             flat[:] = 0
         self.steps_done = 0
 
-    def set_parameters(self, values: Mapping[str, np.ndarray]) -> None:
-        """Copy parameters in; names and shapes must be exactly the program's."""
-        if set(values) != set(self.parameters):
-            odd = sorted(set(values) ^ set(self.parameters))
+    def set_learned(self, values: Mapping[str, np.ndarray]) -> None:
+        """Copy parameters and running statistics in; names and shapes must be exactly those of
+        `learned`."""
+        if set(values) != set(self.learned):
+            odd = sorted(set(values) ^ set(self.learned))
             raise EngineError(f"{self.graph.origin}: parameters do not match the net: {odd}")
-        for name, view in self.parameters.items():
+        for name, view in self.learned.items():
             if np.shape(values[name]) != view.shape:
                 raise EngineError(
                     f"{self.graph.origin}: {name} is {np.shape(values[name])}, not {view.shape}"
@@ -264,6 +273,7 @@ class Program:
         images = usable_images(images, self.input_shape)
         order = usable_order(order, len(images))
         rates = usable_rates(learning_rates, len(order), batch)
+        self.check_batches(len(order), int(batch))
         return Batches(
             images,
             usable_labels(labels, len(images), prod(self.output_shape)),
@@ -273,6 +283,11 @@ class Program:
             usable_seed(seed),
             usable_smoothing(smoothing),
         )
+
+    def check_batches(self, images: int, batch: int) -> None:
+        """DataError where so many images in such batches leave one too small for the statistics of
+        a batch normalisation."""
+        enough_for_statistics(self.graph, self._normalised, images, batch)
 
     def _train(self, given: Batches, update: bool) -> Steps:
         """Carry out the steps; the lock is held."""

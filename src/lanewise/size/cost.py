@@ -99,6 +99,11 @@ def buffer_shapes(graph: Graph) -> Parameters:
     return _named(graph, BUFFERS)
 
 
+def learned_shapes(graph: Graph) -> Parameters:
+    """Parameters and buffers: all that training leaves behind."""
+    return parameter_shapes(graph) | buffer_shapes(graph)
+
+
 def _named(graph: Graph, table: dict[type[Layer], Callable[..., Parameters]]) -> Parameters:
     shapes = infer_shapes(graph)
     named: Parameters = {}

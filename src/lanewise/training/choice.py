@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 from lanewise.errors import NetError
 from lanewise.net.graph import Graph
-from lanewise.net.layers import Conv, Input, Linear
+from lanewise.net.layers import CONVOLUTIONS, Input, Linear
 from lanewise.net.load import name_of
 from lanewise.net.parse import parse
 from lanewise.net.show import show
+from lanewise.size.cost import parameter_shapes
 from lanewise.size.shapes import infer_shapes, show_shape
 
 _LARGEST = 64  # pixels; larger images are resized to this where the user names no net
@@ -81,7 +82,7 @@ class Choice:
     @property
     def layers(self) -> int:
         """How many layers have weights."""
-        return sum(isinstance(node.layer, (Conv, Linear)) for node in self.graph.nodes)
+        return sum(isinstance(node.layer, (*CONVOLUTIONS, Linear)) for node in self.graph.nodes)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -139,9 +140,9 @@ def check_trainable(choice: Choice) -> None:
             "training needs one value per class; add `flatten` and `linear K` at its end, "
             "K the number of classes"
         )
-    if not any(isinstance(node.layer, (Conv, Linear)) for node in graph.nodes):
+    if not parameter_shapes(graph):
         raise NetError(
-            f"{graph.origin}: the net has no `conv` or `linear`, so there is nothing to train; "
+            f"{graph.origin}: no layer of the net has parameters, so there is nothing to train; "
             "add `linear K` at its end, K the number of classes"
         )
 

@@ -143,7 +143,7 @@ class Loop:
             self._refuse(checkpoint, self.steps - 1, record.val_loss)
         checkpoint = checkpoint.after_epoch(record)
         if is_better(checkpoint.history, checkpoint.best):
-            weights = {name: array.copy() for name, array in self.program.parameters.items()}
+            weights = {name: array.copy() for name, array in self.program.learned.items()}
             checkpoint = checkpoint.with_best(weights)
         self.watcher.epoch_done(checkpoint)
         return checkpoint

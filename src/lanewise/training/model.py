@@ -19,7 +19,7 @@ from lanewise.api import Net
 from lanewise.data import Preprocessing, list_images
 from lanewise.data.decode import decoded_blocks
 from lanewise.errors import DataError
-from lanewise.size.cost import parameter_shapes
+from lanewise.size.cost import learned_shapes
 from lanewise.training.checkpoint import EpochRecord
 from lanewise.training.progress import choose
 from lanewise.training.recipe import RecipeError
@@ -110,7 +110,7 @@ def load(folder: str | os.PathLike[str]) -> Model:
     text, graph = run.read_net(record["net"]["name"])
     run.check_net(graph, record)
     weights = run.read_weights()
-    check_shapes(run.path / WEIGHTS, parameter_shapes(graph), weights)
+    check_shapes(run.path / WEIGHTS, learned_shapes(graph), weights)
     return Model(
         net=Net.of(text, graph),
         class_names=tuple(record["class_names"]),
@@ -218,7 +218,7 @@ class Model:
         program = compile_net(self.net.graph, threads=self.threads)
         rule = self.preprocessing
         program.set_normalisation(rule.mean, rule.std)
-        program.set_parameters(self.weights)
+        program.set_learned(self.weights)
         return program
 
     def _result(self, name: str) -> float | None:

@@ -78,7 +78,7 @@ class RunFolder:
     def write_state(self, program: Program, checkpoint: Checkpoint) -> None:
         """Where the training stands; `checkpoint` and `program` must be of the same moment."""
         arrays: Arrays = {"losses": checkpoint.losses, "corrects": checkpoint.corrects}
-        arrays |= {f"parameter {name}": array for name, array in program.parameters.items()}
+        arrays |= {f"parameter {name}": array for name, array in program.learned.items()}
         arrays |= {f"optimizer {name}": array for name, array in program.optimizer_state.items()}
         position = {
             "epoch": checkpoint.epoch,
@@ -161,7 +161,7 @@ class RunFolder:
             steps_done = int(position["steps_done"])
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{path}: damaged ({error}); {_REMEDY}") from None
-        targets = {f"parameter {name}": array for name, array in program.parameters.items()}
+        targets = {f"parameter {name}": array for name, array in program.learned.items()}
         targets |= {f"optimizer {name}": array for name, array in program.optimizer_state.items()}
         fill(path, targets, arrays)
         program.steps_done = steps_done

@@ -191,6 +191,7 @@ def _compile(job: Job, threads: int | None) -> Program:
         optimizer=job.recipe.engine_optimizer(),
         threads=threads,
     )
+    program.check_batches(len(job.data.train), job.recipe.batch)
     rule = job.data.preprocessing
     program.set_normalisation(rule.mean, rule.std)
     return program
@@ -261,7 +262,7 @@ class _Execution:
     def _outcome(self, checkpoint: Checkpoint, finished: bool) -> Outcome:
         weights = checkpoint.best_weights
         if weights is None:  # stopped in the first epoch: what there is so far
-            weights = {name: array.copy() for name, array in self._program.parameters.items()}
+            weights = {name: array.copy() for name, array in self._program.learned.items()}
         return Outcome(
             job=self._job,
             run=self._run,
@@ -277,7 +278,7 @@ class _Execution:
         name, split = ("test", data.test) if data.test else ("val", data.val)
         if not len(split):
             return outcome
-        for key, array in self._program.parameters.items():
+        for key, array in self._program.learned.items():
             array[...] = outcome.weights[key]
         scores = score(
             self._program.forward(split.images), split.labels, data.class_names, split.sources
