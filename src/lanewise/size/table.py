@@ -24,7 +24,7 @@ from lanewise.size.windows import show_shape
 
 GAP = "  "
 NO_BREAK = "\N{NO-BREAK SPACE}"
-# Formulas of windows are shorter; longer are sums over many inputs, which may break anywhere.
+# Formulas of windows are shorter; longer are only sums over many inputs.
 LONGEST_FORMULA = 60
 
 
@@ -196,10 +196,12 @@ def _titles(columns: Sequence[Column]) -> set[str]:
 
 
 def _unbroken(text: str) -> str:
-    """Text that lines break only after its commas, so that a formula stays together."""
-    if len(text) > LONGEST_FORMULA:
-        return text
-    return text.replace(" ", NO_BREAK).replace(f",{NO_BREAK}", ", ")
+    """Text that lines break only after its commas, so that a formula stays together unless it
+    is longer than any formula of a window."""
+    return ", ".join(
+        part if len(part) > LONGEST_FORMULA else part.replace(" ", NO_BREAK)
+        for part in text.split(", ")
+    )
 
 
 def _below(row: Row, left: Sequence[Column]) -> Iterator[str]:
