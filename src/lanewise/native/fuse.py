@@ -36,7 +36,7 @@ from lanewise.net.layers import (
 from lanewise.size.shapes import Shape, infer_shapes
 
 JOINS_RELU = (Conv, DepthwiseConv, Linear, MaxPool, GlobalMax, BatchNorm, Add)
-FOLDS_NORM: tuple[type[Layer], ...] = ()
+FOLDS_NORM: tuple[type[Layer], ...] = (Conv,)
 
 
 @dataclass(frozen=True)

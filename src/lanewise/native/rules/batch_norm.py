@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 from lanewise.native.fuse import Operation
@@ -83,6 +84,14 @@ def inference_constants(plan: Planner, node: str, layer: BatchNorm, shape: tuple
         who="worker",
     )
     return target
+
+
+def folded_norm(plan: Planner, operation: Operation) -> list[Slot]:
+    """Scale and shift of the normalisation that an operation applies to its own result."""
+    if operation.norm is None:
+        return []
+    both = inference_constants(plan, *operation.norm, operation.shape)
+    return [both, replace(both, offset=operation.shape[0] * FLOAT)]
 
 
 def _batch_moments(plan: Planner, operation: Operation) -> tuple[Slot, int, int]:
