@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lanewise.errors import SizeError
-from lanewise.net.layers import Concat, Join, Pair
+from lanewise.net.layers import Add, Concat, Join, Pair
 from lanewise.net.values import PAIR
 from lanewise.size.windows import Shape, show_shape
 
@@ -21,19 +21,35 @@ class Mismatch(SizeError):
         self.layer = layer
         self.in_shapes = tuple(in_shapes)
         self.pair = pair
-        super().__init__(self.told([f"input {i + 1}" for i in range(len(in_shapes))]))
+        names = [f"input {i + 1}" for i in range(len(in_shapes))]
+        super().__init__(self.told(names, names))
 
-    def told(self, names: Sequence[str]) -> str:
-        """The message with the inputs' names, which may say where each stands."""
+    def told(self, names: Sequence[str], places: Sequence[str]) -> str:
+        """The message with the inputs' names, and once with where each stands."""
+        first, second = self.pair
+        shapes = f"{places[first]} is {show_shape(self.in_shapes[first])}, "
+        shapes += f"{places[second]} is {show_shape(self.in_shapes[second])}"
+        need = "maps of one size" if isinstance(self.layer, Concat) else "equal shapes"
+        changed, layers = self.remedy()
+        residual = ""
+        if isinstance(self.layer, Add) and changed == 1 and len(names) == 2:
+            residual = f" (in a residual: `{{ … }} {{ {layers} }}`)"
+        return (
+            f"{shapes}, and {self.layer.word} needs {need}; "
+            f"pass {names[changed]} through `{layers}` first{residual}"
+        )
+
+    def remedy(self) -> tuple[int, str]:
+        """Which input may pass through which layers, so that it meets the other of the pair."""
         first, second = self.pair
         one, other = self.in_shapes[first], self.in_shapes[second]
-        need = "maps of one size" if isinstance(self.layer, Concat) else "equal shapes"
-        changed, target = (first, other) if _goes_first(one, other) else (second, one)
-        layers = fitting_layers(self.layer, self.in_shapes[changed], target)
-        return (
-            f"{names[first]} is {show_shape(one)}, {names[second]} is {show_shape(other)}, and "
-            f"{self.layer.word} needs {need}; pass {names[changed]} through `{layers}` before it"
-        )
+        a_pixel = _is_pixel(one) or _is_pixel(other)
+        if a_pixel and len(one) == len(other) and not isinstance(self.layer, Concat):
+            pixel, maps = (first, other) if _is_pixel(one) else (second, one)
+            return pixel, f"conv {maps[0]} k1"
+        if _goes_first(one, other):
+            return first, fitting_layers(self.layer, one, other)
+        return second, fitting_layers(self.layer, other, one)
 
 
 def elementwise_shape(layer: Join, *in_shapes: Shape) -> Shape:

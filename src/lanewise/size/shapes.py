@@ -74,7 +74,7 @@ def infer_shapes(graph: Graph) -> dict[str, Shape]:
         try:
             shapes[node.name] = SHAPES[type(node.layer)](node.layer, *inputs)
         except Mismatch as error:
-            told = error.told([_whereabouts(graph.node(name)) for name in node.inputs])
+            told = error.told(node.inputs, [_whereabouts(graph.node(name)) for name in node.inputs])
             raise SizeError(f"{graph.place(node)}: {told}") from None
         except SizeError as error:
             raise SizeError(f"{graph.place(node)}: {error}") from None
