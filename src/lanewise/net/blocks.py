@@ -53,7 +53,7 @@ def read_blocks(body: Body, origin: str) -> dict[str, Block]:
     return blocks
 
 
-def assignment(word: str, place: str) -> tuple[str, str]:
+def assignment(word: str, place: object) -> tuple[str, str]:
     """`n=3` → (`n`, `3`), the name in lower case; NetError where it is none."""
     name, equals, value = word.lower().partition("=")
     if not equals or not value or not is_name(name) or value.startswith("="):
@@ -67,7 +67,7 @@ def is_assignment(word: str) -> bool:
     return bool(equals) and is_name(name) and not value.startswith("=")
 
 
-def check_parameter(name: str, place: str) -> None:
+def check_parameter(name: str, place: object) -> None:
     """NetError where a parameter cannot be called so."""
     if not is_name(name) or name == PICK or name in FUNCTIONS:
         raise NetError(
@@ -76,7 +76,7 @@ def check_parameter(name: str, place: str) -> None:
         )
 
 
-def bind(block: Block, words: tuple[str, ...], given: Names, file: Names, place: str) -> Names:
+def bind(block: Block, words: tuple[str, ...], given: Names, file: Names, place: object) -> Names:
     """The parameters inside a call of `block`: its own over the file's.
 
     `words` are the call's, evaluated where it stands, with the parameters `given` there.
@@ -94,7 +94,7 @@ def bind(block: Block, words: tuple[str, ...], given: Names, file: Names, place:
 
 
 def _arguments(
-    block: Block, words: tuple[str, ...], given: Names, place: str
+    block: Block, words: tuple[str, ...], given: Names, place: object
 ) -> Mapping[str, Number]:
     known = [name for name, _ in block.parameters]
     values: dict[str, Number] = {}
@@ -119,7 +119,7 @@ def _arguments(
     return values
 
 
-def _definition(statement: Statement, place: str) -> Block:
+def _definition(statement: Statement, place: object) -> Block:
     words = statement.words[1:]
     if not words or len(statement.bodies) != 1 or statement.name:
         raise NetError(f"{place}: `{statement.text}` is no definition; write it as {EXAMPLE}")
@@ -136,7 +136,7 @@ def _definition(statement: Statement, place: str) -> Block:
     return Block(name, parameters, statement.bodies[0], statement.line)
 
 
-def _parameter(word: str, place: str) -> tuple[str, str]:
+def _parameter(word: str, place: object) -> tuple[str, str]:
     return assignment(word, place) if "=" in word else (word.lower(), "")
 
 

@@ -27,10 +27,13 @@ def check(graph: Graph) -> Graph:
     node reads layers before it and is read, and every number is in range."""
     _check_input(graph)
     known: dict[str, Node] = {}
+    right: set[int] = set()  # repeated layers are one object, and looked at once
     for node in graph.nodes:
         _check_name(graph, node, known)
         _check_inputs(graph, node, known)
-        _check_numbers(graph, node)
+        if id(node.layer) not in right:
+            _check_numbers(graph, node)
+            right.add(id(node.layer))
         known[node.name] = node
     _check_readers(graph)
     return graph

@@ -7,31 +7,23 @@ Every statement takes the value that stands before it (the layer that made it) a
     3 x { A }              A three times, each reading what the one before left
     NAME 64                the body of block NAME
 
-Layers are drafts until the end, because a name may still come to them: `c: NAME 64` names what the
-block leaves.
+A body without layers leaves the value that stands before it.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import TypeAlias
 
 from lanewise.errors import NetError
-from lanewise.net.blocks import (
-    STRUCTURES,
-    assignment,
-    bind,
-    check_parameter,
-    read_blocks,
-)
-from lanewise.net.check import name_taken
+from lanewise.net.blocks import STRUCTURES, assignment, bind, check_parameter, read_blocks
+from lanewise.net.drafts import Draft, Drafts, Place, Scope, default_input
 from lanewise.net.elsewhere import nearest
 from lanewise.net.expression import Names, Number
 from lanewise.net.grammar import KIND_OF_WORD
-from lanewise.net.graph import Graph, Node
-from lanewise.net.layers import Add, Input, Join, Layer
-from lanewise.net.show import default_name
+from lanewise.net.graph import Graph
+from lanewise.net.layers import Add, Join, Layer
 from lanewise.net.source import Body, Statement
 from lanewise.net.words import read_layer, read_number
 
@@ -41,46 +33,8 @@ _MOST_STEPS = 10 * MOST_LAYERS
 # Braces and blocks inside each other, counted over the calls.
 _DEEPEST = 80
 
-
-@dataclass(eq=False)
-class _Draft:
-    """A layer before its name is final; `given`: whether the text gives the name."""
-
-    name: str
-    given: bool
-    layer: Layer
-    inputs: tuple[_Draft, ...]
-    line: int
-    within: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True)
-class _Scope:
-    """What the statements of a body see: parameters, the named layers, and the calls around.
-
-    `outer`: the scope whose names are visible too. `instance`: whether the body may be used again,
-    so that its names may need a number.
-    """
-
-    names: Names
-    calls: tuple[tuple[str, int], ...] = ()
-    outer: _Scope | None = None
-    instance: bool = False
-    depth: int = 0
-    layers: dict[str, _Draft] = field(default_factory=dict)
-
-    def find(self, name: str) -> _Draft | None:
-        """The layer that a text calls so, here or in a scope around."""
-        scope: _Scope | None = self
-        while scope is not None:
-            if name in scope.layers:
-                return scope.layers[name]
-            scope = scope.outer
-        return None
-
-
 # What a statement leaves, None before the input.
-_Value = _Draft | None
+_Value: TypeAlias = Draft | None
 
 
 def expand(body: Body, origin: str) -> Graph:
@@ -97,34 +51,31 @@ class _Expansion:
         self._blocks = read_blocks(body, origin)
         self._defined: set[str] = set()
         self._parameters: dict[str, Number] = {}
-        self._drafts: list[_Draft] = []
-        self._ordinals: Counter[type[Layer]] = Counter()
-        self._defaults: dict[str, _Draft] = {}
-        self._taken = set(_lasting_names(body))
+        self._drafts = Drafts(origin, _lasting_names(body))
+        self._layers: dict[tuple[object, ...], Layer] = {}
         self._steps = 0
 
     def graph(self) -> Graph:
         """All layers in order, under their final names."""
-        scope = _Scope(self._parameters)
-        left = self._expand(self._body, scope, None)
-        if left is not None and left is not self._drafts[-1]:
-            unread = self._drafts[-1]
-            node = Node(unread.name, unread.layer, (), unread.line, unread.within)
+        left = self._expand(self._body, Scope(self._parameters), None)
+        last = self._drafts.all[-1] if self._drafts.all else None
+        if left is not last and left is not None and last is not None:
+            place = Place(self._origin, last.line, last.name, last.within)
             raise NetError(
-                f"{Graph((), self._origin).place(node)}: nobody reads it, for the network ends "
-                f"with {left.name}; remove it, or read it with `from {unread.name}`"
+                f"{place}: nobody reads {last.name}, for the network ends with {left.name}; "
+                "remove one of the two, or join them"
             )
-        return Graph(tuple(map(_node, self._drafts)), self._origin)
+        return self._drafts.graph()
 
     # Statements -----------------------------------------------------------------------------------
 
-    def _expand(self, body: Body, scope: _Scope, value: _Value) -> _Value:
+    def _expand(self, body: Body, scope: Scope, value: _Value) -> _Value:
         for statement in body:
             self._step(statement, scope)
             value = self._statement(statement, scope, value)
         return value
 
-    def _statement(self, statement: Statement, scope: _Scope, value: _Value) -> _Value:
+    def _statement(self, statement: Statement, scope: Scope, value: _Value) -> _Value:
         word = statement.word
         kind = KIND_OF_WORD.get(word)
         if kind is not None and not statement.bodies:
@@ -132,14 +83,14 @@ class _Expansion:
         if kind is not None and issubclass(kind, Join):
             return self._branches(statement, kind, scope, value)
         if word in STRUCTURES:
-            return self._rule(word)(statement, scope, value)
+            return self._structure(word)(statement, scope, value)
         if len(statement.words) == 2 and statement.words[1].lower() == "x":
             return self._named(statement, scope, value, self._repetition)
         if word in self._blocks and not statement.bodies:
             return self._named(statement, scope, value, self._call)
         raise self._unknown(statement, scope)
 
-    def _rule(self, word: str) -> Callable[[Statement, _Scope, _Value], _Value]:
+    def _structure(self, word: str) -> Callable[[Statement, Scope, _Value], _Value]:
         return {
             "residual": self._residual,
             "block": self._block,
@@ -147,47 +98,46 @@ class _Expansion:
             "variant": self._variant,
         }[word]
 
-    def _step(self, statement: Statement, scope: _Scope) -> None:
+    def _step(self, statement: Statement, scope: Scope) -> None:
         self._steps += 1
-        if self._steps > _MOST_STEPS or len(self._drafts) > MOST_LAYERS:
-            raise self._wrong(
-                statement, scope, f"more than {MOST_LAYERS:,} layers; repeat less often"
-            )
+        if self._steps > _MOST_STEPS or len(self._drafts.all) >= MOST_LAYERS:
+            told = f"more than {MOST_LAYERS:,} layers; repeat less often"
+            raise self._wrong(statement, scope, told)
         if scope.depth > _DEEPEST:
-            raise self._wrong(statement, scope, f"more than {_DEEPEST} braces and blocks deep")
+            told = f"braces and blocks more than {_DEEPEST} deep; use fewer inside each other"
+            raise self._wrong(statement, scope, told)
 
-    def _layer(
-        self, statement: Statement, kind: type[Layer], scope: _Scope, value: _Value
-    ) -> _Draft:
-        self._ordinals[kind] += 1
-        name = self._name(statement, scope) or default_name(kind, self._ordinals[kind])
+    def _layer(self, statement: Statement, kind: type[Layer], scope: Scope, value: _Value) -> Draft:
+        name = self._drafts.new_name(statement, kind, scope)
         place = self._place(statement, scope, name)
         words = list(statement.words[1:])
         if issubclass(kind, Join):
-            inputs, words = self._joined(words, scope, place), []
+            inputs, words = self._joined(words, statement.word, scope, place), []
         else:
-            inputs = self._source(words, scope, value, place)
-        layer = read_layer(kind, [word.lower() for word in words], scope.names, place)
-        return self._add(name, layer, () if kind is Input else inputs, statement, scope)
+            inputs = self._source(words, scope, place) or default_input(kind, value)
+        layer = self._read(kind, words, scope.names, place)
+        return self._drafts.add(name, layer, inputs, statement, scope)
+
+    def _read(self, kind: type[Layer], words: list[str], names: Names, place: Place) -> Layer:
+        """The layer of these words; one object for all that are written alike."""
+        key = (kind, *words, *names.items())
+        if key not in self._layers:
+            self._layers[key] = read_layer(kind, [word.lower() for word in words], names, place)
+        return self._layers[key]
 
     def _branches(
-        self, statement: Statement, kind: type[Layer], scope: _Scope, value: _Value
-    ) -> _Draft:
+        self, statement: Statement, kind: type[Layer], scope: Scope, value: _Value
+    ) -> Draft:
         if len(statement.words) > 1 or len(statement.bodies) < 2:
-            raise self._wrong(
-                statement,
-                scope,
-                f"`{statement.text}` joins two or more branches: `{statement.word} "
-                "{ … } { … }`, or layers by name: "
-                f"`{statement.word} NAME NAME`",
-            )
+            word = statement.word
+            told = f"write two or more branches, `{word} {{ … }} {{ … }}`, or names, `{word} a b`"
+            raise self._wrong(statement, scope, told)
         return self._join(statement, kind, scope, value, statement.bodies)
 
-    def _residual(self, statement: Statement, scope: _Scope, value: _Value) -> _Draft:
+    def _residual(self, statement: Statement, scope: Scope, value: _Value) -> Draft:
         if len(statement.words) > 1 or len(statement.bodies) not in (1, 2):
-            raise self._wrong(
-                statement, scope, "write `residual { … }`, or with a projection `{ … } { … }`"
-            )
+            told = "write `residual { … }`, or with a projection `residual { … } { … }`"
+            raise self._wrong(statement, scope, told)
         bodies = statement.bodies if len(statement.bodies) == 2 else (*statement.bodies, ())
         return self._join(statement, Add, scope, value, bodies)
 
@@ -195,79 +145,77 @@ class _Expansion:
         self,
         statement: Statement,
         kind: type[Layer],
-        scope: _Scope,
+        scope: Scope,
         value: _Value,
         bodies: tuple[Body, ...],
-    ) -> _Draft:
+    ) -> Draft:
         """Branches side by side, each reading `value`, and what joins their results."""
         if value is None:
             told = f"{statement.word} has nothing to read; start with the image, like "
             raise self._wrong(statement, scope, told + "`input 1x28x28`")
         inner = replace(scope, depth=scope.depth + 1)
         inputs = tuple(self._expand(body, inner, value) or value for body in bodies)
-        self._ordinals[kind] += 1
-        name = self._name(statement, scope) or default_name(kind, self._ordinals[kind])
+        name = self._drafts.new_name(statement, kind, scope)
         self._check_twice(inputs, statement.word, self._place(statement, scope, name))
-        return self._add(name, kind(), inputs, statement, scope)
+        return self._drafts.add(name, kind(), inputs, statement, scope)
 
     def _named(
         self,
         statement: Statement,
-        scope: _Scope,
+        scope: Scope,
         value: _Value,
-        rule: Callable[[Statement, _Scope, _Value], _Value],
+        rule: Callable[[Statement, Scope, _Value], _Value],
     ) -> _Value:
         """A call or a repetition; a name before it goes to what it leaves."""
-        before = len(self._drafts)
+        since = len(self._drafts.all)
         left = rule(statement, scope, value)
-        if not statement.name:
-            return left
-        if left is None:
-            raise self._wrong(statement, scope, "leaves nothing to give a name; remove the name")
-        if left in self._drafts[before:] and not left.given:
-            self._defaults.pop(left.name, None)
-            left.name, left.given = self._name(statement, scope), True
-        scope.layers[statement.name] = left
+        if statement.name:
+            if left is None:
+                raise self._wrong(statement, scope, "leaves nothing to name; remove the name")
+            self._drafts.call(left, statement, scope, since)
         return left
 
-    def _repetition(self, statement: Statement, scope: _Scope, value: _Value) -> _Value:
-        if len(statement.bodies) != 1:
-            raise self._wrong(statement, scope, f"write `{statement.text} {{ … }}`")
+    def _repetition(self, statement: Statement, scope: Scope, value: _Value) -> _Value:
         text = statement.word
-        times = read_number(text, scope.names, self._place(statement, scope) + f": `{text}` times")
+        if len(statement.bodies) != 1:
+            raise self._wrong(statement, scope, f"repetition is written `{text} x {{ … }}`")
+        place = self._place(statement, scope)
+        times = read_number(text, scope.names, f"{place}: repetition `{text} x`")
         if times != int(times) or times < 0:
-            told = f"`{text} x` is {times} times; use a whole number, 0 or more"
-            raise self._wrong(statement, scope, told)
+            shown = "" if text == str(times) else f" is {times} times"
+            raise NetError(f"{place}: repetition `{text} x`{shown}; use a whole number from 0")
         for _ in range(int(times)):
             self._step(statement, scope)
-            inner = _Scope(scope.names, scope.calls, scope, True, scope.depth + 1)
+            inner = Scope(scope.names, scope.calls, scope, True, scope.depth + 1)
             value = self._expand(statement.bodies[0], inner, value)
         return value
 
-    def _call(self, statement: Statement, scope: _Scope, value: _Value) -> _Value:
+    def _call(self, statement: Statement, scope: Scope, value: _Value) -> _Value:
         block = self._blocks[statement.word]
-        if not scope.calls and block.name not in self._defined:
-            told = f"block {block.name} is used before it is defined (line {block.line}); "
-            raise self._wrong(statement, scope, told + "define it above")
         place = self._place(statement, scope)
+        if not scope.calls and block.name not in self._defined:
+            raise NetError(
+                f"{place}: block {block.name} is used before it is defined (line {block.line}); "
+                "move its definition up"
+            )
         words = list(statement.words[1:])
-        source = self._source(words, scope, value, place)
+        source = self._source(words, scope, place)
         names = bind(block, tuple(words), scope.names, self._parameters, place)
         calls = (*scope.calls, (block.name, statement.line))
-        inner = _Scope(names, calls, None, True, scope.depth + 1)
-        return self._expand(block.body, inner, source[0] if source else None)
+        inner = Scope(names, calls, None, True, scope.depth + 1)
+        return self._expand(block.body, inner, source[0] if source else value)
 
     # What stands at the top -----------------------------------------------------------------------
 
-    def _block(self, statement: Statement, scope: _Scope, value: _Value) -> _Value:
+    def _block(self, statement: Statement, scope: Scope, value: _Value) -> _Value:
         self._require_top(statement, scope)
         self._defined.add(statement.words[1].lower())
         return value
 
-    def _set_parameters(self, statement: Statement, scope: _Scope, value: _Value) -> _Value:
+    def _set_parameters(self, statement: Statement, scope: Scope, value: _Value) -> _Value:
         place = self._place(statement, scope)
         self._require_top(statement, scope)
-        if self._defined or self._drafts:
+        if self._defined or self._drafts.all:
             raise NetError(f"{place}: parameters stand before blocks and layers; move them up")
         for word in statement.words[1:]:
             name, text = assignment(word, place)
@@ -277,7 +225,7 @@ class _Expansion:
             self._parameters[name] = read_number(text, self._parameters, f"{place}: {name}")
         return value
 
-    def _variant(self, statement: Statement, scope: _Scope, value: _Value) -> _Value:
+    def _variant(self, statement: Statement, scope: Scope, value: _Value) -> _Value:
         place = self._place(statement, scope)
         self._require_top(statement, scope)
         if len(statement.words) < 2:
@@ -289,118 +237,60 @@ class _Expansion:
             read_number(text, self._parameters, f"{place}: {name}")
         return value
 
-    def _require_top(self, statement: Statement, scope: _Scope) -> None:
-        what = statement.word
+    def _require_top(self, statement: Statement, scope: Scope) -> None:
+        word = statement.word
         if scope.depth:
-            raise self._wrong(statement, scope, f"`{what}` inside braces; it stands outside them")
-        if statement.name or (statement.bodies and what != "block"):
-            told = f"`{what}` makes no layer and takes no name and no braces; remove them"
+            raise self._wrong(statement, scope, f"`{word}` stands outside of braces; move it up")
+        if statement.name or (statement.bodies and word != "block"):
+            told = f"`{word}` makes no layer; remove its name or braces"
             raise self._wrong(statement, scope, told)
 
-    # Layers and their names -----------------------------------------------------------------------
+    # What a layer reads ---------------------------------------------------------------------------
 
-    def _add(
-        self,
-        name: str,
-        layer: Layer,
-        inputs: tuple[_Draft, ...],
-        statement: Statement,
-        scope: _Scope,
-    ) -> _Draft:
-        draft = _Draft(name, bool(statement.name), layer, inputs, statement.line, scope.calls)
-        self._drafts.append(draft)
-        if statement.name:
-            scope.layers[statement.name] = draft
-        else:
-            self._defaults[name] = draft
-        return draft
-
-    def _name(self, statement: Statement, scope: _Scope) -> str:
-        """The name that a statement gives, numbered where the same text gave it before."""
-        name = statement.name
-        if not name or not scope.instance:
-            return name
-        if name in scope.layers:
-            taken = scope.layers[name]
-            place = self._place(statement, scope, name)
-            raise NetError(
-                name_taken(place, name, taken.layer, taken.line, statement.line, statement.word)
-            )
-        number, free = 1, name
-        while free in self._taken:
-            number += 1
-            free = f"{name}_{number}"
-        self._taken.add(free)
-        return free
-
-    def _source(
-        self, words: list[str], scope: _Scope, value: _Value, place: str
-    ) -> tuple[_Draft, ...]:
-        """What a layer reads; takes `from NAME` off the end of its words."""
+    def _source(self, words: list[str], scope: Scope, place: Place) -> tuple[Draft, ...]:
+        """What a statement says it reads, if it does; takes `from NAME` off its words."""
         if len(words) > 1 and words[-2].lower() == "from":
-            source = self._find(words[-1], scope, place)
+            source = self._drafts.find(words[-1], scope, place)
             del words[-2:]
             return (source,)
-        if words and words[-1].lower() == "from":
-            raise NetError(
-                f"{place}: `from` needs the name of a layer before it, like `from conv1`"
-            )
-        return (value,) if value is not None else ()
+        if words and "from" in map(str.lower, words):
+            told = "one layer's name at the end, like `conv 6 k5 from conv1`"
+            raise NetError(f"{place}: `from` needs {told}; several are read by `add` or `concat`")
+        return ()
 
-    def _joined(self, words: list[str], scope: _Scope, place: str) -> tuple[_Draft, ...]:
+    def _joined(self, words: list[str], word: str, scope: Scope, place: Place) -> tuple[Draft, ...]:
         if len(words) < 2:
             raise NetError(
-                f"{place}: joins two or more layers; name them, like `concat conv1 conv2`, or "
-                "write branches, like `concat { … } { … }`"
+                f"{place}: reads two or more layers; name them, `{word} a b`, or write branches, "
+                f"`{word} {{ … }} {{ … }}`"
             )
-        inputs = tuple(self._find(word, scope, place) for word in words)
-        self._check_twice(inputs, "the join", place)
+        inputs = tuple(self._drafts.find(name, scope, place) for name in words)
+        self._check_twice(inputs, word, place)
         return inputs
 
-    def _check_twice(self, inputs: tuple[_Draft, ...], what: str, place: str) -> None:
-        seen: set[_Draft] = set()
+    def _check_twice(self, inputs: tuple[Draft, ...], word: str, place: Place) -> None:
+        seen: set[Draft] = set()
         for draft in inputs:
             if draft in seen:
                 raise NetError(
-                    f"{place}: {what} reads {draft.name} twice; its branches must differ, so "
-                    "at most one may be empty"
+                    f"{place}: {word} reads {draft.name} twice; let each branch be another value, "
+                    "at most one of them empty"
                 )
             seen.add(draft)
 
-    def _find(self, name: str, scope: _Scope, place: str) -> _Draft:
-        """The layer that a text calls so; outside of blocks also by its default name."""
-        found = scope.find(name) or scope.find(name.lower())
-        if found is None and not scope.calls:
-            found = self._defaults.get(name.lower())
-        if found is not None:
-            return found
-        if scope.calls:
-            raise NetError(
-                f"{place}: reads `{name}`, which is no named layer before it in block "
-                f"{scope.calls[-1][0]}; a block sees its own names only"
-            )
-        known = [*scope.layers, *self._defaults]
-        hint = nearest(name, known) or "name a layer like `a: conv 6 k5`, then read it"
-        raise NetError(f"{place}: reads `{name}`, which is no layer before it; {hint.strip()}")
-
     # Errors ---------------------------------------------------------------------------------------
 
-    def _place(self, statement: Statement, scope: _Scope, name: str = "") -> str:
-        node = Node(name or statement.name, Layer(), (), statement.line, scope.calls)
-        return Graph((), self._origin).place(node)
+    def _place(self, statement: Statement, scope: Scope, name: str = "") -> Place:
+        return Place(self._origin, statement.line, name or statement.name, scope.calls)
 
-    def _wrong(self, statement: Statement, scope: _Scope, told: str) -> NetError:
+    def _wrong(self, statement: Statement, scope: Scope, told: str) -> NetError:
         return NetError(f"{self._place(statement, scope)}: {told}")
 
-    def _unknown(self, statement: Statement, scope: _Scope) -> NetError:
+    def _unknown(self, statement: Statement, scope: Scope) -> NetError:
         word = statement.word
         if word in KIND_OF_WORD or word in self._blocks:
-            return self._wrong(
-                statement,
-                scope,
-                f"`{word}` takes no braces; end it with `;` or a new line, or write "
-                "`residual { … }` or `3 x { … }`",
-            )
+            told = "branches stand behind `residual`, `add`, `multiply` and `concat`"
+            return self._wrong(statement, scope, f"`{word}` takes no braces; {told}")
         known = [*KIND_OF_WORD, *STRUCTURES, *self._blocks]
         hint = nearest(word, known).strip() or f"the layers are {', '.join(KIND_OF_WORD)}"
         return self._wrong(statement, scope, f"unknown layer `{word}`; {hint}")
@@ -411,11 +301,6 @@ def no_parameter(name: str, names: Names) -> str:
     has = ", ".join(f"{known}={value}" for known, value in names.items())
     told = f"it has {has}" if has else "the network has none"
     return f"no parameter {name}; {nearest(name, names)}{told}"
-
-
-def _node(draft: _Draft) -> Node:
-    inputs = tuple(source.name for source in draft.inputs)
-    return Node(draft.name, draft.layer, inputs, draft.line, draft.within)
 
 
 def _lasting_names(body: Body) -> Iterator[str]:

@@ -16,7 +16,7 @@ _NAME = re.compile(r"[a-z_]\w*", re.ASCII)
 _LETTERS = re.compile(r"[a-z_]*")
 
 
-def read_layer(kind: type[Layer], words: list[str], names: Names, place: str) -> Layer:
+def read_layer(kind: type[Layer], words: list[str], names: Names, place: object) -> Layer:
     """The layer that its words (in lower case, its own left out) describe; `names` are the
     parameters that may stand in them. NetError: `place: …` where they cannot be read."""
     form = FORMS[kind]
@@ -33,7 +33,7 @@ def read_layer(kind: type[Layer], words: list[str], names: Names, place: str) ->
     return kind(**fields)
 
 
-def read_number(text: str, names: Names, what: str) -> int | float:
+def read_number(text: str, names: Names, what: object) -> int | float:
     """The value of an expression; NetError: `what` it cannot be."""
     try:
         return evaluate(text, names)
@@ -42,7 +42,7 @@ def read_number(text: str, names: Names, what: str) -> int | float:
 
 
 def _read_slot(
-    form: Form, slot: Slot, rest: list[str], names: Names, place: str
+    form: Form, slot: Slot, rest: list[str], names: Names, place: object
 ) -> dict[str, object]:
     """Takes the value after the layer's word, if it stands there."""
     if not rest or _is_option(form, rest[-1], names):
@@ -66,7 +66,7 @@ def _letters(word: str) -> str:
     return found[0] if found else ""
 
 
-def _read_option(form: Form, rest: list[str], names: Names, place: str) -> tuple[str, object]:
+def _read_option(form: Form, rest: list[str], names: Names, place: object) -> tuple[str, object]:
     """Takes one option or flag from the end of `rest`: (field, value)."""
     word = rest.pop()
     for flag in form.flags:
@@ -80,14 +80,14 @@ def _read_option(form: Form, rest: list[str], names: Names, place: str) -> tuple
 
 
 def _option_value(
-    option: Option, touching: str, rest: list[str], names: Names, place: str
+    option: Option, touching: str, rest: list[str], names: Names, place: object
 ) -> object:
     if not touching and not rest:
         raise NetError(f"{place}: {option.word} needs a value: {option.meaning}")
     return _read_value(option.value, touching or rest.pop(), names, f"{place}: {option.word}")
 
 
-def _read_value(value: Value, word: str, names: Names, what: str) -> Any:
+def _read_value(value: Value, word: str, names: Names, what: object) -> Any:
     try:
         return value.read(word)
     except ValueError as expected:
@@ -122,7 +122,7 @@ def _unknown(form: Form, word: str, name: str) -> str:
     )
 
 
-def _complete(form: Form, fields: dict[str, object], place: str) -> None:
+def _complete(form: Form, fields: dict[str, object], place: object) -> None:
     """Fills what the text leaves to another field; requires what it must say."""
     for option in form.options:
         if option.field in fields:
