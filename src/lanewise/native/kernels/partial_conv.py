@@ -16,14 +16,14 @@ from typing import TypeAlias
 
 from lanewise.native.kernels.conv import products
 from lanewise.native.kernels.functions import number
+from lanewise.native.kernels.lanes import add_lanes
 from lanewise.native.kernels.result import Result
 from lanewise.native.kernels.taps import RowTaps, Segment, Taps, column_segments
-from lanewise.native.kernels.weights import WeightTile, add_lanes, outer_products, rows_of_tap
+from lanewise.native.kernels.weights import WeightTile, outer_products, rows_of_tap
 from lanewise.native.nest import (
     LANES,
     Buffer,
     Entry,
-    IndexLike,
     Kernel,
     Read,
     Var,
@@ -172,8 +172,7 @@ def weight_gradient_connected(
                         taps,
                     )
         for t, cell in zip(taps, cells, strict=True):
-            at: tuple[IndexLike, ...] = (n, r, t)
-            add_lanes(writer, weight, at, Read(cell))
+            add_lanes(writer, weight, n, r, t, value=Read(cell))
 
     with writer.loop("n", connections.total) as n, writer.loop("r", rows.taps) as r:
         for t in range(0, columns.taps, tile.taps):

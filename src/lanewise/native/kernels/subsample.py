@@ -8,9 +8,9 @@ dx[c,h,w] = weight[c] · Σ over the windows that contain (h, w) of dy[c,p,q]
 
 from __future__ import annotations
 
+from lanewise.native.kernels.lanes import add_lanes
 from lanewise.native.kernels.pool import gather, maps
 from lanewise.native.kernels.taps import Taps
-from lanewise.native.kernels.weights import add_lanes
 from lanewise.native.kernels.windows import Meeting, Tile, tiles
 from lanewise.native.nest import (
     Buffer,
@@ -69,8 +69,8 @@ def parameter_gradients(name: str, channels: int, rows: Taps, columns: Taps) -> 
                 dy = writer.let(writer.load(gradient, c, row, column, 0), "dy")
                 writer.assign(dw, op("fma", dy, Read(cell), Read(dw)))
                 writer.assign(db, op("add", Read(db), dy))
-        add_lanes(writer, weight, (c,), Read(dw))
-        add_lanes(writer, bias, (c,), Read(db))
+        add_lanes(writer, weight, c, value=Read(dw))
+        add_lanes(writer, bias, c, value=Read(db))
     return writer.finish()
 
 

@@ -1,4 +1,5 @@
-"""Where branches meet: sums and concatenations. Products are in `gating.py`."""
+"""Where branches meet: sums and concatenations. Products, and sums with a C×1×1 input, are in
+`gating.py`."""
 
 from __future__ import annotations
 
@@ -7,9 +8,13 @@ from math import prod
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import joins
 from lanewise.native.plan import FLOAT, LANES, Planner, Slot
+from lanewise.native.rules import gating
 
 
 def add_forward(plan: Planner, operation: Operation) -> None:
+    if gating.broadcasts(operation):
+        gating.join_forward(plan, operation)
+        return
     key = (operation.elements, len(operation.inputs), operation.relu)
     plan.call(
         "add_values",
@@ -21,6 +26,9 @@ def add_forward(plan: Planner, operation: Operation) -> None:
 
 
 def add_gradient(plan: Planner, operation: Operation) -> None:
+    if gating.broadcasts(operation):
+        gating.broadcast_sum_gradient(plan, operation)
+        return
     # Those that only read the bytes first: whoever adds to them must know of all that read.
     for source in sorted(operation.inputs, key=lambda name: plan.uses[name] > 1):
         plan.pass_gradient(operation, source)

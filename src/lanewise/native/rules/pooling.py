@@ -1,27 +1,73 @@
-"""Pooling: windows and whole maps."""
+"""Pooling: windows, adaptive windows and whole maps."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 from lanewise.native.fuse import Operation
-from lanewise.native.kernels import pool
-from lanewise.native.kernels.taps import forward_taps, gradient_taps
+from lanewise.native.kernels import l2_pool, pool, subsample
+from lanewise.native.kernels.taps import (
+    Taps,
+    adaptive_gradient_taps,
+    adaptive_taps,
+    forward_taps,
+    gradient_taps,
+)
 from lanewise.native.nest import ELEMENT_BYTES, LANES
 from lanewise.native.plan import Planner, Slot
 from lanewise.native.rules.windows import masked, taps, window
-from lanewise.net.layers import GlobalAvg, GlobalMax, GlobalSum, Layer, MaxPool, SumPool
+from lanewise.net.layers import (
+    AdaptiveAvg,
+    AdaptiveMax,
+    AdaptivePool,
+    AvgPool,
+    GlobalAvg,
+    GlobalMax,
+    GlobalSum,
+    Layer,
+    MaxPool,
+)
+
+
+def _forward_taps(operation: Operation) -> tuple[Taps, Taps]:
+    """Output × tap → input, of windows of either sort."""
+    if isinstance(operation.layer, AdaptivePool):
+        return _adaptive(operation, adaptive_taps)
+    return taps(operation, forward_taps)
+
+
+def _gradient_taps(operation: Operation) -> tuple[Taps, Taps]:
+    """Input × tap → output."""
+    if isinstance(operation.layer, AdaptivePool):
+        return _adaptive(operation, adaptive_gradient_taps)
+    return taps(operation, gradient_taps)
+
+
+def _adaptive(operation: Operation, make: Callable[[int, int], Taps]) -> tuple[Taps, Taps]:
+    sizes = zip(operation.input_shapes[0][1:], operation.shape[1:], strict=True)
+    rows, columns = (make(size, out) for size, out in sizes)
+    return rows, columns
+
+
+# ---- the largest --------------------------------------------------------------------------------
 
 
 def max_pool_forward(plan: Planner, operation: Operation) -> None:
-    rows, columns = taps(operation, forward_taps)
-    channels = operation.shape[0]
+    rows, columns = _forward_taps(operation)
+    channels, pixels = operation.shape[0], isinstance(operation.layer, AdaptiveMax)
     argument = [_argument(plan, operation)] if plan.training else []
     plan.call(
         "max_pool",
-        (channels, rows, columns, operation.relu, plan.training),
+        (channels, rows, columns, operation.relu, plan.training, pixels),
         lambda name: pool.max_pool(
-            name, channels, rows, columns, relu=operation.relu, argument=plan.training
+            name,
+            channels,
+            rows,
+            columns,
+            relu=operation.relu,
+            argument=plan.training,
+            pixels=pixels,
         ),
         plan.value(operation.inputs[0]),
         plan.value(operation.name),
@@ -31,22 +77,28 @@ def max_pool_forward(plan: Planner, operation: Operation) -> None:
 
 def _argument(plan: Planner, operation: Operation) -> Slot:
     """Which tap of each window, or which pixel of each map, was the largest."""
-    layer = operation.layer
-    kind = pool.argument_type(prod(layer.kernel)) if isinstance(layer, MaxPool) else "i32"
+    layer, kind = operation.layer, "i32"
+    if isinstance(layer, MaxPool):
+        kind = pool.argument_type(prod(layer.kernel))
+    elif isinstance(layer, AdaptiveMax):
+        kind = pool.argument_type(prod(operation.input_shapes[0][1:]))
     size = operation.elements * LANES * ELEMENT_BYTES[kind]
     return plan.scratch(f"argument {operation.name}", size)
 
 
 def max_pool_gradient(plan: Planner, operation: Operation) -> None:
-    rows, columns = taps(operation, gradient_taps)
-    channels, source = operation.shape[0], operation.inputs[0]
+    rows, columns = _gradient_taps(operation)
+    channels, pixels = operation.shape[0], isinstance(operation.layer, AdaptiveMax)
+    source = operation.inputs[0]
     mask = plan.joined_relu(source)
     plan.contribute(
         source,
         lambda target: plan.call(
             "max_pool_gradient",
-            (channels, rows, columns, mask),
-            lambda name: pool.max_pool_gradient(name, channels, rows, columns, mask=mask),
+            (channels, rows, columns, mask, pixels),
+            lambda name: pool.max_pool_gradient(
+                name, channels, rows, columns, mask=mask, pixels=pixels
+            ),
             _argument(plan, operation),
             plan.gradient(operation.name),
             *masked(plan, source),
@@ -55,15 +107,20 @@ def max_pool_gradient(plan: Planner, operation: Operation) -> None:
     )
 
 
-def _scale(operation: Operation) -> tuple[tuple[float, ...], ...] | None:
+# ---- sums and means -----------------------------------------------------------------------------
+
+
+def _scale(operation: Operation) -> pool.Scale | None:
     """What each sum is multiplied by: the average's divisor, or nothing."""
-    if isinstance(operation.layer, SumPool):
-        return None
-    return pool.average_scale(window(operation))
+    if isinstance(operation.layer, AvgPool):
+        return pool.average_scale(window(operation))
+    if isinstance(operation.layer, AdaptiveAvg):
+        return pool.adaptive_scale(*_forward_taps(operation))
+    return None
 
 
 def sum_pool_forward(plan: Planner, operation: Operation) -> None:
-    rows, columns = taps(operation, forward_taps)
+    rows, columns = _forward_taps(operation)
     channels, scale = operation.shape[0], _scale(operation)
     plan.call(
         "sum_pool",
@@ -75,7 +132,7 @@ def sum_pool_forward(plan: Planner, operation: Operation) -> None:
 
 
 def sum_pool_gradient(plan: Planner, operation: Operation) -> None:
-    rows, columns = taps(operation, gradient_taps)
+    rows, columns = _gradient_taps(operation)
     channels, source, scale = operation.shape[0], operation.inputs[0], _scale(operation)
     mask = plan.joined_relu(source)
     plan.contribute(
@@ -92,6 +149,79 @@ def sum_pool_gradient(plan: Planner, operation: Operation) -> None:
         ),
     )
 
+
+# ---- roots and coefficients ---------------------------------------------------------------------
+
+
+def l2_pool_forward(plan: Planner, operation: Operation) -> None:
+    key = (operation.shape[0], *taps(operation, forward_taps))
+    plan.call(
+        "l2_pool",
+        key,
+        lambda name: l2_pool.l2_pool(name, *key),
+        plan.value(operation.inputs[0]),
+        plan.value(operation.name),
+    )
+
+
+def l2_pool_gradient(plan: Planner, operation: Operation) -> None:
+    key, source = (operation.shape[0], *taps(operation, gradient_taps)), operation.inputs[0]
+    plan.contribute(
+        source,
+        lambda target: plan.call(
+            "l2_pool_gradient",
+            key,
+            lambda name: l2_pool.l2_pool_gradient(name, *key),
+            plan.gradient(operation.name),
+            plan.value(operation.name),
+            plan.value(source),
+            target,
+        ),
+    )
+
+
+def subsample_forward(plan: Planner, operation: Operation) -> None:
+    key = (operation.shape[0], *taps(operation, forward_taps))
+    plan.call(
+        "subsample",
+        key,
+        lambda name: subsample.subsample(name, *key),
+        plan.value(operation.inputs[0]),
+        plan.parameter(operation, "weight"),
+        plan.parameter(operation, "bias"),
+        plan.value(operation.name),
+    )
+
+
+def subsample_gradient(plan: Planner, operation: Operation) -> None:
+    key, source = (operation.shape[0], *taps(operation, forward_taps)), operation.inputs[0]
+    plan.call(
+        "subsample_parameter_gradients",
+        key,
+        lambda name: subsample.parameter_gradients(name, *key),
+        plan.value(source),
+        plan.gradient(operation.name),
+        plan.partial(operation, "weight"),
+        plan.partial(operation, "bias"),
+    )
+    if not plan.wants_gradient(source):
+        return
+    back, mask = (operation.shape[0], *taps(operation, gradient_taps)), plan.joined_relu(source)
+    plan.contribute(
+        source,
+        lambda target: plan.call(
+            "subsample_input_gradient",
+            (back, mask),
+            lambda name: subsample.input_gradient(name, *back, mask=mask),
+            plan.gradient(operation.name),
+            plan.parameter(operation, "weight"),
+            *masked(plan, source),
+            target,
+        ),
+    )
+
+
+# ---- whole maps ---------------------------------------------------------------------------------
 
 _MODES: dict[type[Layer], str] = {GlobalMax: "max", GlobalAvg: "avg", GlobalSum: "sum"}
 

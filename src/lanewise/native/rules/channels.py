@@ -1,0 +1,52 @@
+"""Channels moved as they are: shuffle, split, padchannels."""
+
+from __future__ import annotations
+
+from math import prod
+
+from lanewise.native.fuse import Operation
+from lanewise.native.kernels import channels
+from lanewise.native.plan import Planner
+from lanewise.native.rules.windows import masked
+from lanewise.net.layers import ChannelPad, ChannelShuffle, ChannelSplit
+
+
+def _origins(operation: Operation) -> tuple[channels.Origins, int, int]:
+    """Where each channel comes from, out of how many, and their pixels."""
+    layer, (count, *size) = operation.layer, operation.input_shapes[0]
+    if isinstance(layer, ChannelShuffle):
+        origins = channels.shuffled(count, layer.groups)
+    elif isinstance(layer, ChannelSplit):
+        origins = channels.split(count, layer.part, layer.of)
+    else:
+        assert isinstance(layer, ChannelPad)
+        origins = channels.padded(count, layer.before, layer.after)
+    return origins, count, prod(size)
+
+
+def move_forward(plan: Planner, operation: Operation) -> None:
+    key = _origins(operation)
+    plan.call(
+        "copy_channels",
+        key,
+        lambda name: channels.copy_channels(name, *key),
+        plan.value(operation.inputs[0]),
+        plan.value(operation.name),
+    )
+
+
+def move_gradient(plan: Planner, operation: Operation) -> None:
+    origins, count, pixels = _origins(operation)
+    key, source = (channels.backward(origins, count), len(origins), pixels), operation.inputs[0]
+    mask = plan.joined_relu(source)
+    plan.contribute(
+        source,
+        lambda target: plan.call(
+            "copy_channels_gradient",
+            (key, mask),
+            lambda name: channels.copy_channels(name, *key, mask=mask),
+            plan.gradient(operation.name),
+            *masked(plan, source),
+            target,
+        ),
+    )

@@ -1,0 +1,136 @@
+"""Transposed convolution: a convolution's kernels with input and output swapped.
+
+The forward is that convolution's input gradient, the input gradient its forward; its weight
+gradient takes the layer's gradient as source and the layer's input as gradient. The weights lie as
+(channels, kernels / groups, R, S), which are the convolution's own axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lanewise.native.fuse import Operation
+from lanewise.native.kernels import conv, weights
+from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps
+from lanewise.native.nest import LANES
+from lanewise.native.plan import FLOAT, Planner
+from lanewise.native.rules.windows import masked
+from lanewise.native.tiles import correlation_tile, weight_tile
+from lanewise.net.layers import TransposedConv
+from lanewise.size.shapes import resolve_transposed
+
+
+def _layer(operation: Operation) -> TransposedConv:
+    assert isinstance(operation.layer, TransposedConv)
+    return operation.layer
+
+
+def _taps(operation: Operation, make: Callable[..., Taps]) -> tuple[Taps, Taps]:
+    """`gradient_taps`: this layer's output × tap → its input; `forward_taps`: the other way."""
+    moves = resolve_transposed(_layer(operation), operation.input_shapes[0])
+    rows, columns = (
+        make(
+            moves.axes[axis].n,
+            moves.out[axis],
+            moves.kernel[axis],
+            moves.stride[axis],
+            moves.pad[axis][0],
+            moves.dilation[axis],
+        )
+        for axis in (0, 1)
+    )
+    return rows, columns
+
+
+def _maps(operation: Operation) -> tuple[int, int]:
+    """Kernels and channels of a group."""
+    groups = _layer(operation).groups
+    return operation.shape[0] // groups, operation.input_shapes[0][0] // groups
+
+
+def transposed_forward(plan: Planner, operation: Operation) -> None:
+    layer, (kernels, channels) = _layer(operation), _maps(operation)
+    rows, columns = _taps(operation, gradient_taps)
+    area = rows.taps * columns.taps
+    sizes = conv.Correlation(
+        layer.groups,
+        kernels,
+        channels,
+        rows,
+        columns,
+        weight_group=kernels * channels * area,
+        weight_map=area,
+        weight_source=kernels * area,
+    )
+    tile = correlation_tile(plan.target, kernels, columns)
+    plan.call(
+        "conv_transposed_forward",
+        (sizes, tile, layer.bias, operation.relu),
+        lambda name: conv.correlate(name, sizes, tile, bias=layer.bias, relu=operation.relu),
+        plan.value(operation.inputs[0]),
+        plan.parameter(operation, "weight"),
+        *([plan.parameter(operation, "bias")] if layer.bias else []),
+        plan.value(operation.name),
+    )
+
+
+def transposed_gradient(plan: Planner, operation: Operation) -> None:
+    layer = _layer(operation)
+    _weight_gradient(plan, operation)
+    if layer.bias:
+        kernels, height, width = operation.shape
+        plan.call(
+            "conv_bias_gradient",
+            (kernels, height * width),
+            lambda name: conv.bias_gradient(name, kernels, height * width),
+            plan.gradient(operation.name),
+            plan.partial(operation, "bias"),
+        )
+    if plan.wants_gradient(operation.inputs[0]):
+        _input_gradient(plan, operation)
+
+
+def _weight_gradient(plan: Planner, operation: Operation) -> None:
+    layer, (kernels, channels) = _layer(operation), _maps(operation)
+    rows, columns = _taps(operation, forward_taps)
+    tile = weight_tile(plan.target, channels, kernels, rows, columns)
+    key = (layer.groups, channels, kernels, rows, columns, tile)
+    sums = layer.groups * channels * kernels * rows.taps * columns.taps * LANES * FLOAT
+    plan.call(
+        "conv_transposed_weight_gradient",
+        key,
+        lambda name: weights.weight_gradient(name, *key),
+        plan.gradient(operation.name),
+        plan.value(operation.inputs[0]),
+        *([plan.scratch(f"sums {operation.name}", sums)] if tile.rows else []),
+        plan.partial(operation, "weight"),
+    )
+
+
+def _input_gradient(plan: Planner, operation: Operation) -> None:
+    layer, source, (kernels, channels) = _layer(operation), operation.inputs[0], _maps(operation)
+    rows, columns = _taps(operation, forward_taps)
+    area = rows.taps * columns.taps
+    sizes = conv.Correlation(
+        layer.groups,
+        channels,
+        kernels,
+        rows,
+        columns,
+        weight_group=kernels * channels * area,
+        weight_map=kernels * area,
+        weight_source=area,
+    )
+    tile, mask = correlation_tile(plan.target, channels, columns), plan.joined_relu(source)
+    plan.contribute(
+        source,
+        lambda target: plan.call(
+            "conv_transposed_input_gradient",
+            (sizes, tile, mask),
+            lambda name: conv.correlate(name, sizes, tile, mask=mask),
+            plan.gradient(operation.name),
+            plan.parameter(operation, "weight"),
+            *masked(plan, source),
+            target,
+        ),
+    )
