@@ -222,7 +222,7 @@ class _Expansion:
             check_parameter(name, place)
             if name in self._parameters:
                 raise NetError(f"{place}: parameter {name} is given twice; keep one")
-            self._parameters[name] = read_number(text, self._parameters, f"{place}: {name}")
+            self._parameters[name] = read_number(text, self._parameters, f"{place}: `{word}`")
         return value
 
     def _variant(self, statement: Statement, scope: Scope, value: _Value) -> _Value:
@@ -234,7 +234,7 @@ class _Expansion:
             name, text = assignment(word, place)
             if name not in self._parameters:
                 raise NetError(f"{place}: {no_parameter(name, self._parameters)}")
-            read_number(text, self._parameters, f"{place}: {name}")
+            read_number(text, self._parameters, f"{place}: `{word}`")
         return value
 
     def _require_top(self, statement: Statement, scope: Scope) -> None:

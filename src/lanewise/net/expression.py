@@ -24,12 +24,13 @@ Names: TypeAlias = Mapping[str, Number]
 Term: TypeAlias = Callable[[Names], Number]
 
 _TOKEN = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[a-z_]\w*|//|<=|>=|==|!=|.", re.ASCII)
+_SIGNS = "+ - * / // % < > == ( )"
 _LONGEST = 200
 _LARGEST = 1e15
 
 
 class ExpressionError(ValueError):
-    """An expression without a value: which word, why, and what to do."""
+    """An expression without a value: why, and what to do; to be told behind its text."""
 
 
 def round8(number: Number) -> int:
@@ -73,9 +74,9 @@ def evaluate(text: str, names: Names) -> Number:
     except ExpressionError:
         raise
     except (ArithmeticError, ValueError) as error:
-        raise ExpressionError(f"`{text}` has no value: {error}") from None
+        raise ExpressionError(f"has no value: {error}") from None
     if not abs(number) <= _LARGEST:
-        raise ExpressionError(f"`{text}` is too large for any network")
+        raise ExpressionError(f"is too large for any network; use at most {_LARGEST:g}")
     return int(number) if number == int(number) else number
 
 
@@ -112,7 +113,7 @@ def _ends_number(token: str) -> bool:
 def compile_expression(text: str) -> Term:
     """The expression as a function of the parameters; ExpressionError where it is none."""
     if len(text) > _LONGEST:
-        raise ExpressionError(f"an expression of {len(text)} letters; use at most {_LONGEST}")
+        raise ExpressionError(f"has {len(text)} letters; use at most {_LONGEST}")
     tokens = _Tokens(text)
     term = _comparison(tokens)
     if tokens.next:
@@ -124,7 +125,6 @@ class _Tokens:
     """The words and signs of an expression, first to last; `next` is "" at the end."""
 
     def __init__(self, text: str) -> None:
-        self._text = text
         self._left = _TOKEN.findall(text)[::-1]
 
     @property
@@ -142,8 +142,8 @@ class _Tokens:
             raise self.unreadable()
 
     def unreadable(self) -> ExpressionError:
-        where = f" at `{self.next}`" if self.next else " at its end"
-        return ExpressionError(f"`{self._text}` is no expression: it makes no sense{where}")
+        where = f"at `{self.next}`" if self.next else "at its end"
+        return ExpressionError(f"makes no sense {where}; use numbers, parameters, {_SIGNS}")
 
 
 def _comparison(tokens: _Tokens) -> Term:
@@ -203,8 +203,8 @@ def _number(token: str) -> Number:
 def _parameter(name: str) -> Term:
     def value(names: Names) -> Number:
         if name not in names:
-            known = f"the parameters are {', '.join(names)}" if names else "there are no parameters"
-            raise ExpressionError(f"no parameter {name}; {nearest(name, names)}{known}")
+            known = f"the parameters are {', '.join(names)}" if names else "there are none"
+            raise ExpressionError(f"there is no parameter {name}; {nearest(name, names)}{known}")
         return names[name]
 
     return value
@@ -214,9 +214,8 @@ def _call(name: str, tokens: _Tokens) -> Term:
     wanted = 3 if name == PICK else FUNCTIONS[name][0] if name in FUNCTIONS else -1
     if wanted < 0:
         known = [*FUNCTIONS, PICK]
-        raise ExpressionError(
-            f"no function {name}; {nearest(name, known)}the functions are {', '.join(known)}"
-        )
+        told = f"there is no function {name}; {nearest(name, known)}the functions are "
+        raise ExpressionError(told + ", ".join(known))
     arguments = _arguments(tokens)
     if wanted and len(arguments) != wanted:
         raise ExpressionError(f"{name} takes {wanted} value(s), not {len(arguments)}")

@@ -33,12 +33,12 @@ def read_layer(kind: type[Layer], words: list[str], names: Names, place: object)
     return kind(**fields)
 
 
-def read_number(text: str, names: Names, what: object) -> int | float:
-    """The value of an expression; NetError: `what` it cannot be."""
+def read_number(text: str, names: Names, what: str) -> int | float:
+    """The value of an expression; NetError: `what` it is of, and why it has none."""
     try:
         return evaluate(text, names)
     except ExpressionError as error:
-        raise NetError(f"{what}: {error}") from None
+        raise NetError(f"{what} {error}") from None
 
 
 def _read_slot(
@@ -95,7 +95,7 @@ def _read_value(value: Value, word: str, names: Names, what: object) -> Any:
     try:
         text = _evaluated(value, word, names)
     except ExpressionError as why:
-        told = f": {why}" if names and _LETTERS.search(word) else f"; use {wanted}"
+        told = f" {why}" if names and any(map(str.isalpha, word)) else f"; use {wanted}"
         raise NetError(f"{what} `{word}`{told}") from None
     try:
         return value.read(text)
