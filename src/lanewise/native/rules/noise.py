@@ -9,39 +9,44 @@ from lanewise.native.kernels import dropout
 from lanewise.native.nest import LANES
 from lanewise.native.plan import Planner
 from lanewise.native.rules.windows import masked
-from lanewise.net.layers import Dropout
+from lanewise.net.layers import Noise
 
 
 def dropout_salt(node: str) -> int:
-    """A number for each dropout layer, so that two of them do not drop the same elements."""
+    """A number for each noise layer, so that two of them do not drop the same elements."""
     return crc32(node.encode())
 
 
-def dropout_forward(plan: Planner, operation: Operation) -> None:
-    layer = operation.layer
-    assert isinstance(layer, Dropout)
-    key = (operation.elements, layer.rate, dropout_salt(operation.node))
+def _noise(operation: Operation) -> tuple[tuple[int, float, int], int]:
+    """Elements, rate and salt; and how many elements fall together."""
+    layer, elements = operation.layer, operation.elements
+    assert isinstance(layer, Noise)
+    together = elements // dropout.decisions(layer, operation.shape)
+    return (elements, layer.rate, dropout_salt(operation.node)), together
+
+
+def noise_forward(plan: Planner, operation: Operation) -> None:
+    key, together = _noise(operation)
     plan.call(
         "dropout_forward",
-        key,
-        lambda name: dropout.dropout(name, *key, mask=False),
+        (*key, together),
+        lambda name: dropout.dropout(name, *key, together=together, mask=False),
         plan.value(operation.inputs[0]),
         plan.scratch("keys", LANES * 4),
         plan.value(operation.name),
     )
 
 
-def dropout_gradient(plan: Planner, operation: Operation) -> None:
-    layer, source = operation.layer, operation.inputs[0]
-    assert isinstance(layer, Dropout)
-    key = (operation.elements, layer.rate, dropout_salt(operation.node))
+def noise_gradient(plan: Planner, operation: Operation) -> None:
+    key, together = _noise(operation)
+    source = operation.inputs[0]
     mask = plan.joined_relu(source)
     plan.contribute(
         source,
         lambda target: plan.call(
             "dropout_gradient",
-            (key, mask),
-            lambda name: dropout.dropout(name, *key, mask=mask),
+            (*key, together, mask),
+            lambda name: dropout.dropout(name, *key, together=together, mask=mask),
             plan.gradient(operation.name),
             plan.scratch("keys", LANES * 4),
             *masked(plan, source),
