@@ -45,7 +45,7 @@ class Mismatch(SizeError):
         one, other = self.in_shapes[first], self.in_shapes[second]
         a_pixel = _is_pixel(one) or _is_pixel(other)
         if a_pixel and len(one) == len(other) and not isinstance(self.layer, Concat):
-            pixel, maps = (first, other) if _is_pixel(one) else (second, one)
+            pixel, maps = (second, one) if _is_pixel(other) else (first, other)
             return pixel, f"conv {maps[0]} k1"
         if _goes_first(one, other):
             return first, fitting_layers(self.layer, one, other)
