@@ -36,15 +36,16 @@ from lanewise.net.layers import (
 from lanewise.size.shapes import Shape, infer_shapes
 
 JOINS_RELU = (Conv, DepthwiseConv, Linear, MaxPool, GlobalMax, BatchNorm, Add)
-FOLDS_NORM: tuple[type[Layer], ...] = (Conv,)
+FOLDS_NORM: tuple[type[Layer], ...] = (Conv, DepthwiseConv)
 
 
 @dataclass(frozen=True)
 class Operation:
     """One layer to be computed; `name` is also the name of its value.
 
-    `norm`: in inference, the batch normalisation that is applied to the value before it is stored.
-    A batch normalisation with two inputs adds the second to its result.
+    `input_shapes` are those that the layer itself reads. `norm`: in inference, the batch
+    normalisation that is applied to the value before it is stored. A batch normalisation with two
+    inputs adds the second to its result.
     """
 
     name: str
@@ -191,7 +192,6 @@ def join_add(made: Operations) -> Operations:
                 producer,
                 name=operation.name,
                 inputs=(producer.inputs[0], other),
-                input_shapes=(producer.shape, producer.shape),
             )
         )
     return joining.finish()

@@ -477,7 +477,7 @@ class Planner:
     def _which_learn(self) -> frozenset[str]:
         learning: set[str] = set()
         for operation in self.operations:
-            own = bool(layer_parameters(operation.layer, *operation.input_shapes[:1]))
+            own = bool(layer_parameters(operation.layer, *operation.input_shapes))
             image = isinstance(operation.layer, Input) and self.input_gradient
             if own or image or any(name in learning for name in operation.inputs):
                 learning.add(operation.name)

@@ -22,8 +22,8 @@ from lanewise.native.fuse import Operation, operations
 from lanewise.native.peak import Peak, PeakMeter, ticks_per_second
 from lanewise.native.program import Program
 from lanewise.net.graph import Graph
-from lanewise.net.layers import Conv, Linear
-from lanewise.size.cost import cost
+from lanewise.net.layers import BatchNorm
+from lanewise.size.cost import cost, layer_parameters
 
 ROUNDS = 9
 ROUND_SECONDS = 0.12
@@ -176,14 +176,24 @@ def _layer(
 ) -> LayerWork:
     """The layer's part of what was spent; it is taken out of `spent`."""
     adds = batch * _multiply_adds(operation)
-    to_input = any(isinstance(one.layer, Conv | Linear) for one in _before(operation, made))
+    to_input = any(map(_learns, _before(operation, made)))
     forward = spent.pop(f"{operation.name} gather", 0) + spent.pop(f"{operation.name} forward", 0)
     return LayerWork(
         name=operation.node,
-        kinds=(operation.layer.word, *(["relu"] if operation.relu else [])),
+        kinds=_kinds(operation),
         forward=Work(forward, adds),
         backward=Work(spent.pop(f"{operation.name} gradient", 0.0), adds * (2 if to_input else 1)),
     )
+
+
+def _kinds(operation: Operation) -> tuple[str, ...]:
+    """The words of the layers that were joined."""
+    adds = ["add"] * (isinstance(operation.layer, BatchNorm) and len(operation.inputs) > 1)
+    return (operation.layer.word, *adds, *["relu"] * operation.relu)
+
+
+def _learns(operation: Operation) -> bool:
+    return bool(layer_parameters(operation.layer, *operation.input_shapes))
 
 
 def _multiply_adds(operation: Operation) -> int:
