@@ -5,7 +5,8 @@ and its middle m into
 
     r + (K − 1)·j      j·s      m + ((K − 1)/2 − b)·j
 
-Upsampling and transposed convolutions divide the jump, so that it may be a fraction of a pixel.
+Upsampling and transposed convolutions divide the jump, so that it may be a fraction of a pixel:
+then both are means over the outputs.
 Where branches meet, the field spans those of all of them. A full connection sees the whole map.
 Padding counts as image, so a field may exceed the image. The statistics of norms are not counted.
 """
@@ -149,12 +150,9 @@ def _transposed(layer: TransposedConv, source: Source) -> Field:
 
 
 def _spread_out(reach: Reach, layer: TransposedConv, axis: int) -> Reach:
-    """An output reads the inputs that its taps meet: taps t with t·d in one class modulo s."""
-    kernel, stride, dilation = layer.kernel[axis], layer.stride[axis], layer.dilation[axis]
-    common = gcd(stride, dilation)
-    extent = (kernel - 1) * common // stride * (dilation // common) + 1
-    shift = 2 * layer.pad[axis][0] - dilation * (kernel - 1)
-    return reach.finer(stride, extent, shift)
+    """An output reads every s-th place under the kernel; between its taps all places count."""
+    stride, further = layer.stride[axis], layer.dilation[axis] * (layer.kernel[axis] - 1)
+    return reach.finer(stride, further // stride + 1, 2 * layer.pad[axis][0] - further)
 
 
 def _upsampled(layer: Upsample, source: Source) -> Field:
