@@ -136,7 +136,7 @@ def write_modules(
     facts = Facts(
         arena_bytes=arena + 8 * emission.words,
         kept_bytes=plans["train"].kept_bytes if training else 0,
-        phases=emission.phases.get("train", 1),
+        phases=len(emission.phases["train"]) if training else 1,
         training=training,
         input_gradient=input_gradient,
         width=plans["forward"].widths[0],

@@ -6,7 +6,7 @@ in the threads of `driver_threads.py`. It is control only, so it is written dire
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lanewise.native.driver import Function, ascending
 from lanewise.native.driver_threads import threads
@@ -31,15 +31,15 @@ define internal i32 @mix(i32 %a) {
 
 def loops(
     target: Target,
-    phases: Mapping[str, int],
+    phases: Mapping[str, Sequence[bool]],
     jobs: int,
     widths: tuple[int, ...],
     profile: int | None = None,
 ) -> str:
     """All fixed functions: the threads, and what they run.
 
-    `phases`: how many each direction has. `profile`: where in the arena each job adds its clock
-    ticks, if it shall.
+    `phases`: for each direction, whether they have wide calls. `profile`: where in the arena each
+    job adds its clock ticks, if it shall.
     """
     training = "train" in phases
     parts = [
@@ -191,14 +191,13 @@ def _groups(widths: tuple[int, ...]) -> str:
     """One phase: groups of slices by ticket, up or down, until none is left; then the barrier."""
     chunks = ", ".join(f"ptr %chunk{width}" for width in widths)
     f = Function(
-        "define internal void @take_groups(ptr %context, ptr %arena, ptr %ticket, i1 %up,"
-        f" {chunks}, {_REST}) noinline nounwind"
+        "define internal void @take_groups(ptr %context, ptr %arena, ptr %ticket, i64 %together,"
+        f" i1 %up, {chunks}, {_REST}) noinline nounwind"
     )
-    together = f.read("together")
     f.block(f"""  %groups.less = sub i64 %groups, 1
-  %together.less = sub i64 {together}, 1
+  %together.less = sub i64 %together, 1
   %items.up = add i64 %groups, %together.less
-  %items = udiv i64 %items.up, {together}
+  %items = udiv i64 %items.up, %together
   br label %take
 take:
   %number = atomicrmw add ptr %ticket, i64 1 acq_rel
@@ -208,8 +207,8 @@ work:
   %back.less = sub i64 %items, 1
   %back = sub i64 %back.less, %number
   %item = select i1 %up, i64 %number, i64 %back
-  %g0 = mul i64 %item, {together}
-  %g1.far = add i64 %g0, {together}
+  %g0 = mul i64 %item, %together
+  %g1.far = add i64 %g0, %together
   %g1.fits = icmp ult i64 %g1.far, %groups
   %g1 = select i1 %g1.fits, i64 %g1.far, i64 %groups
   %s0.scaled = mul i64 %g0, %slices
@@ -226,13 +225,14 @@ done:
     return f.text()
 
 
-def _train(phases: int, jobs: int, widths: tuple[int, ...]) -> str:
-    """Many steps: the phases one after the other, then the jobs."""
+def _train(phases: Sequence[bool], jobs: int, widths: tuple[int, ...]) -> str:
+    """Many steps: the phases one after the other, then the jobs. `phases`: are they wide?"""
     f = Function(
         "define internal void @run_train(ptr %context, ptr %arena, i64 %thread) noinline nounwind"
     )
     total, batch, steps = f.read("total"), f.read("batch"), f.read("steps")
     most, tickets, update = f.read("groups"), f.pointer("tickets"), f.read("update")
+    together = f.read("together")
     f.block(f"""  %first = icmp eq i64 %thread, 0
   %updates = icmp ne i64 {update}, 0
   %leads = and i1 %first, %updates
@@ -251,11 +251,12 @@ step.begin:
   %few = icmp ult i64 %slices, {most}
   %groups = select i1 %few, i64 %slices, i64 {most}
   br label %phase0""")
-    for phase in range(phases):
-        _phase(f, phase, phases, widths, tickets)
-    f.block(f"""phase{phases}:""")
-    ticket = f.offset(tickets, phases * _TICKET_BYTES)
-    _reset(f, "jobs", f.offset(tickets, (phases - 1) * _TICKET_BYTES), "take.jobs")
+    for phase, wide in enumerate(phases):
+        # Without wide calls groups go one by one: nobody waits long for the last of them.
+        _phase(f, phase, len(phases), widths, tickets, together if wide else "1")
+    f.label(f"phase{len(phases)}")
+    ticket = f.offset(tickets, len(phases) * _TICKET_BYTES)
+    _reset(f, "jobs", f.offset(tickets, (len(phases) - 1) * _TICKET_BYTES), "take.jobs")
     f.block(f"""take.jobs:
   call void @take_jobs(ptr %context, ptr %arena, ptr {ticket},
     i64 %slices, i64 %groups, i64 %step)
@@ -268,7 +269,9 @@ finished:
     return f.text()
 
 
-def _phase(f: Function, phase: int, phases: int, widths: tuple[int, ...], tickets: str) -> None:
+def _phase(
+    f: Function, phase: int, phases: int, widths: tuple[int, ...], tickets: str, together: str
+) -> None:
     """A phase of a step. Everybody has left the phase before: its ticket begins anew."""
     before = (phase - 1) % (phases + 1)
     f.label(f"phase{phase}")
@@ -284,8 +287,8 @@ def _phase(f: Function, phase: int, phases: int, widths: tuple[int, ...], ticket
     up = "true" if ascending(phase) else "false"
     ticket = f.offset(tickets, phase * _TICKET_BYTES)
     f.do(
-        f"call void @take_groups(ptr %context, ptr %arena, ptr {ticket}, i1 {up},"
-        f" {_chunks(widths, 'train', phase)}, {_REST})"
+        f"call void @take_groups(ptr %context, ptr %arena, ptr {ticket}, i64 {together},"
+        f" i1 {up}, {_chunks(widths, 'train', phase)}, {_REST})"
     )
     f.do(f"br label %phase{phase + 1}")
 

@@ -37,7 +37,7 @@ class Emission:
     kernels: list[Kernel] = field(default_factory=list)
     choices: dict[str, Choice] = field(default_factory=dict)
     job_names: list[str] = field(default_factory=list)
-    phases: dict[str, int] = field(default_factory=dict)
+    phases: dict[str, list[bool]] = field(default_factory=dict)
 
     @property
     def words(self) -> int:
@@ -56,7 +56,7 @@ class Emission:
         """One direction: its segments and chunks, its kernels, its choices."""
         functions = driver.phase_functions(plan, name, self._addresses(plan), name == "train")
         self.functions += functions
-        self.phases[name] = len(plan.phases)
+        self.phases[name] = [phase.wide for phase in plan.phases]
         self.kernels += plan.kernels
         self.choices.update({choice.name: choice for choice in plan.choices})
         self.ticks[name] = [call.purpose for call in plan.calls] if self.profile else []

@@ -173,6 +173,11 @@ class Phase:
         return segments(self.slices)
 
     @property
+    def wide(self) -> bool:
+        """Whether any call takes several slices at once."""
+        return any(call.wide for call in self.slices)
+
+    @property
     def prologue(self) -> bool:
         """Whether a slice needs to know its images, labels, weights or keys."""
         return any(
