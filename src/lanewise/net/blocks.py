@@ -87,7 +87,7 @@ def bind(block: Block, words: tuple[str, ...], given: Names, file: Names, place:
         if name in values:
             names[name] = values[name]
         elif default:
-            names[name] = read_number(default, names, f"{place}: `{name}={default}`")
+            names[name] = read_number(default, names, place, f"{name} ")
         else:
             raise NetError(f"{place}: block {block.name} needs {name}; call it as `{block.shown}`")
     return names
@@ -115,7 +115,7 @@ def _arguments(
             )
         if name in values:
             raise NetError(f"{place}: {name} is given twice to block {block.name}; keep one")
-        values[name] = read_number(text, given, f"{place}: {name} `{text}`")
+        values[name] = read_number(text, given, place, f"{name} ")
     return values
 
 

@@ -180,7 +180,7 @@ class _Expansion:
         if len(statement.bodies) != 1:
             raise self._wrong(statement, scope, f"repetition is written `{text} x {{ … }}`")
         place = self._place(statement, scope)
-        times = read_number(text, scope.names, f"{place}: repetition `{text} x`")
+        times = read_number(text, scope.names, place, "repetition ")
         if times != int(times) or times < 0:
             shown = "" if text == str(times) else f" is {times} times"
             raise NetError(f"{place}: repetition `{text} x`{shown}; use a whole number from 0")
@@ -222,7 +222,7 @@ class _Expansion:
             check_parameter(name, place)
             if name in self._parameters:
                 raise NetError(f"{place}: parameter {name} is given twice; keep one")
-            self._parameters[name] = read_number(text, self._parameters, f"{place}: `{word}`")
+            self._parameters[name] = read_number(text, self._parameters, place, f"{name} ")
         return value
 
     def _variant(self, statement: Statement, scope: Scope, value: _Value) -> _Value:
@@ -234,7 +234,7 @@ class _Expansion:
             name, text = assignment(word, place)
             if name not in self._parameters:
                 raise NetError(f"{place}: {no_parameter(name, self._parameters)}")
-            read_number(text, self._parameters, f"{place}: `{word}`")
+            read_number(text, self._parameters, place, f"{name} ")
         return value
 
     def _require_top(self, statement: Statement, scope: Scope) -> None:

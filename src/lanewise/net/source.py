@@ -22,17 +22,14 @@ DEEPEST = 40
 
 @dataclass(frozen=True)
 class Statement:
-    """What stands between two ends: line of the text (1…), given name or "", words as written."""
+    """What stands between two ends: line of the text (1…), given name or "", words as written, the
+    first of them also in lower case."""
 
     line: int
     name: str
+    word: str
     words: tuple[str, ...]
     bodies: tuple[Body, ...] = ()
-
-    @property
-    def word(self) -> str:
-        """Its first word, in lower case."""
-        return self.words[0].lower()
 
     @property
     def text(self) -> str:
@@ -137,14 +134,12 @@ class _Reader:
 
     def _statement(self, read: _Open) -> Statement:
         name, words = _split_name(read.words)
-        if name is None:
-            return Statement(read.line, "", words, tuple(read.bodies))
-        if not name or not words:
+        if name is not None and not (name and words):
             raise self._wrong(
                 read.line,
                 f"`{' '.join(read.words)}` needs a name, a colon and a layer, like `c1: conv 6 k5`",
             )
-        return Statement(read.line, name, words, tuple(read.bodies))
+        return Statement(read.line, name or "", words[0].lower(), words, tuple(read.bodies))
 
     def _wrong(self, line: int, told: str) -> NetError:
         return NetError(f"{self._origin}:{line}: {told}")

@@ -33,12 +33,12 @@ def read_layer(kind: type[Layer], words: list[str], names: Names, place: object)
     return kind(**fields)
 
 
-def read_number(text: str, names: Names, what: str) -> int | float:
-    """The value of an expression; NetError: `what` it is of, and why it has none."""
+def read_number(text: str, names: Names, place: object, what: str = "") -> int | float:
+    """The value of an expression; NetError: `place: what `text` …` why it has none."""
     try:
         return evaluate(text, names)
     except ExpressionError as error:
-        raise NetError(f"{what} {error}") from None
+        raise NetError(f"{place}: {what}`{text}` {error}") from None
 
 
 def _read_slot(
