@@ -5,6 +5,7 @@ Every statement takes the value that stands before it (the layer that made it) a
     conv 8 k3              a layer that reads it
     residual { A }         A reads it; then the sum of both
     3 x { A }              A three times, each reading what the one before left
+    3 x i { A }            the same; in A the parameter i is 0, 1 and 2
     NAME 64                the body of block NAME
 
 A body without layers leaves the value that stands before it.
@@ -84,7 +85,7 @@ class _Expansion:
             return self._branches(statement, kind, scope, value)
         if word in STRUCTURES:
             return self._structure(word)(statement, scope, value)
-        if len(statement.words) == 2 and statement.words[1].lower() == "x":
+        if len(statement.words) in (2, 3) and statement.words[1].lower() == "x":
             return self._named(statement, scope, value, self._repetition)
         if word in self._blocks and not statement.bodies:
             return self._named(statement, scope, value, self._call)
@@ -178,15 +179,19 @@ class _Expansion:
     def _repetition(self, statement: Statement, scope: Scope, value: _Value) -> _Value:
         text = statement.word
         if len(statement.bodies) != 1:
-            raise self._wrong(statement, scope, f"repetition is written `{text} x {{ … }}`")
+            raise self._wrong(statement, scope, f"a repetition is written `{text} x {{ … }}`")
         place = self._place(statement, scope)
         times = read_number(text, scope.names, place, "repetition ")
         if times != int(times) or times < 0:
-            shown = "" if text == str(times) else f" is {times} times"
-            raise NetError(f"{place}: repetition `{text} x`{shown}; use a whole number from 0")
-        for _ in range(int(times)):
+            shown = "" if text == str(times) else f" is {times}"
+            raise NetError(f"{place}: repetition `{text}`{shown}; use a whole number from 0")
+        counters = [word.lower() for word in statement.words[2:]]
+        for counter in counters:
+            check_parameter(counter, place)
+        for turn in range(int(times)):
             self._step(statement, scope)
-            inner = Scope(scope.names, scope.calls, scope, True, scope.depth + 1)
+            names = {**scope.names, **dict.fromkeys(counters, turn)} if counters else scope.names
+            inner = Scope(names, scope.calls, scope, True, scope.depth + 1)
             value = self._expand(statement.bodies[0], inner, value)
         return value
 
@@ -291,6 +296,10 @@ class _Expansion:
         if word in KIND_OF_WORD or word in self._blocks:
             told = "branches stand behind `residual`, `add`, `multiply` and `concat`"
             return self._wrong(statement, scope, f"`{word}` takes no braces; {told}")
+        if word[0].isdigit():
+            number = word.removesuffix("x")
+            told = f"write a repetition as `{number} x {{ … }}`"
+            return self._wrong(statement, scope, f"unknown layer `{word}`; {told}")
         known = [*KIND_OF_WORD, *STRUCTURES, *self._blocks]
         hint = nearest(word, known).strip() or f"the layers are {', '.join(KIND_OF_WORD)}"
         return self._wrong(statement, scope, f"unknown layer `{word}`; {hint}")
