@@ -61,8 +61,8 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., Number]]] = {
     "ceil": (1, math.ceil),
     "floor": (1, math.floor),
     "int": (1, int),
-    "min": (0, min),
-    "max": (0, max),
+    "min": (0, lambda *numbers: min(numbers)),
+    "max": (0, lambda *numbers: max(numbers)),
 }
 PICK = "pick"
 
@@ -74,9 +74,9 @@ def evaluate(text: str, names: Names) -> Number:
     except ExpressionError:
         raise
     except (ArithmeticError, ValueError) as error:
-        raise ExpressionError(f"has no value: {error}") from None
+        raise ExpressionError(f"no value: {error}") from None
     if not abs(number) <= _LARGEST:
-        raise ExpressionError(f"is too large for any network; use at most {_LARGEST:g}")
+        raise ExpressionError(f"too large for any network; use at most {_LARGEST:g}")
     return int(number) if number == int(number) else number
 
 
@@ -113,7 +113,7 @@ def _ends_number(token: str) -> bool:
 def compile_expression(text: str) -> Term:
     """The expression as a function of the parameters; ExpressionError where it is none."""
     if len(text) > _LONGEST:
-        raise ExpressionError(f"has {len(text)} letters; use at most {_LONGEST}")
+        raise ExpressionError(f"{len(text)} letters are too many; use at most {_LONGEST}")
     tokens = _Tokens(text)
     term = _comparison(tokens)
     if tokens.next:
@@ -204,7 +204,7 @@ def _parameter(name: str) -> Term:
     def value(names: Names) -> Number:
         if name not in names:
             known = f"the parameters are {', '.join(names)}" if names else "there are none"
-            raise ExpressionError(f"there is no parameter {name}; {nearest(name, names)}{known}")
+            raise ExpressionError(f"no parameter {name}; {nearest(name, names)}{known}")
         return names[name]
 
     return value
@@ -214,7 +214,7 @@ def _call(name: str, tokens: _Tokens) -> Term:
     wanted = 3 if name == PICK else FUNCTIONS[name][0] if name in FUNCTIONS else -1
     if wanted < 0:
         known = [*FUNCTIONS, PICK]
-        told = f"there is no function {name}; {nearest(name, known)}the functions are "
+        told = f"no function {name}; {nearest(name, known)}the functions are "
         raise ExpressionError(told + ", ".join(known))
     arguments = _arguments(tokens)
     if wanted and len(arguments) != wanted:

@@ -38,7 +38,7 @@ def read_number(text: str, names: Names, place: object, what: str = "") -> int |
     try:
         return evaluate(text, names)
     except ExpressionError as error:
-        raise NetError(f"{place}: {what}`{text}` {error}") from None
+        raise NetError(f"{place}: {what}`{text}`: {error}") from None
 
 
 def _read_slot(
@@ -95,7 +95,7 @@ def _read_value(value: Value, word: str, names: Names, what: object) -> Any:
     try:
         text = _evaluated(value, word, names)
     except ExpressionError as why:
-        told = f" {why}" if names and any(map(str.isalpha, word)) else f"; use {wanted}"
+        told = f": {why}" if names and any(map(str.isalpha, word)) else f"; use {wanted}"
         raise NetError(f"{what} `{word}`{told}") from None
     try:
         return value.read(text)
