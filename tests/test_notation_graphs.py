@@ -189,7 +189,7 @@ MISTAKES = [
         "n.net:2: write two or more branches, `add { … } { … }`, or ",
     ),
     ("residual { relu }", "n.net:1: residual has nothing to read; start with the image, like `inp"),
-    ("I\nresidual {" * 50 + "}" * 50, "n.net:2: braces in braces 41 deep; use blocks"),
+    ("I\n" + "residual {" * 50 + "}" * 50, "n.net:2: braces in braces 41 deep; use blocks"),
     # Repetition.
     ("I\n3x { relu }", "n.net:2: unknown layer `3x`; write a repetition as `3 x { … }`"),
     ("I\n3 x relu", "n.net:2: a repetition is written `3 x { … }`"),
