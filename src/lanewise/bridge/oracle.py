@@ -27,9 +27,9 @@ from lanewise.bridge import require_torch
 from lanewise.bridge.reference import Arrays, Question, Reference, Tensor, Values
 from lanewise.bridge.verdict import Comparison, Disagreement, Row
 from lanewise.net.graph import Graph
-from lanewise.net.layers import Layer, Noise, SpatialDropout, StochasticDepth
+from lanewise.net.layers import Noise
 from lanewise.size.report import size
-from lanewise.size.shapes import Shape, infer_shapes
+from lanewise.size.shapes import infer_shapes
 
 if TYPE_CHECKING:
     from lanewise.native.optimizers import Optimizer
@@ -181,7 +181,7 @@ def _draw_weights(program: Program, trial: Trial, number: int) -> None:
         elif name.endswith(".weight"):
             signs = random.choice([-1, 1, 1], array.shape)
             array[...] = signs * random.uniform(0.5, 1.5, array.shape)
-    for name, array in getattr(program, "buffers", {}).items():
+    for name, array in program.buffers.items():
         if name.endswith(".running_var"):
             array[...] = random.uniform(0.5, 2.0, array.shape)
         else:
@@ -201,7 +201,7 @@ def question(
         trial.label_smoothing,
         noise_masks(graph, trial.seed, step, len(images)) if training else None,
         training,
-        {name: array.astype("f8") for name, array in getattr(program, "buffers", {}).items()},
+        {name: array.astype("f8") for name, array in program.buffers.items()},
     )
 
 
@@ -228,29 +228,22 @@ def _measure(program: Program, trial: Trial, images: Values, labels: Values) -> 
 
 def _running(program: Program, trial: Trial, images: Values, labels: Values) -> Arrays:
     """The running statistics after one step of training, which `gradients_only` is not."""
-    if getattr(program, "buffers", {}):
+    if program.buffers:
         program.step(images, labels, lr=0.0, seed=trial.seed)
-    return {name: array.copy() for name, array in getattr(program, "buffers", {}).items()}
+    return {name: array.copy() for name, array in program.buffers.items()}
 
 
 def noise_masks(graph: Graph, seed: int, step: int, batch: int) -> Arrays:
     """The factors of every noise layer in one training step, in a shape that fits N×(its shape):
     one for each element, each channel or each image."""
-    from lanewise.native.kernels.dropout import dropout_mask, kept_scale, lane_keys
+    from lanewise.native.kernels.dropout import kept_scale, lane_keys, noise_mask
     from lanewise.native.rules.noise import dropout_salt
 
     shapes, masks = infer_shapes(graph), {}
     keys = lane_keys(seed, step, np.arange(batch))
     for node in graph.nodes:
         if isinstance(node.layer, Noise):
-            rate, shape = node.layer.rate, _masked(node.layer, shapes[node.name])
-            kept = dropout_mask(keys, prod(shape), rate, dropout_salt(node.name))
-            masks[node.name] = kept.T.reshape(batch, *shape) * kept_scale(rate)
+            salt = dropout_salt(node.name)
+            kept = noise_mask(node.layer, keys, shapes[node.name], salt)
+            masks[node.name] = kept * kept_scale(node.layer.rate)
     return masks
-
-
-def _masked(layer: Layer, shape: Shape) -> Shape:
-    """What gets a factor of its own."""
-    if isinstance(layer, StochasticDepth):
-        return (1,) * len(shape)
-    return (shape[0], *[1] * (len(shape) - 1)) if isinstance(layer, SpatialDropout) else shape

@@ -29,11 +29,11 @@ def linear(draft: Draft, node: Node, read: Read) -> fx.Node:
 
 def radial_basis(draft: Draft, node: Node, read: Read) -> fx.Node:
     from lanewise.bridge.torch_layers import RadialBasis
-    from lanewise.net.codes import codes
+    from lanewise.net.codes import radial_codes
 
     value, shape = read
     assert isinstance(node.layer, kinds.RadialBasis)
-    return draft.module(node.name, RadialBasis(codes(node.layer.features, shape[0])), value)
+    return draft.module(node.name, RadialBasis(radial_codes(node.layer.features, shape[0])), value)
 
 
 def shuffle(draft: Draft, node: Node, read: Read) -> fx.Node:
