@@ -172,6 +172,15 @@ def test_a_pixel_beside_maps_is_seen_by_every_pixel() -> None:
     assert field.jump == (1, 1)
 
 
+def test_the_map_seen_by_every_pixel_does_not_grow_with_the_windows_that_follow() -> None:
+    squeeze = "multiply { } { globalavg; conv 2 k1 }; "
+    text = f"input 1x20x16; conv 2 k1; {squeeze} conv 2 k3 stride2; {squeeze} avgpool 2; upsample 4"
+    assert field_of(text)[0].size == (20, 16)
+    assert field_of(f"{text}; flatten; linear 2")[0].size == (20, 16)
+    field, _ = field_of(f"input 1x20x16; conv 2 k3 pad1; {squeeze} conv 2 k19x9 pad 9x4; {squeeze}")
+    assert field.size == (21 + 19, 11 + 15)
+
+
 def test_flattened_branches_are_seen_whole() -> None:
     text = "input 1x20x16; concat { conv 1 k3; flatten } { globalavg; flatten }"
     assert field_of(text)[0].size == (20, 16)

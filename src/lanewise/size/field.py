@@ -58,6 +58,7 @@ class Reach:
 
     `middle` is twice the distance from the first pixel's middle to the middle of the first output's
     field. `spread` is how much further all features of a flattened output see than one of them.
+    `fixed` is what every output sees, wherever it lies: the map behind a squeeze and excitation.
     """
 
     size: int = 1
@@ -65,19 +66,21 @@ class Reach:
     middle: int = 0
     spread: int = 0
     parts: int = 1
+    fixed: int = 0
 
     def under(self, extent: int, stride: int = 1, begin: int = 0) -> Reach:
         """The reach of a window of this extent, moved by the stride from `begin` before."""
         size = self.size + (extent - 1) * self.jump
         middle = self.middle + (extent - 1 - 2 * begin) * self.jump
-        return Reach(size, self.jump * stride, middle, self.spread, self.parts)
+        return Reach(size, self.jump * stride, middle, self.spread, self.parts, self.fixed)
 
     def in_parts(self, parts: int) -> Reach:
         """The same reach counted in smaller parts (a multiple of the parts there are)."""
         times = parts // self.parts
-        return Reach(
-            self.size * times, self.jump * times, self.middle * times, self.spread * times, parts
-        )
+        if times == 1:
+            return self
+        size, jump, middle = self.size * times, self.jump * times, self.middle * times
+        return Reach(size, jump, middle, self.spread * times, parts, self.fixed * times)
 
     def finer(self, times: int, extent: int = 1, shift: int = 0) -> Reach:
         """The reach of a layer that gives `times` outputs for each input, reads `extent` inputs
@@ -85,16 +88,18 @@ class Reach:
         reach = self.in_parts(self.parts * times // gcd(self.jump, times))
         jump = reach.jump // times
         size = reach.size + (extent - 1) * reach.jump
-        return Reach(size, jump, reach.middle + shift * jump, reach.spread, reach.parts)
+        middle = reach.middle + shift * jump
+        return Reach(size, jump, middle, reach.spread, reach.parts, reach.fixed)
 
     def flat(self, n: int) -> Reach:
         """The reach of the features of a flattened axis of n values."""
-        return Reach(self.size, self.jump, self.middle, (n - 1) * self.jump, self.parts)
+        spread = (n - 1) * self.jump
+        return Reach(self.size, self.jump, self.middle, spread, self.parts, self.fixed)
 
     def whole(self) -> Reach:
         """The reach of what sees all features."""
         size, middle = self.size + self.spread, self.middle + self.spread
-        return Reach(size, self.jump, middle, 0, self.parts)
+        return Reach(size, self.jump, middle, 0, self.parts, self.fixed)
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,11 @@ class Field:
     @property
     def size(self) -> tuple[Pixels, Pixels]:
         """(height, width) of what an output sees."""
-        return _pixels(self.height.size, self.height), _pixels(self.width.size, self.width)
+        height, width = self.height, self.width
+        return (
+            _pixels(max(height.size, height.fixed), height),
+            _pixels(max(width.size, width.fixed), width),
+        )
 
     @property
     def jump(self) -> tuple[Pixels, Pixels]:
@@ -214,19 +223,19 @@ def _together(layer: Layer, *sources: Source) -> Field:
 
 
 def _span(beside: Sequence[Reach], for_all: Sequence[Reach]) -> Reach:
-    """From the first begin to the last end of those side by side; as wide at least as the others,
-    which have no place of their own."""
+    """From the first begin to the last end of those side by side; the others are seen by all."""
     if len(set(beside)) == 1 and not for_all:
         return beside[0]
     parts = lcm(*(reach.parts for reach in (*beside, *for_all)))
     branches = [reach.in_parts(parts) for reach in beside]
     begin = min(reach.middle - reach.size for reach in branches)
     end = max(reach.middle + reach.size for reach in branches)
-    widest = max((reach.in_parts(parts).size for reach in for_all), default=0)
-    size = max(-(-(end - begin) // 2), widest)
+    size = -(-(end - begin) // 2)
     jump = max(reach.jump for reach in branches)
     spread = max(reach.size + reach.spread for reach in branches) - size
-    return Reach(size, jump, (begin + end) // 2, max(0, spread), parts)
+    whole = [reach.in_parts(parts) for reach in for_all]
+    fixed = max(0, *(reach.fixed for reach in branches + whole), *(reach.size for reach in whole))
+    return Reach(size, jump, (begin + end) // 2, max(0, spread), parts, fixed)
 
 
 # Kind → rule: (layer, (field, shape) of each input) → field.
