@@ -24,18 +24,20 @@ from lanewise.native.kernels.functions import (
 )
 from lanewise.native.nest import LANES, Buffer, Index, Kernel, Value, Writer, as_index, op
 
-#: vectors in one turn of a loop: the chain of one polynomial runs in the waiting time of another
-TOGETHER = 4
+TOGETHER = 4  # vectors in one turn of a loop
 
 
 @dataclass(frozen=True)
 class Activation:
-    """`forward`: x → y. `gradient`: dy and `reads` (the output y or the input x) → dx. The float
-    is the layer's parameter (slope, alpha)."""
+    """`forward`: x → y. `gradient`: dy and the output y (or, `reads_input`, the input x) → dx. The
+    float is the layer's parameter (slope, alpha). `forward_chain`, `gradient_chain`: a polynomial,
+    whose every step waits for the one before."""
 
     forward: Callable[[Writer, Value, float], Value]
     gradient: Callable[[Writer, Value, Value, float], Value]
     reads_input: bool = False
+    forward_chain: bool = False
+    gradient_chain: bool = False
 
 
 def _scaled(value: Value, factor: float) -> Value:
@@ -122,11 +124,11 @@ ACTIVATIONS: dict[str, Activation] = {
     ),
     "leakyrelu": Activation(_leaky, _leaky_gradient),
     "relu6": Activation(_relu6, lambda w, dy, y, _: _inside_gradient(dy, y, 6.0)),
-    "elu": Activation(_elu, _elu_gradient),
-    "silu": Activation(_silu, _silu_gradient, reads_input=True),
-    "gelu": Activation(_gelu, _gelu_gradient, reads_input=True),
-    "tanh": Activation(lambda w, x, _: tanh(w, x), _tanh_gradient),
-    "sigmoid": Activation(lambda w, x, _: sigmoid(w, x), _sigmoid_gradient),
+    "elu": Activation(_elu, _elu_gradient, forward_chain=True),
+    "silu": Activation(_silu, _silu_gradient, True, forward_chain=True, gradient_chain=True),
+    "gelu": Activation(_gelu, _gelu_gradient, True, forward_chain=True, gradient_chain=True),
+    "tanh": Activation(lambda w, x, _: tanh(w, x), _tanh_gradient, forward_chain=True),
+    "sigmoid": Activation(lambda w, x, _: sigmoid(w, x), _sigmoid_gradient, forward_chain=True),
     "hardsigmoid": Activation(
         _hard_sigmoid, lambda w, dy, y, _: _inside_gradient(_scaled(dy, 1 / 6), y, 1.0)
     ),
@@ -134,29 +136,38 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def every_vector(writer: Writer, vectors: int) -> Iterator[Index]:
-    """The numbers 0 … vectors − 1, `TOGETHER` of them written out in one turn of a loop."""
-    for first, count, turns in blocks(vectors, TOGETHER):
+def every_vector(writer: Writer, vectors: int, together: int = TOGETHER) -> Iterator[Index]:
+    """The numbers 0 … vectors − 1, `together` of them written out in one turn of a loop."""
+    for first, count, turns in blocks(vectors, together):
         with writer.loop("i", first + count * turns, first, count) as i:
             for j in range(count):
                 yield as_index(i) + j
 
 
-def activation(name: str, layer_word: str, elements: int, parameter: float = 0.0) -> Kernel:
+def activation(
+    name: str, layer_word: str, elements: int, parameter: float = 0.0, *, chains: int = TOGETHER
+) -> Kernel:
     """Buffers source, target. A leakyrelu's slope and an elu's alpha must not be negative (their
-    gradients read the sign of the output)."""
-    forward = ACTIVATIONS[layer_word].forward
+    gradients read the sign of the output). `chains`: how many polynomials run side by side, each in
+    the waiting time of the others."""
+    rule = ACTIVATIONS[layer_word]
     source = Buffer("source", (elements, LANES))
     target = Buffer("target", (elements, LANES), access="write")
     writer = Writer(name, [source, target])
-    for i in every_vector(writer, elements):
+    for i in every_vector(writer, elements, chains if rule.forward_chain else TOGETHER):
         x = writer.let(writer.load(source, i, 0), "x")
-        writer.store(target, i, 0, value=forward(writer, x, parameter))
+        writer.store(target, i, 0, value=rule.forward(writer, x, parameter))
     return writer.finish()
 
 
 def activation_gradient(
-    name: str, layer_word: str, elements: int, parameter: float = 0.0, *, mask: bool = False
+    name: str,
+    layer_word: str,
+    elements: int,
+    parameter: float = 0.0,
+    *,
+    chains: int = TOGETHER,
+    mask: bool = False,
 ) -> Kernel:
     """Buffers gradient (dy), value (the output y, or the input x where the activation reads that),
     [before], target (dx). `before` is the output of a producer with a joined ReLU: where it is not
@@ -167,7 +178,7 @@ def activation_gradient(
     target = Buffer("target", shape, access="write")
     more = mask and not rule.reads_input
     writer = Writer(name, [gradient, value, *[before] * more, target])
-    for i in every_vector(writer, elements):
+    for i in every_vector(writer, elements, chains if rule.gradient_chain else TOGETHER):
         read = writer.let(writer.load(value, i, 0), "y")
         dy = writer.let(writer.load(gradient, i, 0), "dy")
         dx = rule.gradient(writer, dy, read, parameter)

@@ -17,7 +17,7 @@ from lanewise.native.kernels.functions import is_positive, keep_where, number
 from lanewise.native.kernels.lanes import add_lanes, total
 from lanewise.native.nest import LANES, Buffer, Kernel, Read, Value, Writer, as_index, op
 
-TOGETHER = 4  # pixels in one turn of a loop, each with a sum of its own
+TOGETHER = 2  # pixels in one turn of a loop, each with a sum of its own
 
 
 @dataclass(frozen=True)

@@ -126,9 +126,8 @@ def layer_norm_gradient(
 
 
 def _remembered(writer: Writer, statistics: Buffer, at: Index) -> _Pixel:
-    mean, inverse = (
-        writer.let(writer.load(statistics, which, at, 0), "known") for which in (MEAN, INVERSE)
-    )
+    """Loaded where they are needed: the registers are full of sums."""
+    mean, inverse = (writer.load(statistics, which, at, 0) for which in (MEAN, INVERSE))
     return _Pixel(at, mean, inverse)
 
 

@@ -33,8 +33,10 @@ from lanewise.native.nest import (
     op,
 )
 
-#: independent sums over a run; another number would be another order of sums, so other last bits
+#: independent sums over a run, forward, and of each of two kinds over a channel, in the gradient;
+#: other numbers would be another order of sums, so other last bits
 TOGETHER = 4
+TWICE = 2
 MEAN, INVERSE = range(2)
 WEIGHT, BIAS = range(2)
 
@@ -110,9 +112,9 @@ class Groups:
     def channel(self, group: IndexLike, channel: IndexLike) -> Index:
         return as_index(group) * self.channels + channel
 
-    def pixels_of(self, writer: Writer, channel: Var) -> Iterator[tuple[int, Index]]:
+    def pixels_of(self, writer: Writer, channel: Var, together: int) -> Iterator[tuple[int, Index]]:
         """Every pixel of a channel as its number in a turn, and its place in the group."""
-        for places in every(writer, self.pixels, TOGETHER):
+        for places in every(writer, self.pixels, together):
             for turn, place in enumerate(places):
                 yield turn, as_index(channel) * self.pixels + place
 
@@ -139,7 +141,7 @@ def group_norm(name: str, sizes: Groups, eps: float, *, training: bool) -> Kerne
             here = sizes.channel(g, c)
             scale = writer.let(op("mul", inverse, writer.splat(weight, here)), "scale")
             shift = writer.let(writer.splat(bias, here), "shift")
-            for _, at in sizes.pixels_of(writer, c):
+            for _, at in sizes.pixels_of(writer, c, TOGETHER):
                 writer.store(target, g, at, 0, value=op("fma", away(at), scale, shift))
     return writer.finish()
 
@@ -187,7 +189,7 @@ def group_norm_gradient(
             with writer.loop("c", sizes.channels) as c:
                 w = writer.splat(weight, sizes.channel(g, c))
                 scale = writer.let(op("mul", w, inverse), "scale")
-                for _, at in sizes.pixels_of(writer, c):
+                for _, at in sizes.pixels_of(writer, c, TOGETHER):
                     dy, x, away = read(at)
                     dx = pull.gradient(dy, scale, away)
                     dx = keep_where(is_positive(x), dx) if mask else dx
@@ -207,8 +209,8 @@ def _group_sums(
     """Gradients of weight and bias; Σ g · (x − mean) and Σ g of the group stay in registers."""
     pulls = writer.accumulators("pull", 2)
     with writer.loop("c", sizes.channels) as c:
-        cells = [writer.accumulators("sum", min(TOGETHER, sizes.pixels)) for _ in sums]
-        for cell, at in sizes.pixels_of(writer, c):
+        cells = [writer.accumulators("sum", min(TWICE, sizes.pixels)) for _ in sums]
+        for cell, at in sizes.pixels_of(writer, c, TWICE):
             dy, _, away = read(at)
             add_product(writer, cells[WEIGHT][cell], dy, away)
             add(writer, cells[BIAS][cell], dy)

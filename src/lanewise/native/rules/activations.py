@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import activation
+from lanewise.native.nest import LANES
 from lanewise.native.plan import Planner
 from lanewise.native.rules.windows import masked
+from lanewise.native.target import Target
 from lanewise.net.layers import ELU, Layer, LeakyReLU
 
 
@@ -19,12 +21,17 @@ def _parameter(layer: Layer) -> float:
     return layer.alpha if isinstance(layer, ELU) else 0.0
 
 
+def polynomials(target: Target) -> int:
+    """How many polynomials over 16 lanes run side by side without leaving the registers."""
+    return max(1, target.vector_registers * target.register_lanes // LANES // 8)
+
+
 def activation_forward(plan: Planner, operation: Operation) -> None:
-    key = _activation(operation)
+    key, chains = _activation(operation), polynomials(plan.target)
     plan.call(
         f"{key[0]}_forward",
         key,
-        lambda name: activation.activation(name, *key),
+        lambda name: activation.activation(name, *key, chains=chains),
         plan.value(operation.inputs[0]),
         plan.value(operation.name),
     )
@@ -32,7 +39,7 @@ def activation_forward(plan: Planner, operation: Operation) -> None:
 
 def activation_gradient(plan: Planner, operation: Operation) -> None:
     key, source = _activation(operation), operation.inputs[0]
-    mask = plan.joined_relu(source)
+    mask, chains = plan.joined_relu(source), polynomials(plan.target)
     if activation.ACTIVATIONS[key[0]].reads_input:
         read = [plan.value(source)]
     else:
@@ -42,7 +49,7 @@ def activation_gradient(plan: Planner, operation: Operation) -> None:
         lambda target: plan.call(
             f"{key[0]}_gradient",
             (key, mask),
-            lambda name: activation.activation_gradient(name, *key, mask=mask),
+            lambda name: activation.activation_gradient(name, *key, chains=chains, mask=mask),
             plan.gradient(operation.name),
             *read,
             target,

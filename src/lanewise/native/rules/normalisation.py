@@ -6,16 +6,18 @@ from math import prod
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import layer_norm, norm, response_norm
+from lanewise.native.kernels.taps import balanced_width
 from lanewise.native.nest import LANES
 from lanewise.native.plan import FLOAT, Planner, Region, Slot
 from lanewise.native.target import Target
 from lanewise.net.layers import GroupNorm, LayerNorm, LocalResponseNorm
 
 
-def _tile(target: Target, registers: int) -> int:
-    """Pixels that fit in registers together, where each needs so many; at least two, so that a
-    channel's row is not read in too small pieces."""
-    return max(2, target.vector_registers * target.register_lanes // LANES // registers)
+def _tile(target: Target, pixels: int) -> int:
+    """Pixels that walk through the channels together. Each needs two registers or a little more,
+    and the wider the tile, the longer the pieces that are read from memory."""
+    registers = target.vector_registers * target.register_lanes // LANES
+    return balanced_width(pixels, registers * 3 // 8)
 
 
 def _statistics(plan: Planner, operation: Operation, means: int) -> Slot:
@@ -86,7 +88,7 @@ def layer_norm_forward(plan: Planner, operation: Operation) -> None:
     if pixels == 1:
         group_norm_forward(plan, operation)
         return
-    key = (channels, pixels, layer.eps, _tile(plan.target, 4))
+    key = (channels, pixels, layer.eps, _tile(plan.target, pixels))
     plan.call(
         "layer_norm",
         (key, plan.training),
@@ -105,7 +107,7 @@ def layer_norm_gradient(plan: Planner, operation: Operation) -> None:
     if pixels == 1:
         group_norm_gradient(plan, operation)
         return
-    key = (channels, pixels, _tile(plan.target, 8))
+    key = (channels, pixels, _tile(plan.target, pixels))
     inward, mask = plan.wants_gradient(source), plan.joined_relu(source)
 
     def call(*target: Slot) -> None:
@@ -139,7 +141,8 @@ def _neighbours(operation: Operation) -> response_norm.Neighbours:
 
 
 def response_norm_forward(plan: Planner, operation: Operation) -> None:
-    key = (_neighbours(operation), _tile(plan.target, 4))
+    sizes = _neighbours(operation)
+    key = (sizes, _tile(plan.target, sizes.pixels))
     plan.call(
         "response_norm",
         key,
@@ -150,8 +153,9 @@ def response_norm_forward(plan: Planner, operation: Operation) -> None:
 
 
 def response_norm_gradient(plan: Planner, operation: Operation) -> None:
-    source, wide = operation.inputs[0], _tile(plan.target, 8)
-    key, mask = (_neighbours(operation), wide), plan.joined_relu(source)
+    source, sizes = operation.inputs[0], _neighbours(operation)
+    wide = _tile(plan.target, sizes.pixels)
+    key, mask = (sizes, wide), plan.joined_relu(source)
     room = 2 * operation.shape[0] * wide * LANES * FLOAT
     plan.contribute(
         source,
