@@ -23,6 +23,8 @@ examples:
   lanewise size vgg16 --input 3x64x64 --batch 32
   lanewise size my.net --markdown
   lanewise size "input 1x28x28; conv 6 k5 pad2; relu; maxpool 2" --json
+  lanewise size "mobilenet-v1 width=0.5"
+  lanewise size resnet18 --against resnet34
 """
 
 
@@ -35,6 +37,9 @@ def add(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--batch", metavar="N", type=count, default=1, help="images at once, for memory (1)"
+    )
+    parser.add_argument(
+        "--against", metavar="NET", help="another network: what it has and costs differently"
     )
     parser.add_argument(
         "--convention", metavar="NAME", default="torch", help="rounding and padding rules (torch)"
@@ -51,13 +56,32 @@ def run(args: Namespace) -> int:
         known = ", ".join(CONVENTIONS)
         raise SizeError(f"--convention {args.convention}: not known; use one of: {known}")
     graph = load(args.net)
-    report = size(_with_input(graph, args.input) if args.input else graph, args.batch)
+    graph = _with_input(graph, args.input) if args.input else graph
+    if args.against is not None:
+        return _compare(graph, args)
+    report = size(graph, args.batch)
     if args.json:
         print_json(report.as_json())
     elif args.markdown:
         print(as_markdown(report, notes=not args.quiet), end="")
     else:
         print(as_text(report, width(), notes=not args.quiet), end="")
+    return 0
+
+
+def _compare(graph: Graph, args: Namespace) -> int:
+    """Prints the network beside the one it is compared with."""
+    from lanewise.size import against
+
+    if args.markdown:
+        raise SizeError("--against: is shown as text or --json; leave out --markdown")
+    other = load(args.against)
+    other = _with_input(other, args.input) if args.input else other
+    comparison = against.compare(graph, other, args.batch)
+    if args.json:
+        print_json(comparison.as_json())
+    else:
+        print(against.as_text(comparison, width()), end="")
     return 0
 
 
