@@ -1,7 +1,8 @@
 """THE CALCULUS: every size of a network, as exact integers, with the formula that gives it.
 
-Here live the arithmetic along one axis (`axis`), the shape of every layer's output (`shapes`), what
-a network costs (`cost`, `field`, `memory`), and the report of it all (`report`, `table`).
+Here live the arithmetic along one axis (`axis`), the windows of layers (`windows`), the shape of
+every layer's output (`shapes`, `joins`), what a network costs (`cost`, `field`, `memory`), and the
+report of it all (`formula`, `report`, `table`).
 
 May import: the standard library, `lanewise.errors`, `lanewise.flags`, `lanewise.net`.
 """

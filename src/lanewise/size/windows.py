@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeAlias, TypeGuard
 
 from lanewise.errors import SizeError
@@ -74,6 +75,8 @@ def conv_of(layer: Conv | DepthwiseConv, in_shape: Shape) -> Conv:
     )
 
 
+# Every view of a layer asks for its window, and deep networks repeat their layers.
+@lru_cache(maxsize=1024)
 def resolve_window(layer: Windowed, in_shape: Shape) -> Window:
     """The window of a layer over an input of shape (C, H, W), `same` and `valid` as numbers.
 
