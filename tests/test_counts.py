@@ -18,7 +18,7 @@ from lanewise.native.nest_count import count
 from lanewise.native.plan import Choice, KernelShelf
 from lanewise.native.target import find_target
 from lanewise.net.graph import Graph
-from lanewise.net.layers import Conv, Linear
+from lanewise.net.layers import Conv, DepthwiseConv, Linear
 from lanewise.net.load import load
 from lanewise.net.parse import parse
 from lanewise.size.cost import cost
@@ -33,6 +33,8 @@ NETS = {
     "flatten; linear 5",
     "groups": "input 6x9x9; conv 12 k3 pad1 groups 3; conv 12 k3 pad same groups 12; "
     "conv 5 k1; flatten; linear 3",
+    "depthwise": "input 3x9x8; depthwise k3 pad1 multiplier 2; depthwise k3 stride2 pad1; "
+    "depthwise k5 pad 2; depthwise k7 pad3; flatten; linear 3",
 }
 
 
@@ -46,7 +48,7 @@ def expected(graph: Graph) -> dict[str, int]:
     shapes = infer_shapes(graph)
     found = {}
     for node in graph.nodes:
-        if isinstance(node.layer, Conv | Linear):
+        if isinstance(node.layer, Conv | DepthwiseConv | Linear):
             spent = cost(node.layer, *(shapes[name] for name in node.inputs))
             found[node.name] = LANES * (spent.macs - spent.padded_macs)
     return found

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from lanewise.native.kernels.conv import Tile, blocks
+from lanewise.native.kernels.depthwise import MapTile, RowTile
 from lanewise.native.kernels.linear import GradientTile, gradient_tile
 from lanewise.native.kernels.taps import Segment, Taps, column_segments
 from lanewise.native.kernels.weights import WeightTile
@@ -28,6 +29,11 @@ LOAD = 0.1  # cycles a load costs even where there is room for it
 VECTOR_BYTES = 64
 WAITING_BYTES = 192 << 10  # sums of lanes that may wait in the second-level cache
 FIRST_LEVEL_BYTES = 40_000  # of the 32 or 48 KiB first-level caches, what other data leaves
+
+
+#: a depthwise tile where there are 32 registers: eight sums hide the latency of a multiply–add
+MAP_ROWS, MAP_COLUMNS = 2, 4
+MAP_PRODUCTS = 4000  # multiply–adds written out, at most
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,33 @@ def linear_gradient_tile(target: Target, outputs: int, inputs: int) -> GradientT
     if LIMITS[target.name].registers >= 32:
         return gradient_tile(outputs, inputs)
     return GradientTile(min(outputs, 2), min(2, -(-inputs // LANES)))
+
+
+def map_tile(target: Target, rows: Taps, columns: Taps) -> MapTile | None:
+    """Rows × columns of one map of a depthwise convolution, forward or input gradient.
+
+    None where `conv.correlate` serves as well or better: written out tap by tap, the code would be
+    too long, or leave too many values to too few registers. The sums are the same.
+    """
+    area = rows.taps * columns.taps
+    if LIMITS[target.name].registers < 32:
+        return MapTile(1, 2, keep=False) if area <= 9 and _is_short(rows, columns) else None
+    return MapTile(MAP_ROWS, MAP_COLUMNS, keep=area <= 9) if _is_short(rows, columns) else None
+
+
+def map_weight_tile(target: Target, rows: Taps, columns: Taps) -> RowTile | None:
+    """Columns of a depthwise weight gradient, and kernel rows that are summed together; None as
+    above."""
+    if not _is_short(rows, columns):
+        return None
+    if LIMITS[target.name].registers < 32:
+        return RowTile(1, 1, keep=False) if rows.taps * columns.taps <= 9 else None
+    return RowTile(6, max(1, min(rows.taps, 16 // columns.taps)))
+
+
+def _is_short(rows: Taps, columns: Taps) -> bool:
+    tiles = len(column_segments(rows, MAP_ROWS)) * len(column_segments(columns, MAP_COLUMNS))
+    return tiles * MAP_ROWS * MAP_COLUMNS * rows.taps * columns.taps <= MAP_PRODUCTS
 
 
 def weight_tile(target: Target, maps: int, sources: int, rows: Taps, columns: Taps) -> WeightTile:

@@ -113,6 +113,7 @@ def correlate(
                         0,
                     ),
                     part,
+                    sizes.columns.in_order,
                 )
             for i, line in enumerate(cells):
                 for j, cell in enumerate(line):
@@ -133,13 +134,13 @@ def products(
     weight_at: Callable[[int, int], Value],
     source_at: Callable[[int], Value],
     part: Segment,
+    order: Sequence[int],
 ) -> None:
     """cells[i][j] += weight(i, t) · source(pattern[j][t]) for every tap that meets a column."""
     loaded: dict[int, Read] = {}
-    meetings = [(t, part.of_tap(t)) for t in range(len(part.pattern[0]))]
     # Leftmost source columns first: a column can then leave its register as the next one comes.
-    meetings.sort(key=lambda meeting: min((source for _, source in meeting[1]), default=0))
-    for t, met in meetings:
+    for t in order:
+        met = part.of_tap(t)
         for _, j in met:
             if j not in loaded:
                 loaded[j] = writer.let(source_at(j), "x")

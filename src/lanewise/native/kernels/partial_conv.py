@@ -70,6 +70,8 @@ def correlate_connected(
     width: int,
     *,
     bias: bool = False,
+    affine: bool = False,
+    accumulate: bool = False,
     relu: bool = False,
     mask: bool = False,
 ) -> Kernel:
@@ -78,7 +80,7 @@ def correlate_connected(
     source = Buffer("source", (connections.sources, rows.source, columns.source, LANES))
     weight = Buffer("weight", (connections.total * rows.taps * columns.taps,), align=4)
     shape = (len(connections.lines), rows.destination, columns.destination, LANES)
-    result = Result(shape, bias=bias, relu=relu, mask=mask)
+    result = Result(shape, bias=bias, affine=affine, accumulate=accumulate, relu=relu, mask=mask)
     writer = Writer(name, [source, weight, *result.buffers])
     row_taps = RowTaps(rows)
     first, stop, maps, numbers = _tables(connections)
@@ -103,6 +105,7 @@ def correlate_connected(
                         0,
                     ),
                     part,
+                    columns.in_order,
                 )
             for j, cell in enumerate(cells):
                 column = as_index(n) * part.width + (part.start + j)

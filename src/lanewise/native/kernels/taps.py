@@ -39,6 +39,13 @@ class Taps:
         """How many (destination, tap) pairs meet a source: the multiply–adds of this axis."""
         return sum(source is not None for row in self.sources for source in row)
 
+    @cached_property
+    def in_order(self) -> tuple[int, ...]:
+        """The taps in the order of the sources that a destination meets through them."""
+        met = ([s for s in row if s is not None] for row in self.sources)
+        several = next((sources for sources in met if len(sources) > 1), [0, 0])
+        return tuple(range(self.taps) if several[0] <= several[1] else reversed(range(self.taps)))
+
 
 def forward_taps(size: int, out: int, kernel: int, stride: int, pad: int, dilation: int) -> Taps:
     """Output index × tap → input index."""
@@ -95,21 +102,23 @@ def _inside(index: int, size: int) -> int | None:
 
 @dataclass(frozen=True)
 class RowTaps:
-    """For destination row d: `count(d)` entries m, each with a tap and a source row."""
+    """For destination row d: `count(d)` entries m, each with a tap and a source row, from the
+    first source row on."""
 
     taps: Taps
 
     @cached_property
     def entries(self) -> tuple[tuple[tuple[int, int], ...], ...]:
         return tuple(
-            tuple((t, s) for t, s in enumerate(row) if s is not None) for row in self.taps.sources
+            tuple((t, s) for t in self.taps.in_order if (s := row[t]) is not None)
+            for row in self.taps.sources
         )
 
     @cached_property
     def regular(self) -> bool:
         """Every destination meets every tap: plain index arithmetic will do."""
         full = all(len(row) == self.taps.taps for row in self.entries)
-        return full and self.taps.period == 1
+        return full and self.taps.period == 1 and self.taps.in_order == tuple(range(self.taps.taps))
 
     @cached_property
     def _tables(self) -> tuple[Buffer, Buffer, Buffer]:

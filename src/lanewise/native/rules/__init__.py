@@ -42,6 +42,7 @@ from lanewise.net.layers import (
     ChannelSplit,
     Concat,
     Conv,
+    DepthwiseConv,
     GlobalAvg,
     GlobalMax,
     GlobalSum,
@@ -66,6 +67,7 @@ Rule = Callable[[Planner, Operation], None]
 
 FORWARD: dict[type[Layer], Rule] = {
     Conv: convolution.conv_forward,
+    DepthwiseConv: convolution.conv_forward,
     PartialConv: partial.partial_forward,
     TransposedConv: transposed.transposed_forward,
     MaxPool: pooling.max_pool_forward,
@@ -99,6 +101,7 @@ FORWARD: dict[type[Layer], Rule] = {
 
 GRADIENT: dict[type[Layer], Rule] = {
     Conv: convolution.conv_gradient,
+    DepthwiseConv: convolution.conv_gradient,
     PartialConv: partial.partial_gradient,
     TransposedConv: transposed.transposed_gradient,
     MaxPool: pooling.max_pool_gradient,

@@ -1,41 +1,35 @@
-"""Convolutions: forward, weight and bias gradients, input gradient."""
+"""Convolutions, depthwise ones too: forward, weight and bias gradients, input gradient."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from lanewise.native.fuse import Operation
-from lanewise.native.kernels import conv, weights
-from lanewise.native.kernels.taps import forward_taps, gradient_taps
-from lanewise.native.nest import LANES
+from lanewise.native.kernels import conv, depthwise, weights
+from lanewise.native.kernels.depthwise import Depthwise
+from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps
+from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import FLOAT, Planner, Slot
 from lanewise.native.rules.batch_norm import folded_norm
 from lanewise.native.rules.windows import masked, taps
-from lanewise.native.tiles import correlation_tile, weight_tile
-from lanewise.net.layers import Conv
+from lanewise.native.tiles import correlation_tile, map_tile, map_weight_tile, weight_tile
+from lanewise.net.layers import Conv, DepthwiseConv
+from lanewise.size.windows import conv_of
+
+#: kernels of a map up to which a convolution of one channel is computed map by map
+MOST_MULTIPLIER = 3
 
 
 def conv_forward(plan: Planner, operation: Operation) -> None:
-    layer = operation.layer
-    assert isinstance(layer, Conv)
-    rows, columns = taps(operation, forward_taps)
-    kernels, channels = layer.kernels // layer.groups, operation.input_shapes[0][0] // layer.groups
-    area = rows.taps * columns.taps
-    sizes = conv.Correlation(
-        layer.groups,
-        kernels,
-        channels,
-        rows,
-        columns,
-        weight_group=kernels * channels * area,
-        weight_map=channels * area,
-        weight_source=area,
-    )
-    tile = correlation_tile(plan.target, kernels, columns)
+    layer = _layer(operation)
+    correlate, sizes, tile = _nest(plan, operation, forward_taps)
     bias = [plan.parameter(operation, "bias")] if layer.bias else []
     affine = operation.norm is not None
     plan.call(
         "conv_forward",
         (sizes, tile, layer.bias, affine, operation.relu),
-        lambda name: conv.correlate(
+        lambda name: correlate(
             name, sizes, tile, bias=layer.bias, affine=affine, relu=operation.relu
         ),
         plan.value(operation.inputs[0]),
@@ -47,24 +41,8 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
 
 
 def conv_gradient(plan: Planner, operation: Operation) -> None:
-    layer = operation.layer
-    assert isinstance(layer, Conv)
-    kernels, channels = layer.kernels // layer.groups, operation.input_shapes[0][0] // layer.groups
-    rows, columns = taps(operation, forward_taps)
-    tile = weight_tile(plan.target, kernels, channels, rows, columns)
-    dy = plan.gradient(operation.name)
-    sums = layer.kernels * channels * rows.taps * columns.taps * LANES * FLOAT
-    plan.call(
-        "conv_weight_gradient",
-        (layer.groups, kernels, channels, rows, columns, tile),
-        lambda name: weights.weight_gradient(
-            name, layer.groups, kernels, channels, rows, columns, tile
-        ),
-        plan.value(operation.inputs[0]),
-        dy,
-        *([plan.scratch(f"sums {operation.name}", sums)] if tile.rows else []),
-        plan.partial(operation, "weight"),
-    )
+    layer, dy = _layer(operation), plan.gradient(operation.name)
+    _weight_gradient(plan, operation)
     if layer.bias:
         pixels = operation.shape[1] * operation.shape[2]
         plan.call(
@@ -75,32 +53,19 @@ def conv_gradient(plan: Planner, operation: Operation) -> None:
             plan.partial(operation, "bias"),
         )
     if plan.wants_gradient(operation.inputs[0]):
-        conv_input_gradient(plan, operation, kernels, channels)
+        _input_gradient(plan, operation)
 
 
-def conv_input_gradient(plan: Planner, operation: Operation, kernels: int, channels: int) -> None:
-    layer, source = operation.layer, operation.inputs[0]
-    assert isinstance(layer, Conv)
-    rows, columns = taps(operation, gradient_taps)
-    area = rows.taps * columns.taps
-    sizes = conv.Correlation(
-        layer.groups,
-        channels,
-        kernels,
-        rows,
-        columns,
-        weight_group=kernels * channels * area,
-        weight_map=area,
-        weight_source=channels * area,
-    )
-    tile = correlation_tile(plan.target, channels, columns)
+def _input_gradient(plan: Planner, operation: Operation) -> None:
+    source = operation.inputs[0]
+    correlate, sizes, tile = _nest(plan, operation, gradient_taps)
     mask = plan.joined_relu(source)
 
     def emit(add: bool, target: Slot) -> None:
         plan.call(
             "conv_input_gradient",
             (sizes, tile, mask, add),
-            lambda name: conv.correlate(name, sizes, tile, mask=mask, accumulate=add),
+            lambda name: correlate(name, sizes, tile, mask=mask, accumulate=add),
             plan.gradient(operation.name),
             plan.parameter(operation, "weight"),
             *masked(plan, source),
@@ -108,3 +73,74 @@ def conv_input_gradient(plan: Planner, operation: Operation, kernels: int, chann
         )
 
     plan.contribute(source, lambda target: emit(False, target), lambda target: emit(True, target))
+
+
+def _layer(operation: Operation) -> Conv:
+    """The convolution, of whichever kind, as a grouped one."""
+    assert isinstance(operation.layer, Conv | DepthwiseConv)
+    return conv_of(operation.layer, operation.input_shapes[0])
+
+
+def _parts(operation: Operation) -> tuple[int, int, int]:
+    """Groups; kernels and channels of each."""
+    layer = _layer(operation)
+    channels = operation.input_shapes[0][0]
+    return layer.groups, layer.kernels // layer.groups, channels // layer.groups
+
+
+def _is_depthwise(operation: Operation) -> bool:
+    _, kernels, channels = _parts(operation)
+    return channels == 1 and kernels <= MOST_MULTIPLIER
+
+
+def _nest(
+    plan: Planner, operation: Operation, make: Callable[..., Taps]
+) -> tuple[Callable[..., Kernel], Any, Any]:
+    """The nest that computes one direction, its sizes and its tile; `make` tells which."""
+    groups, kernels, channels = _parts(operation)
+    rows, columns = taps(operation, make)
+    forward = make is forward_taps
+    maps, sources = (kernels, channels) if forward else (channels, kernels)
+    small = map_tile(plan.target, rows, columns) if _is_depthwise(operation) else None
+    if small:
+        return depthwise.correlate, Depthwise(groups, maps, sources, rows, columns), small
+    area = rows.taps * columns.taps
+    sizes = conv.Correlation(
+        groups,
+        maps,
+        sources,
+        rows,
+        columns,
+        weight_group=kernels * channels * area,
+        weight_map=channels * area if forward else area,
+        weight_source=area if forward else channels * area,
+    )
+    return conv.correlate, sizes, correlation_tile(plan.target, maps, columns)
+
+
+def _weight_gradient(plan: Planner, operation: Operation) -> None:
+    groups, kernels, channels = _parts(operation)
+    rows, columns = taps(operation, forward_taps)
+    places = plan.value(operation.inputs[0]), plan.gradient(operation.name)
+    partial = plan.partial(operation, "weight")
+    line = map_weight_tile(plan.target, rows, columns) if _is_depthwise(operation) else None
+    if line:
+        sizes = Depthwise(groups, kernels, 1, rows, columns)
+        plan.call(
+            "conv_weight_gradient",
+            (sizes, line),
+            lambda name: depthwise.weight_gradient(name, sizes, line),
+            *places,
+            partial,
+        )
+        return
+    tile = weight_tile(plan.target, kernels, channels, rows, columns)
+    sums = groups * kernels * channels * rows.taps * columns.taps * LANES * FLOAT
+    plan.call(
+        "conv_weight_gradient",
+        (groups, kernels, channels, rows, columns, tile),
+        lambda name: weights.weight_gradient(name, groups, kernels, channels, rows, columns, tile),
+        *places,
+        *([plan.scratch(f"sums {operation.name}", sums)] if tile.rows else []),
+        partial,
+    )

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels.taps import Taps
 from lanewise.native.plan import Planner, Slot
-from lanewise.net.layers import Conv, PartialConv, Pool
+from lanewise.net.layers import Conv, DepthwiseConv, PartialConv, Pool
 from lanewise.size.shapes import Window, resolve_window
 
 
 def window(operation: Operation) -> Window:
     """How the operation's window moves over its input."""
     layer = operation.layer
-    assert isinstance(layer, Conv | PartialConv | Pool)
+    assert isinstance(layer, Conv | DepthwiseConv | PartialConv | Pool)
     return resolve_window(layer, operation.input_shapes[0])
 
 
