@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lanewise.native.kernels.functions import is_positive, keep_where, number
+from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
 from lanewise.native.kernels.lanes import add_lanes
 from lanewise.native.kernels.norm import (
     BIAS,
@@ -39,9 +39,17 @@ class _Pixel:
 
 
 def layer_norm(
-    name: str, channels: int, pixels: int, eps: float, wide: int, *, training: bool
+    name: str,
+    channels: int,
+    pixels: int,
+    eps: float,
+    wide: int,
+    *,
+    training: bool,
+    relu: bool = False,
 ) -> Kernel:
-    """Buffers source, weight, bias, target, [statistics (2, pixels)]; `wide` pixels a tile."""
+    """Buffers source, weight, bias, target, [statistics (2, pixels)]; `wide` pixels a tile. `relu`
+    is applied to the result."""
     shape = (channels, pixels, LANES)
     source, target = Buffer("source", shape), Buffer("target", shape, access="write")
     weight, bias = (Buffer(each, (channels,), align=4) for each in ("weight", "bias"))
@@ -57,7 +65,8 @@ def layer_norm(
             b = writer.let(writer.splat(bias, c), "b")
             for cell in cells:
                 away = op("sub", writer.load(source, c, cell.at, 0), cell.mean)
-                result = op("fma", op("mul", away, cell.inverse), w, b)
+                result: Value = op("fma", op("mul", away, cell.inverse), w, b)
+                result = rectified(result) if relu else result
                 writer.store(target, c, cell.at, 0, value=result)
     return writer.finish()
 

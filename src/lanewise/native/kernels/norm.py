@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lanewise.native.kernels.conv import blocks
-from lanewise.native.kernels.functions import is_positive, keep_where, number
+from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
 from lanewise.native.kernels.lanes import add_lanes, total
 from lanewise.native.nest import (
     LANES,
@@ -119,8 +119,10 @@ class Groups:
                 yield turn, as_index(channel) * self.pixels + place
 
 
-def group_norm(name: str, sizes: Groups, eps: float, *, training: bool) -> Kernel:
-    """Buffers source, weight, bias, target, [statistics]."""
+def group_norm(
+    name: str, sizes: Groups, eps: float, *, training: bool, relu: bool = False
+) -> Kernel:
+    """Buffers source, weight, bias, target, [statistics]. `relu` is applied to the result."""
     source, target = Buffer("source", sizes.shape), Buffer("target", sizes.shape, access="write")
     weight, bias = sizes.row("weight"), sizes.row("bias")
     statistics = sizes.statistics("write")
@@ -142,7 +144,8 @@ def group_norm(name: str, sizes: Groups, eps: float, *, training: bool) -> Kerne
             scale = writer.let(op("mul", inverse, writer.splat(weight, here)), "scale")
             shift = writer.let(writer.splat(bias, here), "shift")
             for _, at in sizes.pixels_of(writer, c, TOGETHER):
-                writer.store(target, g, at, 0, value=op("fma", away(at), scale, shift))
+                result: Value = op("fma", away(at), scale, shift)
+                writer.store(target, g, at, 0, value=rectified(result) if relu else result)
     return writer.finish()
 
 

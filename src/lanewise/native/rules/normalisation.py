@@ -45,8 +45,10 @@ def group_norm_forward(plan: Planner, operation: Operation) -> None:
     assert isinstance(layer, GroupNorm | LayerNorm)
     plan.call(
         "group_norm",
-        (sizes, layer.eps, plan.training),
-        lambda name: norm.group_norm(name, sizes, layer.eps, training=plan.training),
+        (sizes, layer.eps, plan.training, operation.relu),
+        lambda name: norm.group_norm(
+            name, sizes, layer.eps, training=plan.training, relu=operation.relu
+        ),
         plan.value(operation.inputs[0]),
         plan.parameter(operation, "weight"),
         plan.parameter(operation, "bias"),
@@ -91,8 +93,8 @@ def layer_norm_forward(plan: Planner, operation: Operation) -> None:
     key = (channels, pixels, layer.eps, _tile(plan.target, pixels))
     plan.call(
         "layer_norm",
-        (key, plan.training),
-        lambda name: layer_norm.layer_norm(name, *key, training=plan.training),
+        (key, plan.training, operation.relu),
+        lambda name: layer_norm.layer_norm(name, *key, training=plan.training, relu=operation.relu),
         plan.value(operation.inputs[0]),
         plan.parameter(operation, "weight"),
         plan.parameter(operation, "bias"),
