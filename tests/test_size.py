@@ -10,13 +10,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from chains import CONVS, pools
+from chains import CONVS, PADS, PAIRS, pools
 from lanewise.api import Net
 from lanewise.errors import SizeError
 from lanewise.net.graph import Graph, Node
 from lanewise.net.layers import (
     AvgPool,
     Conv,
+    DepthwiseConv,
     GlobalAvg,
     Input,
     Layer,
@@ -33,8 +34,10 @@ from lanewise.size.cost import cost, parameter_shapes
 from lanewise.size.field import infer_fields
 from lanewise.size.memory import peak_bytes, stored_bytes
 from lanewise.size.report import size
-from lanewise.size.shapes import SHAPES, infer_shapes, resolve_window
+from lanewise.size.shapes import SHAPES, infer_shapes
+from lanewise.size.windows import Windowed, resolve_window
 
+DEPTHWISE = st.builds(DepthwiseConv, PAIRS, st.integers(1, 2), PAIRS, PADS, PAIRS)
 IMAGES = st.tuples(st.integers(1, 6), st.integers(1, 14), st.integers(1, 14))
 
 
@@ -122,7 +125,7 @@ def test_what_cannot_exist_is_told_with_a_remedy(text: str, message: str) -> Non
     assert refusal(text) == message
 
 
-def remedied(layer: Conv | Pool, word: str, text: str, less: int = 0) -> Conv | Pool:
+def remedied(layer: Windowed, word: str, text: str, less: int = 0) -> Windowed:
     """The layer with one remedy of the message taken, or missed by `less` at each axis."""
     fields = vars(layer)
     if word == "pad":
@@ -134,8 +137,8 @@ def remedied(layer: Conv | Pool, word: str, text: str, less: int = 0) -> Conv | 
     return type(layer)(**{**fields, field: (height + less, width + less)})
 
 
-@given(st.one_of(CONVS, pools()), IMAGES)
-def test_every_remedy_told_is_right(layer: Conv | Pool, image: tuple[int, int, int]) -> None:
+@given(st.one_of(CONVS, DEPTHWISE, pools()), IMAGES)
+def test_every_remedy_told_is_right(layer: Windowed, image: tuple[int, int, int]) -> None:
     if isinstance(layer, Conv):
         assume(image[0] % layer.groups == 0 and layer.kernels % layer.groups == 0)
     try:
@@ -151,7 +154,7 @@ def test_every_remedy_told_is_right(layer: Conv | Pool, image: tuple[int, int, i
                 assert min(SHAPES[type(layer)](changed, image)) >= 1
 
 
-def half_rule(layer: Conv | Pool) -> list[tuple[tuple[int, int], int]]:
+def half_rule(layer: Windowed) -> list[tuple[tuple[int, int], int]]:
     assert isinstance(layer.pad, tuple)
     return list(zip(layer.pad, layer.kernel, strict=True))
 
