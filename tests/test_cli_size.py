@@ -151,17 +151,44 @@ def test_a_fault_of_the_user_is_one_message_and_exit_code_2(
 def test_nets(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "nets")
     assert (code, err) == (0, "")
-    assert [line.split()[0] for line in out.splitlines()[1:]] == zoo_names()
-    assert ["lenet5", "1x28x28", "61,706", "416,520"] in [line.split() for line in out.splitlines()]
+    lines = out.splitlines()
+    assert (
+        sorted(
+            line.split()[0]
+            for line in lines
+            if line.startswith("      ") and "," in line and line.split()[1][0].isdigit()
+        )
+        == zoo_names()
+    )
+    assert all(len(line) <= 80 for line in lines)
+    years = [int(line[:4]) for line in lines if line[:4].isdecimal()]
+    assert years == sorted(years)
+    paper = "2015  He, Zhang, Ren, Sun: Deep residual learning for image recognition"
+    assert lines[lines.index(paper) + 1].split() == [
+        *("resnet18", "3x224x224", "11,689,512", "1,814,073,344"),
+    ]
     assert run(capsys, "nets", "--quiet")[1].split() == zoo_names()
-    entries = json.loads(run(capsys, "nets", "--json")[1])
-    assert [entry["name"] for entry in entries] == zoo_names()
-    assert next(entry for entry in entries if entry["name"] == "lenet5") == {
+
+
+def test_nets_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    entries = {entry["name"]: entry for entry in json.loads(run(capsys, "nets", "--json")[1])}
+    assert list(entries) == zoo_names()
+    assert entries["lenet5"] == {
         "name": "lenet5",
         "input": [1, 28, 28],
         "params": 61_706,
         "macs": 416_520,
+        "year": 1998,
+        "paper": "LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document "
+        "recognition",
+        "family": "lenet5",
     }
+    assert entries["resnext50-32x4d"]["family"] == "resnet"
+    assert entries["resnext50-32x4d"]["paper"].startswith("Xie et al.: Aggregated residual")
+    assert all(entry["year"] >= 1998 and ": " in entry["paper"] for entry in entries.values())
+    for name in ("resnet56", "mobilenet-v2"):
+        totals = size(load(name)).totals
+        assert (entries[name]["params"], entries[name]["macs"]) == (totals.params, totals.macs)
 
 
 def broken(error: BaseException) -> SimpleNamespace:

@@ -40,9 +40,14 @@ class Published:
     paper: str = ""
 
 
+def zoo() -> list[Published]:
+    """The published networks that come with Lanewise, family by family."""
+    return [entry for family in _families() for entry in read_family(family)]
+
+
 def zoo_names() -> list[str]:
-    """The published networks that come with Lanewise, sorted."""
-    return sorted(entry.name for family in _families() for entry in read_family(family))
+    """Their names, sorted."""
+    return sorted(entry.name for entry in zoo())
 
 
 def zoo_entry(name: str) -> Published | None:
