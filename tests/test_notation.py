@@ -400,12 +400,13 @@ def test_names_may_be_followed_by_settings(tmp_path: Path) -> None:
     assert show(load(f"{path} N=2 width=1/2")) == "input 1x8x8\nconv 1 k1\nconv 1 k1\n"
     text, origin = read_text(f"{path} n=2")
     assert origin == f"{path} n=2"
+    assert Net(f"{path} width=1/2").name == "mine width=1/2"
     assert "parameters n=2 width=2   # n: layers\n" in text
     assert "variant" not in text
     assert parse(text) == load(f"{path} n=2")
-    with pytest.raises(NetError, match="mine.net: no parameter m; its parameters are n, width"):
+    with pytest.raises(NetError, match=r"mine\.net: no parameter m; its parameters are n, width"):
         load(f"{path} m=2")
-    with pytest.raises(NetError, match="mine.net n=x:2: n `x`: no parameter x; there are none"):
+    with pytest.raises(NetError, match=r"mine\.net n=x:2: n `x`: no parameter x; there are none"):
         load(f"{path} n=x")
 
 

@@ -54,15 +54,19 @@ def read_text(spec: str | os.PathLike[str]) -> tuple[str, str]:
 
 
 def name_of(origin: str) -> str:
-    """What a network is called: its zoo name, its file's name without .net, or "net"."""
-    return os.path.basename(origin).removesuffix(".net")
+    """What a network is called: its zoo name, its file's name without .net, or "net"; with the
+    settings that follow it."""
+    name, settings = _parted(origin)
+    return _named(os.path.basename(name).removesuffix(".net"), settings)
 
 
 def _split_settings(spec: str) -> tuple[str, dict[str, str]]:
     """`resnet20 n=9` → (`resnet20`, {`n`: `9`}); a file may be called anything, `a b=1` too."""
+    return (spec, {}) if os.path.exists(spec) else _parted(spec)
+
+
+def _parted(spec: str) -> tuple[str, dict[str, str]]:
     words = spec.split()
-    if len(words) == 1 or os.path.exists(spec):
-        return spec, {}
     count = 0
     while count < len(words) - 1 and is_assignment(words[-1 - count]):
         count += 1
