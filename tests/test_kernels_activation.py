@@ -12,7 +12,6 @@ from lanewise.native.kernels.activation import (
     ACTIVATIONS,
     activation,
     activation_gradient,
-    add,
 )
 from lanewise.native.nest import Buffer, Kernel, Writer
 from native_kernel import aligned, execute, placed
@@ -207,10 +206,3 @@ def test_activation_lets_nan_pass(word):
     x[0, 3] = np.nan
     execute(activation("f", word, 1, 0.7), x, y, interpret=False)
     assert np.isnan(y[0, 3]) and not np.isnan(y[0, :3]).any()
-
-
-def test_add():
-    a, b = normal(13, LANES), normal(13, LANES, seed=1)
-    wanted = a + b
-    execute(add("add", 13), a, b)
-    assert (b == wanted).all()

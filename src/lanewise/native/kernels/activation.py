@@ -1,4 +1,4 @@
-"""Activations and other work element by element: forward and gradient as neighbours.
+"""Activations, element by element: forward and gradient as neighbours.
 
 Most gradients need the output y only: relu and leakyrelu look at its sign, tanh' is 1 − y²,
 sigmoid' is y (1 − y). So the input's memory is free once the output exists. silu, gelu and
@@ -186,15 +186,4 @@ def activation_gradient(
             sign = writer.load(before, i, 0) if more else read
             dx = keep_where(is_positive(sign), dx)
         writer.store(target, i, 0, value=dx)
-    return writer.finish()
-
-
-def add(name: str, elements: int) -> Kernel:
-    """Buffers source, target: target += source (where branches of a graph meet)."""
-    source = Buffer("source", (elements, LANES))
-    target = Buffer("target", (elements, LANES), access="update")
-    writer = Writer(name, [source, target])
-    for i in every_vector(writer, elements):
-        total = op("add", writer.load(target, i, 0), writer.load(source, i, 0))
-        writer.store(target, i, 0, value=total)
     return writer.finish()
