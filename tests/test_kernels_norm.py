@@ -78,6 +78,20 @@ def test_group_norm(groups, channels, pixels, mean):
     near(dx, wanted[1] * (x > 0).reshape(shape), rough)
 
 
+def test_group_norm_of_many_values():
+    """The sum of a hundred thousand numbers, of which each is small beside it."""
+    sizes = Groups(1, 2, 50000)
+    x = placed(np.random.default_rng(4).uniform(0, 1, size=sizes.shape))
+    one, none, y = placed(np.ones(2)), placed(np.zeros(2)), aligned(sizes.shape)
+    statistics = aligned((1, 2, LANES))
+    kernel = group_norm("f", sizes, EPS, training=True)
+    execute(kernel, x, one, none, y, statistics, interpret=False)
+    exact = x.astype(float)
+    np.testing.assert_allclose(statistics[0, 0], exact.mean((0, 1)), rtol=1e-6)
+    wanted = 1 / np.sqrt(exact.var((0, 1)) + EPS)
+    np.testing.assert_allclose(statistics[0, 1], wanted, rtol=1e-6)
+
+
 # ---- the channels of each pixel -----------------------------------------------------------------
 
 

@@ -14,8 +14,19 @@ from dataclasses import dataclass
 
 from lanewise.native.kernels.conv import blocks
 from lanewise.native.kernels.functions import is_positive, keep_where, number
-from lanewise.native.kernels.lanes import add_lanes, total
-from lanewise.native.nest import LANES, Buffer, Kernel, Read, Value, Writer, as_index, op
+from lanewise.native.kernels.lanes import add_lanes, strip_sum
+from lanewise.native.nest import (
+    LANES,
+    Buffer,
+    Index,
+    Kernel,
+    Read,
+    Register,
+    Value,
+    Writer,
+    as_index,
+    op,
+)
 
 TOGETHER = 2  # pixels in one turn of a loop, each with a sum of its own
 
@@ -71,17 +82,15 @@ def factor_gradient(
     writer = Writer(name, [gradient, value, weight, sums, *[target] * inward])
     with writer.loop("c", channels) as c:
         w = writer.let(writer.splat(weight, c), "w")
-        cells = writer.accumulators("dw", min(TOGETHER, pixels))
-        for first, count, turns in blocks(pixels, TOGETHER):
-            with writer.loop("i", first + count * turns, first, count) as i:
-                for j in range(count):
-                    at = (c, as_index(i) + j, 0)
-                    x = writer.let(writer.load(value, *at), "x")
-                    dy = writer.let(writer.load(gradient, *at), "dy")
-                    writer.assign(cells[j], op("fma", dy, rule.pull(x), Read(cells[j])))
-                    if inward:
-                        dx = rule.apply(dy, x, w)
-                        dx = keep_where(is_positive(x), dx) if mask else dx
-                        writer.store(target, *at, value=dx)
-        add_lanes(writer, sums, c, value=total(cells))
+
+        def one(sum_: Register, i: Index) -> None:
+            x = writer.let(writer.load(value, c, i, 0), "x")
+            dy = writer.let(writer.load(gradient, c, i, 0), "dy")
+            writer.assign(sum_, op("fma", dy, rule.pull(x), Read(sum_)))
+            if inward:
+                dx = rule.apply(dy, x, w)
+                dx = keep_where(is_positive(x), dx) if mask else dx
+                writer.store(target, c, i, 0, value=dx)
+
+        add_lanes(writer, sums, c, value=strip_sum(writer, pixels, TOGETHER, one))
     return writer.finish()

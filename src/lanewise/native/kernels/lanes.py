@@ -7,21 +7,28 @@ And sums over lanes, which are the gradients of what all images share.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lanewise.native.kernels.conv import blocks
 from lanewise.native.nest import (
     LANES,
     Buffer,
     Constant,
+    Index,
     IndexLike,
     Op,
     Read,
     Register,
     Value,
     Writer,
+    as_index,
     op,
 )
+
+#: so many values are added up before their sum joins a larger one: small numbers that are added to
+#: a large sum one by one would lose their last digits
+STRIP = 512
 
 
 @dataclass(frozen=True)
@@ -72,3 +79,20 @@ def total(cells: Sequence[Register]) -> Value:
         pairs = [op("add", a, b) for a, b in zip(values[::2], values[1::2], strict=False)]
         values = pairs + values[len(pairs) * 2 :]
     return values[0]
+
+
+def strip_sum(
+    writer: Writer, size: int, together: int, put: Callable[[Register, Index], None]
+) -> Value:
+    """The sum of what `put` adds to a register for each of 0 … size − 1, in strips; inside them
+    `together` independent sums."""
+    (whole,) = writer.accumulators("whole", 1)
+    for first, length, turns in blocks(size, STRIP):
+        with writer.loop("s", first + length * turns, first, length) as s:
+            cells = writer.accumulators("sum", min(together, length))
+            for start, count, times in blocks(length, together):
+                with writer.loop("i", start + count * times, start, count) as i:
+                    for k in range(count):
+                        put(cells[k], as_index(s) + i + k)
+            writer.assign(whole, op("add", Read(whole), total(cells)))
+    return Read(whole)

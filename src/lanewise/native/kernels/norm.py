@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from lanewise.native.kernels.conv import blocks
 from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
-from lanewise.native.kernels.lanes import add_lanes, total
+from lanewise.native.kernels.lanes import add_lanes, strip_sum, total
 from lanewise.native.nest import (
     LANES,
     Buffer,
@@ -128,13 +128,22 @@ def group_norm(
     statistics = sizes.statistics("write")
     writer = Writer(name, [source, weight, bias, target, *[statistics] * training])
     with writer.loop("g", sizes.groups) as g:
-        summed = _run_sum(writer, sizes.run, lambda at: (writer.load(source, g, at, 0), None))
+        summed = strip_sum(
+            writer,
+            sizes.run,
+            TOGETHER,
+            lambda cell, at: add(writer, cell, writer.load(source, g, at, 0)),
+        )
         mean = writer.let(op("mul", summed, number(1.0 / sizes.run)), "mean")
 
         def away(at: Index) -> Value:
             return writer.let(op("sub", writer.load(source, g, at, 0), mean), "away")
 
-        squares = _run_sum(writer, sizes.run, lambda at: ((value := away(at)), value))
+        def add_square(cell: Register, at: Index) -> None:
+            value = away(at)
+            add_product(writer, cell, value, value)
+
+        squares = strip_sum(writer, sizes.run, TOGETHER, add_square)
         inverse = writer.let(inverse_deviation(squares, sizes.run, eps), "inverse")
         if training:
             writer.store(statistics, g, MEAN, 0, value=mean)
@@ -147,21 +156,6 @@ def group_norm(
                 result: Value = op("fma", away(at), scale, shift)
                 writer.store(target, g, at, 0, value=rectified(result) if relu else result)
     return writer.finish()
-
-
-def _run_sum(
-    writer: Writer, count: int, term: Callable[[Index], tuple[Value, Value | None]]
-) -> Value:
-    """The sum of values, or of products of two."""
-    cells = writer.accumulators("sum", min(TOGETHER, count))
-    for places in every(writer, count, TOGETHER):
-        for cell, at in zip(cells, places, strict=False):
-            value, other = term(at)
-            if other is None:
-                add(writer, cell, value)
-            else:
-                add_product(writer, cell, value, other)
-    return total(cells)
 
 
 def group_norm_gradient(
