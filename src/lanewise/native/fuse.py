@@ -21,22 +21,27 @@ from math import prod
 
 from lanewise.net.graph import Graph
 from lanewise.net.layers import (
+    CONVOLUTIONS,
+    AdaptiveMax,
     Add,
     BatchNorm,
-    Conv,
-    DepthwiseConv,
     Flatten,
     GlobalMax,
+    GroupNorm,
     Layer,
+    LayerNorm,
     Linear,
     MaxPool,
+    Multiply,
     Noise,
     ReLU,
 )
 from lanewise.size.shapes import Shape, infer_shapes
 
-JOINS_RELU = (Conv, DepthwiseConv, Linear, MaxPool, GlobalMax, BatchNorm, Add)
-FOLDS_NORM: tuple[type[Layer], ...] = (Conv, DepthwiseConv)
+#: the largest of some values, which a ReLU may follow instead of going before
+MAXIMA = (MaxPool, AdaptiveMax, GlobalMax)
+JOINS_RELU = (*CONVOLUTIONS, Linear, *MAXIMA, BatchNorm, LayerNorm, GroupNorm, Add, Multiply)
+FOLDS_NORM = CONVOLUTIONS
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ def pool_before_relu(made: Operations) -> Operations:
     place = {operation.name: i for i, operation in enumerate(made)}
     uses = consumers(made)
     for i, pool in enumerate(made):
-        if not isinstance(pool.layer, MaxPool | GlobalMax):
+        if not isinstance(pool.layer, MAXIMA):
             continue
         j = place[pool.inputs[0]]
         relu = result[j]

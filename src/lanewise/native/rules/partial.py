@@ -5,7 +5,8 @@ from __future__ import annotations
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import conv, partial_conv
 from lanewise.native.kernels.taps import forward_taps, gradient_taps
-from lanewise.native.plan import Planner
+from lanewise.native.plan import Planner, Slot
+from lanewise.native.rules.batch_norm import folded_norm
 from lanewise.native.rules.windows import masked, taps
 from lanewise.native.tiles import correlation_tile, weight_tile
 from lanewise.net.layers import PartialConv
@@ -17,15 +18,17 @@ def partial_forward(plan: Planner, operation: Operation) -> None:
     connections = partial_conv.forward_connections(layer.table, operation.input_shapes[0][0])
     rows, columns = taps(operation, forward_taps)
     key = (connections, rows, columns, correlation_tile(plan.target, 1, columns).columns)
+    affine = operation.norm is not None
     plan.call(
         "partial_forward",
-        (key, layer.bias, operation.relu),
+        (key, layer.bias, affine, operation.relu),
         lambda name: partial_conv.correlate_connected(
-            name, *key, bias=layer.bias, relu=operation.relu
+            name, *key, bias=layer.bias, affine=affine, relu=operation.relu
         ),
         plan.value(operation.inputs[0]),
         plan.parameter(operation, "weight"),
         *([plan.parameter(operation, "bias")] if layer.bias else []),
+        *folded_norm(plan, operation),
         plan.value(operation.name),
     )
 
@@ -65,15 +68,16 @@ def _input_gradient(plan: Planner, operation: Operation) -> None:
     rows, columns = taps(operation, gradient_taps)
     key = (connections, rows, columns, correlation_tile(plan.target, 1, columns).columns)
     mask = plan.joined_relu(source)
-    plan.contribute(
-        source,
-        lambda target: plan.call(
+
+    def emit(add: bool, target: Slot) -> None:
+        plan.call(
             "partial_input_gradient",
-            (key, mask),
-            lambda name: partial_conv.correlate_connected(name, *key, mask=mask),
+            (key, mask, add),
+            lambda name: partial_conv.correlate_connected(name, *key, mask=mask, accumulate=add),
             plan.gradient(operation.name),
             plan.parameter(operation, "weight"),
             *masked(plan, source),
             target,
-        ),
-    )
+        )
+
+    plan.contribute(source, lambda target: emit(False, target), lambda target: emit(True, target))

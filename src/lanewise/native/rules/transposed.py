@@ -13,7 +13,8 @@ from lanewise.native.fuse import Operation
 from lanewise.native.kernels import conv, weights
 from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps
 from lanewise.native.nest import LANES
-from lanewise.native.plan import FLOAT, Planner
+from lanewise.native.plan import FLOAT, Planner, Slot
+from lanewise.native.rules.batch_norm import folded_norm
 from lanewise.native.rules.windows import masked
 from lanewise.native.tiles import correlation_tile, weight_tile
 from lanewise.net.layers import TransposedConv
@@ -63,13 +64,17 @@ def transposed_forward(plan: Planner, operation: Operation) -> None:
         weight_source=kernels * area,
     )
     tile = correlation_tile(plan.target, kernels, columns)
+    affine = operation.norm is not None
     plan.call(
         "conv_transposed_forward",
-        (sizes, tile, layer.bias, operation.relu),
-        lambda name: conv.correlate(name, sizes, tile, bias=layer.bias, relu=operation.relu),
+        (sizes, tile, layer.bias, affine, operation.relu),
+        lambda name: conv.correlate(
+            name, sizes, tile, bias=layer.bias, affine=affine, relu=operation.relu
+        ),
         plan.value(operation.inputs[0]),
         plan.parameter(operation, "weight"),
         *([plan.parameter(operation, "bias")] if layer.bias else []),
+        *folded_norm(plan, operation),
         plan.value(operation.name),
     )
 
@@ -122,15 +127,16 @@ def _input_gradient(plan: Planner, operation: Operation) -> None:
         weight_source=area,
     )
     tile, mask = correlation_tile(plan.target, channels, columns), plan.joined_relu(source)
-    plan.contribute(
-        source,
-        lambda target: plan.call(
+
+    def emit(add: bool, target: Slot) -> None:
+        plan.call(
             "conv_transposed_input_gradient",
-            (sizes, tile, mask),
-            lambda name: conv.correlate(name, sizes, tile, mask=mask),
+            (sizes, tile, mask, add),
+            lambda name: conv.correlate(name, sizes, tile, mask=mask, accumulate=add),
             plan.gradient(operation.name),
             plan.parameter(operation, "weight"),
             *masked(plan, source),
             target,
-        ),
-    )
+        )
+
+    plan.contribute(source, lambda target: emit(False, target), lambda target: emit(True, target))
