@@ -17,27 +17,25 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from math import prod
 from random import Random
 from typing import TypeAlias
+
+from random_nets import Items, random_net, shape_of, text_of
 
 from lanewise.bridge.oracle import compare
 from lanewise.bridge.verdict import Comparison
 from lanewise.errors import LanewiseError
 from lanewise.net.parse import parse
-from lanewise.size.shapes import Shape, infer_shapes
 
 BATCHES = (1, 2, 3, 5, 15, 16, 17, 33, 70)
-MOST_VALUES = 5000  # of one layer and image: small nets find the same errors, sooner
-ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison: the net's lines, and how it is run."""
+    """One comparison: the net's lines and blocks, and how it is run."""
 
     seed: int
-    lines: tuple[str, ...]
+    lines: Items
     batch: int
     pixels: bool
     target: str = "host"
@@ -45,7 +43,7 @@ class Case:
     @property
     def text(self) -> str:
         """The net on one line."""
-        return "; ".join(self.lines)
+        return text_of(self.lines)
 
     @property
     def command(self) -> str:
@@ -72,113 +70,26 @@ def ask_oracle(case: Case) -> Comparison:
     )
 
 
-# ---- the generator ------------------------------------------------------------------------------
+# ---- the case -----------------------------------------------------------------------------------
 
 
 def random_case(seed: int) -> Case:
     """The net, batch and kind of images that this seed stands for."""
     random = Random(seed)
-    lines = [_input(random)]
-    for _ in range(random.randint(1, 6)):
-        lines += _fitting(random, lines, SPATIAL)
-    if random.random() < 0.3:
-        lines.append(random.choice(["globalmax", "globalavg", "globalsum"]))
-    lines.append("flatten")
-    for _ in range(random.choice([0, 0, 1, 2])):
-        features = random.randint(1, random.choice([20, 150]))
-        lines += [f"linear {features}", *_fitting(random, lines, POINTWISE)]
-    if shape_of(lines)[0] == 1 or random.random() < 0.7:
-        lines.append(f"linear {random.randint(2, 12)}{_maybe(random, 0.2, ' nobias')}")
-    return Case(seed, tuple(lines), random.choice(BATCHES), random.random() < 0.2)
+    items = random_net(random)
+    batches = [batch for batch in BATCHES if _enough(items, batch)]
+    return Case(seed, items, random.choice(batches), random.random() < 0.2)
 
 
-def shape_of(lines: list[str]) -> Shape:
-    """The output shape; SizeError or NetError if these lines are no net."""
-    graph = parse("; ".join(lines))
-    return infer_shapes(graph)[graph.output.name]
+def _enough(items: Items, batch: int) -> bool:
+    """Whether batch normalisation has several images in every group.
 
-
-def _fitting(random: Random, lines: list[str], makers: dict[Maker, int]) -> list[str]:
-    """One random layer that fits after these lines, or none."""
-    shape = shape_of(lines)
-    for _ in range(ATTEMPTS):
-        (maker,) = random.choices(list(makers), list(makers.values()))
-        line = maker(random, shape)
-        try:
-            if prod(shape_of([*lines, line])) <= MOST_VALUES:
-                return [line]
-        except LanewiseError:
-            continue
-    return []
-
-
-Maker: TypeAlias = Callable[[Random, Shape], str]
-
-
-def _input(random: Random) -> str:
-    sizes = [1, 2, *(random.randint(3, 14) for _ in range(3)), random.randint(15, 40)]
-    height, width = random.choice(sizes), random.choice(sizes)
-    return f"input {random.choice([1, 1, 2, 3, 4, 5, 8])}x{height}x{width}"
-
-
-def _conv(random: Random, shape: Shape) -> str:
-    groups = random.choice([g for g in range(1, shape[0] + 1) if shape[0] % g == 0])
-    groups = groups if random.random() < 0.4 else 1
-    most = random.choice([10, 10, 10, 40])
-    words = [f"conv {groups * random.randint(1, max(1, most // groups))} k {_pair(random, 5)}"]
-    words.append(_maybe(random, 0.4, f"stride {_pair(random, 4)}"))
-    words.append(_maybe(random, 0.7, f"pad {_pad(random, 3)}"))
-    words.append(_maybe(random, 0.25, f"dilation {_pair(random, 3)}"))
-    words.append(f"groups {groups}" if groups > 1 else "")
-    words.append(_maybe(random, 0.2, "nobias"))
-    return " ".join(filter(None, words))
-
-
-def _pool(random: Random, shape: Shape) -> str:
-    kind = random.choice(["maxpool", "maxpool", "avgpool", "sumpool"])
-    words = [f"{kind} {_pair(random, 4)}"]
-    words.append(_maybe(random, 0.5, f"stride {_pair(random, 4)}"))
-    words.append(_maybe(random, 0.5, f"pad {_pad(random, 2)}"))
-    words.append(_maybe(random, 0.4, "ceil"))
-    return " ".join(filter(None, words))
-
-
-def _activation(random: Random, shape: Shape) -> str:
-    slope = random.choice([0.01, 0.2])
-    return random.choice(["relu", "relu", f"leakyrelu {slope}", "tanh", "sigmoid"])
-
-
-def _dropout(random: Random, shape: Shape) -> str:
-    return f"dropout {random.choice([0.1, 0.5, 0.8])}"
-
-
-SPATIAL: dict[Maker, int] = {_conv: 7, _pool: 4, _activation: 3, _dropout: 1}
-POINTWISE: dict[Maker, int] = {_activation: 4, _dropout: 1}
-
-
-def _pair(random: Random, largest: int) -> str:
-    height = random.randint(1, largest)
-    width = height if random.random() < 0.5 else random.randint(1, largest)
-    return f"{height}x{width}"
-
-
-def _pad(random: Random, largest: int) -> str:
-    def side() -> int:
-        return random.randint(0, largest)
-
-    return random.choice(
-        [
-            str(side()),
-            f"{side()}x{side()}",
-            f"{side()}:{side()}x{side()}:{side()}",
-            "same",
-            "valid",
-        ]
-    )
-
-
-def _maybe(random: Random, chance: float, text: str) -> str:
-    return text if random.random() < chance else ""
+    Of one it has no variance; of two that are features it makes ±1 whatever they were, so that
+    what is left of a gradient is rounding.
+    """
+    if "bn" not in text_of(items):
+        return True
+    return batch >= 5 and not ("ghost" in text_of(items) and 1 <= batch % 16 < 5)
 
 
 # ---- running and shrinking ----------------------------------------------------------------------
@@ -202,17 +113,32 @@ def shrink(case: Case, judge: Judge) -> Case:
 
 
 def _smaller(case: Case) -> Iterator[Case]:
-    for position in range(1, len(case.lines)):
-        lines = [*case.lines[:position], *case.lines[position + 1 :]]
+    first, *rest = case.lines
+    for lines in _fewer(tuple(rest)):
         try:
-            if len(shape_of(lines)) == 1:
-                yield replace(case, lines=tuple(lines))
+            if len(shape_of((first, *lines))) == 1:
+                yield replace(case, lines=(first, *lines))
         except LanewiseError:
             continue
-    for batch in sorted({1, case.batch // 2} - {0, case.batch}):
-        yield replace(case, batch=batch)
+    for batch in sorted({1, 2, case.batch // 2} - {0, case.batch}):
+        if batch < case.batch and _enough(case.lines, batch):
+            yield replace(case, batch=batch)
     if case.pixels:
         yield replace(case, pixels=False)
+
+
+def _fewer(items: Items) -> Iterator[Items]:
+    """Without one item; with a branch in place of its block; with less in a branch."""
+    for position, item in enumerate(items):
+        before, after = items[:position], items[position + 1 :]
+        yield before + after
+        if isinstance(item, str):
+            continue
+        for number, branch in enumerate(item.branches):
+            yield before + branch + after
+            for less in _fewer(branch):
+                branches = (*item.branches[:number], less, *item.branches[number + 1 :])
+                yield (*before, replace(item, branches=branches), *after)
 
 
 def seeds(arguments: Namespace) -> Iterator[int]:

@@ -115,8 +115,9 @@ def judge(program: Program, graph: Graph, trial: Trial) -> list[Row]:
     """
     rows: dict[str, Row] = {}
     for number in range(_draws(graph, trial)):
-        reference = Reference(_prepare(program, graph, trial, number), trial.seed)
+        asked = _prepare(program, graph, trial, number)
         computed = _measure(program, trial, *draw(graph, trial, number))
+        reference = Reference(asked, trial.seed)
         for row in _rows(computed, reference):
             rows[row.name] = min(rows.get(row.name, row), row, key=lambda r: (r.ok, r.tolerance))
         if reference.steady:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from math import prod, sqrt
 from typing import TYPE_CHECKING, Any
 
-from lanewise.bridge.sums import ARITHMETIC, EPSILON, Amount, Seen, Statistic
+from lanewise.bridge.sums import ARITHMETIC, EPSILON, Amount, Seen, Statistic, rms
 from lanewise.net import layers as kinds
 from lanewise.net.graph import Graph, Node
 from lanewise.size.shapes import Shape, infer_shapes
@@ -55,7 +55,7 @@ class Sizes:
 
     def watch(self, name: str, value: torch.Tensor) -> torch.Tensor:
         """For `to_torch(watch=…)`: note the value, and its gradient when it arrives."""
-        self.values[name] = rms(value)
+        self.values[name] = rms(value.detach())
         for node in self._norms.get(name, ()):
             rule = STATISTICS[type(node.layer)]
             self.statistics[node.name] = rule(node, value.detach(), self.buffers)
@@ -65,11 +65,6 @@ class Sizes:
 
     def _arrived(self, name: str, gradient: torch.Tensor) -> None:
         self.gradients[name] = rms(gradient)
-
-
-def rms(values: torch.Tensor) -> float:
-    """Root mean square."""
-    return float(values.detach().square().mean().sqrt())
 
 
 # ---- what norms divide by -----------------------------------------------------------------------
@@ -83,6 +78,7 @@ def _of_batch(node: Node, value: torch.Tensor, buffers: dict[str, Any]) -> Stati
     assert isinstance(layer, kinds.BatchNorm)
     others = (0, *range(2, value.dim()))
     square = value.square().mean(others, keepdim=True)
+    together = min(len(value), layer.ghost or len(value))
     if buffers:
         mean, variance = (
             torch.from_numpy(buffers[f"{node.name}.running_{which}"]).reshape(square.shape)
@@ -90,10 +86,10 @@ def _of_batch(node: Node, value: torch.Tensor, buffers: dict[str, Any]) -> Stati
         )
         square = square + mean.square()
     else:
-        parts = value.split(layer.ghost or len(value))
+        parts = value.split(together)
         found = torch.stack([part.var(others, unbiased=False, keepdim=True) for part in parts])
         variance = 1 / (1 / (found + layer.eps)).mean(0) - layer.eps
-    return _statistic(square, variance + layer.eps, prod(value.shape[2:]))
+    return _statistic(square, variance + layer.eps, together * prod(value.shape[2:]))
 
 
 def _of_pixels(node: Node, value: torch.Tensor, buffers: dict[str, Any]) -> Statistic:

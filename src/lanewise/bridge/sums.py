@@ -357,8 +357,15 @@ def _of_prelu(layer: kinds.PReLU, seen: Seen, batch: int) -> dict[str, Sum]:
 
 
 def _of_norm(layer: kinds.Layer, seen: Seen, batch: int) -> dict[str, Sum]:
+    """The weight's sums what was normalised, a difference of numbers with the reach's size."""
     terms = batch * prod(seen.shape[1:])
-    return {"weight": Sum(terms), "bias": Sum(terms)}
+    assert seen.statistic is not None
+    return {"weight": Sum(terms, rms(seen.statistic.reach)), "bias": Sum(terms)}
+
+
+def rms(amount: Amount) -> float:
+    """Root mean square."""
+    return amount if isinstance(amount, float) else float(amount.square().mean().sqrt())
 
 
 # Kinds that are not here have no parameters.

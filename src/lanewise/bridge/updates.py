@@ -2,7 +2,8 @@
 
 Both start from the same parameters. After every step of the engine its own gradients (which the
 oracle has judged already) are handed to torch.optim, which works in float64: what differs is the
-update alone.
+update alone. Running statistics are judged by the last step: from the engine's own parameters and
+statistics before it, PyTorch says what they become.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lanewise.bridge.reference import Values
+from lanewise.bridge.oracle import Trial, question
+from lanewise.bridge.reference import Reference, Tensor, Values
 from lanewise.bridge.sums import EPSILON
 from lanewise.bridge.verdict import Row
 from lanewise.native.optimizers import SGD, AdamW, Optimizer
@@ -60,7 +62,8 @@ TWINS: dict[type, tuple[Any, dict[str, str], float]] = {
 def judge_updates(
     program: Program, optimizer: Optimizer, images: Values, labels: Values, steps: int = STEPS
 ) -> list[Row]:
-    """Rows `<parameter>.step` and `<parameter>.<state>` after some steps on the same images.
+    """Rows `<parameter>.step`, `<parameter>.<state>` and `<buffer>.step` after some steps on the
+    same images.
 
     A parameter's error is relative to how far it was moved; rates differ from step to step, as in
     a schedule.
@@ -73,6 +76,7 @@ def judge_updates(
     reference = make(optimizer, list(twins.values()), rate)
     for number in range(1, steps + 1):
         reference.param_groups[0]["lr"] = rate / number
+        running = _running(program, images, labels, number - 1) if number == steps else {}
         program.step(images, labels, lr=rate / number)
         for name, twin in twins.items():
             twin.grad = torch.from_numpy(program.gradients[name].astype("f8"))
@@ -81,7 +85,21 @@ def judge_updates(
     for name, twin in twins.items():
         rows.append(_moved_row(name, program.parameters[name], twin.numpy(), before[name], steps))
         rows += _state_rows(program, name, reference.state[twin], states, steps)
+    rows += (_buffer_row(name, program.buffers[name], tensor) for name, tensor in running.items())
     return rows
+
+
+def _running(program: Program, images: Values, labels: Values, step: int) -> dict[str, Tensor]:
+    """What the running statistics will be after this step (0, 1, …)."""
+    if not program.buffers:
+        return {}
+    expected = Reference(question(program, Trial(len(images)), images, labels, step)).tensors
+    return {name: expected[name] for name in program.buffers}
+
+
+def _buffer_row(name: str, computed: Values, expected: Tensor) -> Row:
+    error = float(np.abs(computed - expected.values).max(initial=0.0))
+    return Row(f"{name}.step", error / expected.size, expected.tolerance / expected.size)
 
 
 def _moved_row(name: str, computed: Values, wanted: Values, before: Values, steps: int) -> Row:
