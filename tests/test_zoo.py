@@ -86,6 +86,10 @@ PUBLISHED = {
 # Name → (parameters, billions of multiply–adds to three digits): published without exact counts.
 DOCUMENTED = {
     "convnext-large": (197_767_336, 34.361),
+    "efficientnet-v2-s": (21_458_488, 8.366),
+    "inception-v3": (23_834_568, 5.713),
+    "mnasnet0-5": (2_218_512, 0.104),
+    "mnasnet1-0": (4_383_312, 0.314),
     "regnet-x-16gf": (54_278_536, 15.941),
     "regnet-x-32gf": (107_811_560, 31.736),
     "regnet-x-8gf": (39_572_648, 7.995),
@@ -141,6 +145,7 @@ WINDOWS = ("conv", "partialconv", "maxpool", "subsample", "adaptiveavg")
 # Name → receptive field of the last map before the classifier, and its jump. The residual networks
 # named v1 are those of the published table, whose strides stand in the first 1×1.
 FIELDS = {
+    "inception-v3": (1311, 32),
     "mobilenet-v1": (315, 32),
     "resnet101": (971, 32),
     "resnet101-v1": (1027, 32),
@@ -253,6 +258,7 @@ def test_vgg16_stores_what_is_published() -> None:
     [
         ("alexnet", 63),
         ("googlenet", 15),
+        ("inception-v3", 75),
         ("squeezenet1-0", 21),
         ("squeezenet1-1", 17),
         *((f"vgg{layers}{norm}", 32) for layers in (11, 13, 16, 19) for norm in ("", "-bn")),
