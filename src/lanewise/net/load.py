@@ -43,7 +43,7 @@ def read_text(spec: str | os.PathLike[str]) -> tuple[str, str]:
     if _is_notation(spec):
         return spec, "net"
     name, settings = _split_settings(spec)
-    found = zoo_entry(name)
+    found = None if _is_path(name) else zoo_entry(name)
     if found is None:
         _require_file(name)
         return _with_settings(_read(name, name), settings, name), _named(name, settings)
@@ -91,10 +91,15 @@ def _is_notation(spec: str) -> bool:
     return any(mark in spec for mark in "\n;{") or begins
 
 
+def _is_path(name: str) -> bool:
+    """Whether no network of the zoo can be meant."""
+    return name.endswith(".net") or os.sep in name
+
+
 def _require_file(spec: str) -> None:
     if os.path.exists(spec):
         return
-    if spec.endswith(".net") or os.sep in spec:
+    if _is_path(spec):
         raise NetError(f"{spec}: no such file; give a .net file, a zoo name or notation")
     raise NetError(
         f"{spec}: neither a network of the zoo nor a file; {nearest(spec, zoo_names())}"
