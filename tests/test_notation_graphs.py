@@ -356,6 +356,11 @@ MISTAKES = [
         "parameters w=1e9\nI\nconv w*w k1",
         "n.net:3 conv1: number of kernels `w*w`: too lar",
     ),
+    (
+        "parameters w=1\nI\nconv " + 40 * "(" + "w" + 40 * ")" + " k1",
+        "n.net:3 conv1: number of ker",
+    ),
+    ("parameters w=1\nI\nconv " + 99 * "w+" + "ww k1", "n.net:3 conv1: number of kernels `w+w"),
     ("parameters w=0\nI\nconv w k1", "n.net:3 conv1: kernels is 0; use 1 or more"),
     (
         "parameters w=3\nI\nconv k1",
@@ -384,5 +389,5 @@ def test_a_value_word_may_be_a_parameter_that_is_called_like_an_option() -> None
 def test_deep_calls_are_refused_not_crashed() -> None:
     blocks = ["block b0 { relu }"] + [f"block b{i} {{ b{i - 1} }}" for i in range(1, 300)]
     text = "\n".join([*blocks, "input 1x8x8", "b299"])
-    with pytest.raises(NetError, match="braces and blocks more than 80 deep"):
+    with pytest.raises(NetError, match="braces and blocks more than 50 deep"):
         parse(text)

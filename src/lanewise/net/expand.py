@@ -32,7 +32,7 @@ MOST_LAYERS = 20_000
 # Repetitions of nothing take time, too.
 _MOST_STEPS = 10 * MOST_LAYERS
 # Braces and blocks inside each other, counted over the calls.
-_DEEPEST = 80
+_DEEPEST = 50
 
 # What a statement leaves, None before the input.
 _Value: TypeAlias = Draft | None

@@ -26,6 +26,7 @@ Term: TypeAlias = Callable[[Names], Number]
 _TOKEN = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[a-z_]\w*|//|<=|>=|==|!=|.", re.ASCII)
 _SIGNS = "+ - * / // % < > == ( )"
 _LONGEST = 200
+_MOST_BRACKETS = 30
 _LARGEST = 1e15
 
 
@@ -114,6 +115,8 @@ def compile_expression(text: str) -> Term:
     """The expression as a function of the parameters; ExpressionError where it is none."""
     if len(text) > _LONGEST:
         raise ExpressionError(f"{len(text)} letters are too many; use at most {_LONGEST}")
+    if text.count("(") > _MOST_BRACKETS:
+        raise ExpressionError(f"too many parentheses; use at most {_MOST_BRACKETS}")
     tokens = _Tokens(text)
     term = _comparison(tokens)
     if tokens.next:
