@@ -48,6 +48,16 @@ def test_channels_are_moved(name: str, pixels: int) -> None:
         assert (dx == (wanted * (x > 0) if mask else wanted)).all()
 
 
+@pytest.mark.parametrize("name", MOVES)
+def test_channels_are_added(name: str) -> None:
+    origins, sources = MOVES[name]
+    x, before = normal(sources, 7, LANES), normal(len(origins), 7, LANES, seed=1)
+    y = placed(before)
+    execute(channels.add_channels("a", origins, sources, 7), x, y)
+    for target, start, origin in zip(y, before, origins, strict=True):
+        assert (target == (start if origin is None else start + x[origin])).all()
+
+
 def test_shuffle_is_pytorchs() -> None:
     x = torch.arange(12.0).reshape(1, 12, 1, 1)
     for groups in (1, 2, 3, 4, 6, 12):

@@ -17,6 +17,7 @@ from lanewise.native.nest import (
     Var,
     Writer,
     as_index,
+    op,
     table,
 )
 
@@ -56,11 +57,9 @@ def copy_channels(
     source = Buffer("source", (sources, pixels, LANES))
     value, target = Buffer("value", shape), Buffer("target", shape, access="write")
     writer = Writer(name, [source, *[value] * mask, target])
-    start = 0
-    for zeros, run in groupby(origins, key=lambda origin: origin is None):
-        part = list(run)
+    for start, part in _runs(origins):
         with writer.loop("c", start + len(part), start) as c:
-            origin = None if zeros else _origin(part, start, c)
+            origin = None if part[0] is None else _origin(part, start, c)
             for i in _pixels(writer, pixels):
                 moved: Value = number(0.0)
                 if origin is not None:
@@ -68,8 +67,33 @@ def copy_channels(
                 if mask and origin is not None:
                     moved = keep_where(is_positive(writer.load(value, c, i, 0)), moved)
                 writer.store(target, c, i, 0, value=moved)
-        start += len(part)
     return writer.finish()
+
+
+def add_channels(name: str, origins: Origins, sources: int, pixels: int) -> Kernel:
+    """Buffers source, target: target += source, on those channels that have an origin."""
+    source = Buffer("source", (sources, pixels, LANES))
+    target = Buffer("target", (len(origins), pixels, LANES), access="update")
+    writer = Writer(name, [source, target])
+    for start, part in _runs(origins):
+        if part[0] is None:
+            continue
+        with writer.loop("c", start + len(part), start) as c:
+            origin = _origin(part, start, c)
+            for i in _pixels(writer, pixels):
+                moved = writer.load(source, origin, i, 0)
+                result = op("add", writer.load(target, c, i, 0), moved)
+                writer.store(target, c, i, 0, value=result)
+    return writer.finish()
+
+
+def _runs(origins: Origins) -> Iterator[tuple[int, list[int | None]]]:
+    """Neighbouring channels that have an origin, or have none: (the first, their origins)."""
+    start = 0
+    for _, run in groupby(origins, key=lambda origin: origin is None):
+        part = list(run)
+        yield start, part
+        start += len(part)
 
 
 def _origin(part: Sequence[int | None], start: int, c: Var) -> Index:

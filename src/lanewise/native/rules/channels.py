@@ -6,7 +6,7 @@ from math import prod
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import channels
-from lanewise.native.plan import Planner
+from lanewise.native.plan import Planner, Slot
 from lanewise.native.rules.windows import masked
 from lanewise.net.layers import ChannelPad, ChannelShuffle, ChannelSplit
 
@@ -39,14 +39,25 @@ def move_gradient(plan: Planner, operation: Operation) -> None:
     origins, count, pixels = _origins(operation)
     key, source = (channels.backward(origins, count), len(origins), pixels), operation.inputs[0]
     mask = plan.joined_relu(source)
-    plan.contribute(
-        source,
-        lambda target: plan.call(
+
+    def write(target: Slot) -> None:
+        plan.call(
             "copy_channels_gradient",
             (key, mask),
             lambda name: channels.copy_channels(name, *key, mask=mask),
             plan.gradient(operation.name),
             *masked(plan, source),
             target,
-        ),
-    )
+        )
+
+    def add(target: Slot) -> None:
+        plan.call(
+            "add_channels",
+            key,
+            lambda name: channels.add_channels(name, *key),
+            plan.gradient(operation.name),
+            target,
+        )
+
+    # A sum must be masked on all channels; what is added here concerns some.
+    plan.contribute(source, write, None if mask else add)
