@@ -50,13 +50,21 @@ def zoo_names() -> list[str]:
     return sorted(entry.name for entry in zoo())
 
 
+def read_family(family: str) -> list[Published]:
+    """The networks of one file, in its order: its variants, or itself if it has none."""
+    return _members(family, _text(family))
+
+
 def zoo_entry(name: str) -> Published | None:
     """The network of the zoo with this name, in which `_` and `.` count as `-`; a family's own name
     stands for its parameters as they are written. None if there is none."""
     wanted, families = _plain(name), _families()
-    # A file of that name is read alone, before all others are looked through.
+    # A file of that name is read first, and only those that have the name somewhere are parsed.
     for family in sorted(families, key=lambda family: _plain(family) != wanted):
-        entries = read_family(family)
+        text = _text(family)
+        if wanted not in _plain(f"{family} {text}"):
+            continue
+        entries = _members(family, text)
         for entry in entries:
             if _plain(entry.name) == wanted:
                 return entry
@@ -69,17 +77,6 @@ def published(name: str) -> tuple[int, str]:
     """(year, `Authors: Title`) of a network of the zoo; (0, "") if its file does not say."""
     entry = zoo_entry(name)
     return (entry.year, entry.paper) if entry else (0, "")
-
-
-def read_family(family: str) -> list[Published]:
-    """The networks of one file, in its order: its variants, or itself if it has none."""
-    with open(os.path.join(ZOO, f"{family}.net"), encoding="utf-8") as file:
-        text = file.read()
-    year, paper = _source(_comments(text))
-    variants = [
-        _variant(line, family, year, paper) for line in text.split("\n") if _is_variant(line)
-    ]
-    return variants or [Published(family, family, {}, year, paper)]
 
 
 def set_parameters(text: str, settings: dict[str, str], name: str) -> str:
@@ -104,6 +101,17 @@ def parameters_of(text: str) -> Iterator[str]:
 
 def _families() -> list[str]:
     return sorted(name.removesuffix(".net") for name in os.listdir(ZOO) if name.endswith(".net"))
+
+
+def _text(family: str) -> str:
+    with open(os.path.join(ZOO, f"{family}.net"), encoding="utf-8") as file:
+        return file.read()
+
+
+def _members(family: str, text: str) -> list[Published]:
+    source = _source(_comments(text))
+    variants = [_variant(line, family, *source) for line in text.split("\n") if _is_variant(line)]
+    return variants or [Published(family, family, {}, *source)]
 
 
 def _plain(name: str) -> str:
