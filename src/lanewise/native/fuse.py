@@ -170,6 +170,7 @@ def fold_norm(made: Operations) -> Operations:
             isinstance(operation.layer, BatchNorm)
             and producer is not None
             and isinstance(producer.layer, FOLDS_NORM)
+            and producer.shape == operation.shape  # not flattened in between
             and producer.norm is None
             and not producer.relu
         ):
