@@ -1,8 +1,9 @@
-"""Who may stand in whose place: parts of concatenations, and gradients that are passed on.
+"""Who may stand in whose place: parts of concatenations and splits, gradients that are passed on.
 
 The value of a concatenation holds those of its inputs end to end (channels are the outermost axis
-of a slice), so an input needs no place of its own, and nothing is copied. A sum passes its gradient to
-its summands as it is, so theirs may be the same bytes, until somebody adds to them.
+of a slice), so an input needs no place of its own, and nothing is copied; and a part of a split is
+part of the value that is split. A sum passes its gradient to its summands as it is, so theirs may
+be the same bytes, until somebody adds to them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lanewise.native.fuse import Operation, consumers
 from lanewise.native.nest import LANES
-from lanewise.net.layers import Concat, Linear
+from lanewise.net.layers import ChannelSplit, Concat, Linear
 
 if TYPE_CHECKING:
     from lanewise.native.plan import Slot
@@ -21,7 +22,7 @@ VECTOR_BYTES = 4 * LANES
 
 
 def value_places(operations: tuple[Operation, ...]) -> dict[str, tuple[str, int]]:
-    """Name → (the outermost concatenation that holds it, elements before it), where one does.
+    """Name → (the outermost value that holds it, elements before it), where one does.
 
     Full connections read and write several slices at once, end to end, so what they touch keeps a
     place of its own. A value that two concatenations read stands in the first; the second copies.
@@ -35,9 +36,11 @@ def value_places(operations: tuple[Operation, ...]) -> dict[str, tuple[str, int]
     made = {operation.name: operation for operation in operations}
     inside: dict[str, tuple[str, int]] = {}
     for operation in operations:
-        if not isinstance(operation.layer, Concat):
+        layer, before = operation.layer, 0
+        if isinstance(layer, ChannelSplit) and not {operation.name, *operation.inputs} & wide:
+            inside[operation.name] = (operation.inputs[0], (layer.part - 1) * operation.elements)
+        if not isinstance(layer, Concat):
             continue
-        before = 0
         for name in operation.inputs:
             if name not in inside and name not in wide and operation.inputs.count(name) == 1:
                 inside[name] = (operation.name, before)
@@ -55,13 +58,15 @@ def _outermost(name: str, inside: dict[str, tuple[str, int]]) -> tuple[str, int]
 
 @dataclass(frozen=True)
 class _Share:
-    """A value whose gradient is these bytes; `adds`: other readers of it will add to them."""
+    """A value whose gradient is these bytes; `adds`: other readers of it will add to them, `masks`:
+    a joined ReLU will zero some of them when the value's own turn comes."""
 
     name: str
     place: str
     start: int
     stop: int
     adds: bool
+    masks: bool
 
     def meets(self, other: _Share) -> bool:
         """Whether both have bytes in common."""
@@ -85,6 +90,7 @@ class GradientSharing:
         self._position = {operation.name: i for i, operation in enumerate(self.operations)}
         self._uses = consumers(self.operations)
         self._elements = {operation.name: operation.elements for operation in self.operations}
+        self._relu = {operation.name for operation in self.operations if operation.relu}
         self._last_reader: dict[str, list[int]] = {}
         for i, operation in enumerate(self.operations):
             for name in operation.inputs:
@@ -95,7 +101,8 @@ class GradientSharing:
         gradient of its input; if so that is noted."""
         now = self._position[operation.name]
         stop = place.offset + self._elements[source] * VECTOR_BYTES
-        wanted = _Share(source, place.name, place.offset, stop, self._uses[source] > 1)
+        adds, masks = self._uses[source] > 1, source in self._relu
+        wanted = _Share(source, place.name, place.offset, stop, adds, masks)
         waiting = [
             share
             for share in self._shares
@@ -107,5 +114,12 @@ class GradientSharing:
         if wanted.adds and others:
             if any(self._position[share.name] <= max(others) for share in waiting):
                 return False
+        if any(self._masks_too_early(wanted, share) for share in waiting):
+            return False
         self._shares.append(wanted)
         return True
+
+    def _masks_too_early(self, one: _Share, other: _Share) -> bool:
+        """Whether the first of the two whose turn comes masks what the second still reads."""
+        first = max(one, other, key=lambda share: self._position[share.name])
+        return first.masks

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import channels
-from lanewise.native.plan import Planner, Slot
+from lanewise.native.nest import LANES
+from lanewise.native.plan import FLOAT, Planner, Slot
 from lanewise.native.rules.windows import masked
 from lanewise.net.layers import ChannelPad, ChannelShuffle, ChannelSplit
 
@@ -25,12 +27,17 @@ def _origins(operation: Operation) -> tuple[channels.Origins, int, int]:
 
 
 def move_forward(plan: Planner, operation: Operation) -> None:
-    key = _origins(operation)
+    """A part of a split mostly stands where it should already."""
+    key, source = _origins(operation), plan.value(operation.inputs[0])
+    if isinstance(operation.layer, ChannelSplit):
+        before = (operation.layer.part - 1) * operation.elements * LANES * FLOAT
+        if plan.value(operation.name) == replace(source, offset=source.offset + before):
+            return
     plan.call(
         "copy_channels",
         key,
         lambda name: channels.copy_channels(name, *key),
-        plan.value(operation.inputs[0]),
+        source,
         plan.value(operation.name),
     )
 
