@@ -7,11 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from lanewise.native.kernels import conv, weights
+from lanewise.native.kernels import conv, lane_weights, weights
 from lanewise.native.kernels.conv import Correlation, Tile
+from lanewise.native.kernels.images import row_blocks
+from lanewise.native.kernels.lane_weights import LaneTile, add_sums, to_lanes
 from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps
 from lanewise.native.kernels.weights import WeightTile
-from native_kernel import aligned, execute, placed
+from lanewise.native.nest_count import count
+from native_kernel import aligned, compile_kernel, execute, placed
 
 LANES = 16
 
@@ -81,7 +84,7 @@ CASES = [
     Case(2, (6, 6), 2, (1, 1), (2, 2)),
     Case(2, (3, 3), 2, (7, 7), pad=(3, 3)),
 ]
-TILES = [Tile(1, 1), Tile(2, 3), Tile(4, 6)]
+TILES = [Tile(1, 1), Tile(2, 3, "pnk"), Tile(4, 6, "kpn", sources=1)]
 
 
 def definition(case: Case, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -158,6 +161,64 @@ def test_weight_gradient(case, tile):
     kernel = weights.weight_gradient("w", 1, case.kernels, case.channels, *case.taps(), tile)
     execute(kernel, x, dy, *sums, dw, interpret=case.kernel[0] < 7)
     close(dw, wanted)
+
+
+@pytest.mark.parametrize("tile", [LaneTile(1, 1), LaneTile(2, 2, rows=2)])
+@pytest.mark.parametrize("case", CASES)
+def test_weight_gradient_with_kernels_in_the_lanes(case, tile):
+    x, dy = normal(case.channels, *case.size, LANES), normal(case.kernels, *case.out, LANES, seed=1)
+    dw = normal(*case.weight, seed=2)
+    wanted = dw + definition(case, x, np.zeros(case.weight), dy)[2]
+    small = case.kernel[0] < 7
+    turned = aligned((row_blocks(case.kernels), *case.out, LANES, LANES))
+    pixels = case.out[0] * case.out[1]
+    execute(to_lanes("t", 1, case.kernels, pixels), dy, turned, interpret=small)
+    sums = aligned((row_blocks(case.kernels), dw[0].size, LANES))
+    key = (1, case.kernels, case.channels, *case.taps(), tile)
+    kernel = lane_weights.weight_gradient("w", *key)
+    rows, columns = case.taps()
+    pairs = rows.pairs * columns.pairs
+    assert count(kernel).multiply_adds == LANES * case.kernels * case.channels * pairs
+    execute(kernel, x, turned, sums, interpret=small)
+    add = add_sums("a", 1, case.kernels, dw[0].size)
+    execute(add, sums, dw.reshape(case.kernels, -1), interpret=small)
+    close(dw, wanted)
+
+
+@pytest.mark.parametrize("kernels", [5, 16, 37])
+def test_groups_with_kernels_in_the_lanes(kernels):
+    case, groups = Case(3, (4, 5), kernels, pad=(1, 1)), 2
+    x = normal(groups, 3, 4, 5, LANES)
+    dy, dw = normal(groups, kernels, 4, 5, LANES, seed=1), normal(groups, *case.weight, seed=2)
+    wanted = [
+        dw[g] + definition(case, x[g], np.zeros(case.weight), dy[g])[2] for g in range(groups)
+    ]
+    blocks = groups * row_blocks(kernels)
+    turned, sums = aligned((blocks, 20, LANES, LANES)), aligned((blocks, 27, LANES))
+    execute(to_lanes("t", groups, kernels, 20), dy, turned, interpret=False)
+    kernel = lane_weights.weight_gradient(
+        "w", groups, kernels, 3, *case.taps(), LaneTile(2, 2, rows=3)
+    )
+    execute(kernel, x, turned, sums, interpret=False)
+    execute(add_sums("a", groups, kernels, 27), sums, dw.reshape(-1, 27), interpret=False)
+    close(dw, np.array(wanted))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sums_are_the_same_in_every_tile(case):
+    x, w = normal(case.channels, *case.size, LANES), normal(*case.weight, seed=1)
+    dy, b = normal(case.kernels, *case.out, LANES, seed=3), normal(case.kernels, seed=2)
+    results: list[list[np.ndarray]] = [[], []]
+    for tile in [*TILES, Tile(2, 2, "kpn", sources=2)]:
+        y, dx = aligned(dy.shape), normal(*x.shape, seed=4)
+        forward = conv.correlate("f", case.forward(), tile, bias=True, relu=True)
+        compile_kernel(forward)(x, w.ravel(), b, y)
+        backward = conv.correlate("b", case.backward(), tile, accumulate=True, mask=True)
+        compile_kernel(backward)(dy, w.ravel(), x, dx)
+        for found, one in zip(results, (y, dx), strict=True):
+            found.append(one)
+    for found in results:
+        assert all((one == found[0]).all() for one in found)
 
 
 def test_bias_gradient():

@@ -15,16 +15,21 @@ from lanewise.net.parse import parse
 
 #: the kernels in which a spill costs half the speed; others may move a value through memory once
 HOT = ("conv_", "linear_")
+#: what the nets of the zoo have not: depthwise, strided and pointwise convolutions
+MIXED = (
+    "input 16x13x13; depthwise k3 pad1; conv 48 k1; depthwise k3 stride2 pad1; conv 32 k1 stride2; "
+    "depthwise k5 pad2; conv 40 k3 stride2 pad1; flatten; linear 3"
+)
 
 
 @pytest.mark.parametrize("target", ["avx512", "avx2", "neon"])
-@pytest.mark.parametrize("net", ["lenet5", "tiny-vgg"])
+@pytest.mark.parametrize("net", ["lenet5", "tiny-vgg", MIXED])
 def test_hot_kernels_do_not_spill(net: str, target: str) -> None:
     try:
         machine = find_target(target)
     except EngineError as error:
         pytest.skip(str(error))
-    modules, _ = write_modules(load(net), machine, True, SGD())
+    modules, _ = write_modules(parse(net) if ";" in net else load(net), machine, True, SGD())
     spills: dict[str, int] = {}
     for module in modules:
         spills.update(count_spills(assembly(module, machine), machine))

@@ -11,14 +11,15 @@ in 16-lane vectors: an AVX2 CPU spends two registers and two instructions on eac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from lanewise.native.kernels.conv import Tile, blocks
+from lanewise.native.kernels.conv import Correlation, Tile, blocks
 from lanewise.native.kernels.depthwise import MapTile, RowTile
+from lanewise.native.kernels.lane_weights import LaneTile
 from lanewise.native.kernels.linear import GradientTile, gradient_tile
-from lanewise.native.kernels.taps import Segment, Taps, column_segments
+from lanewise.native.kernels.taps import Segment, Taps, column_segments, phases
 from lanewise.native.kernels.weights import WeightTile
 from lanewise.native.nest import LANES
 from lanewise.native.target import Target
@@ -34,6 +35,19 @@ FIRST_LEVEL_BYTES = 40_000  # of the 32 or 48 KiB first-level caches, what other
 #: a depthwise tile where there are 32 registers: eight sums hide the latency of a multiply–add
 MAP_ROWS, MAP_COLUMNS = 2, 4
 MAP_PRODUCTS = 4000  # multiply–adds written out, at most
+
+
+FLOAT, LINE = 4, 64  # bytes
+#: the first-level cache in lines (what other data leaves), its sets and ways (32 KiB: 8 ways)
+NEAR_LINES, SETS, WAYS = 600, 64, 10
+#: what surely stays in the second-level cache
+MIDDLE_LINES = 14_000
+#: cycles to bring a line from the second level, and from further
+MIDDLE, FAR = 1.0, 5.0
+#: cycles of a sum of lanes; of a transposition of 16 × 16 values
+LANE_SUM, TRANSPOSITION = 10.0, 90.0
+#: output pixels after which sums with kernels in the lanes wait in memory
+LANE_PIXELS = 64
 
 
 @dataclass(frozen=True)
@@ -61,8 +75,96 @@ def correlation_tile(target: Target, maps: int, columns: Taps) -> Tile:
 @lru_cache(maxsize=4096)
 def _correlation_tile(name: str, maps: int, columns: Taps) -> Tile:
     limits = LIMITS[name]
-    fitting = [Tile(m, c) for m, c in _shapes(maps, columns.destination, limits)]
-    return min(fitting, key=lambda tile: _correlation_cost(tile, maps, columns, limits))
+    parts = [phase.taps for phase in phases(columns)]
+    widest = max(part.destination for part in parts)
+    fitting = [Tile(m, c) for m, c in _shapes(maps, widest, limits)]
+    return min(
+        fitting, key=lambda tile: sum(_correlation_cost(tile, maps, p, limits) for p in parts)
+    )
+
+
+@lru_cache(maxsize=4096)
+def correlation_way(tile: Tile, sizes: Correlation) -> Tile:
+    """The tile with the way through the maps that brings the fewest cache lines from afar."""
+    blocks_of_sources = [0, *(n for n in (16, 32, 64, 128) if n < sizes.sources)]
+    ways = [replace(tile, order=order, sources=n) for n in blocks_of_sources for order in TRAFFIC]
+    return min(ways, key=lambda way: _traffic(way, sizes))
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Cache lines of one block of sources: what a tile reads (`near`: whether that stays in the
+    first cache), one row of tiles, all sources; weights of a tile, all weights."""
+
+    source: float
+    near: bool
+    row: float
+    sources: float
+    weight: float
+    weights: float
+
+
+def _lines(tile: Tile, sizes: Correlation, sources: int) -> _Lines:
+    rows, columns = sizes.rows, sizes.columns
+    high = -(-rows.taps // rows.period)
+    wide = (tile.columns - 1) * columns.advance + -(-columns.taps // columns.period)
+    area = high * -(-columns.taps // columns.period)
+    weight = tile.maps * area * FLOAT / LINE
+    if sizes.weight_map < sizes.weight_source:
+        weight += 1  # those of every source are a run of their own
+    plane = rows.source * columns.source
+    places = {c * plane % SETS for c in range(min(sources, SETS))}
+    sets = min(SETS, len(places) * min(wide, plane) * (1 if plane % SETS else high))
+    source = sources * high * wide
+    return _Lines(
+        source,
+        source + sources * weight <= NEAR_LINES and source <= WAYS * sets,
+        sources * high * columns.source,
+        sources * plane,
+        sources * weight,
+        sources * weight * sizes.maps / tile.maps,
+    )
+
+
+def _far(lines: float) -> float:
+    """Cycles to bring a line that was last used so many lines ago."""
+    return 0.0 if lines <= NEAR_LINES else MIDDLE if lines <= MIDDLE_LINES else FAR
+
+
+def _row_by_row(n: _Lines, tiles: int) -> float:
+    """p, k, n: weights stay for a row of tiles, the rows for all maps."""
+    weights = n.weight * (_far(n.weights + n.row) / tiles + _far(n.weight + n.source))
+    return weights + n.source * max(_far(n.row + n.weight), 0.0 if n.near else MIDDLE)
+
+
+def _column_by_column(n: _Lines, tiles: int) -> float:
+    """p, n, k: what a tile reads of the sources stays for all maps."""
+    return n.weight * _far(n.weights + n.source) + n.source * (0.0 if n.near else MIDDLE)
+
+
+def _map_by_map(n: _Lines, tiles: int) -> float:
+    """k, p, n: weights stay for all rows."""
+    source = (_far(n.row + n.weight) + _far(n.sources + n.weight)) / 2
+    return n.weight * _far(n.weight + n.source) + n.source * max(source, 0.0 if n.near else MIDDLE)
+
+
+TRAFFIC: dict[str, Callable[[_Lines, int], float]] = {
+    "pkn": _row_by_row,
+    "pnk": _column_by_column,
+    "kpn": _map_by_map,
+}
+
+
+def _traffic(tile: Tile, sizes: Correlation) -> float:
+    """Cycles spent on lines that are not in the first cache, about."""
+    together = tile.sources or sizes.sources
+    turns = -(-sizes.sources // together)
+    across = -(-sizes.columns.destination // tile.columns)
+    tiles = -(-sizes.maps // tile.maps) * sizes.rows.destination * across
+    target = sizes.maps * sizes.rows.destination * sizes.columns.destination
+    waiting = 2 * turns * target * (1 + _far(target)) if turns > 1 else 0.0
+    each = TRAFFIC[tile.order](_lines(tile, sizes, together), across)
+    return turns * tiles * each + waiting
 
 
 def _shapes(maps: int, columns: int, limits: Limits) -> Iterator[tuple[int, int]]:
@@ -150,6 +252,52 @@ def _is_short(rows: Taps, columns: Taps) -> bool:
     return tiles * MAP_ROWS * MAP_COLUMNS * rows.taps * columns.taps <= MAP_PRODUCTS
 
 
+def prefers_lanes(maps: int, sources: int, rows: Taps, columns: Taps) -> bool:
+    """Whether the weight gradient is quicker with kernels in the lanes (`lane_weights.py`).
+
+    A count of cycles for one weight of a group; the same answer for all targets, because the two
+    kinds of kernel sum in another order.
+    """
+    pixels = rows.destination * columns.destination
+    area = rows.taps * columns.taps
+    vectors = -(-maps // LANES)
+    wide = lane_tile_shape(maps, sources, LIMITS["avx512"])
+    loads = max(1.0, 2 * (wide[0] + wide[1]) / (wide[0] * wide[1]))
+    ours = pixels / 2 * loads * vectors * LANES / maps + 1
+    turned = TRANSPOSITION * pixels * vectors / (maps * sources * area)
+    with_images = pixels / 2 * (1.5 if area == 1 else 1.0) + LANE_SUM
+    return ours + turned < with_images
+
+
+def lane_tile(target: Target, maps: int, sources: int, rows: Taps, columns: Taps) -> LaneTile:
+    """Input maps × vectors of kernels, and rows that are finished before the next."""
+    height = max(1, LANE_PIXELS // columns.destination)
+    shape = lane_tile_shape(maps, sources, LIMITS[target.name])
+    return LaneTile(*shape, height if height < rows.destination else 0)
+
+
+def lane_tile_shape(maps: int, sources: int, limits: Limits) -> tuple[int, int]:
+    """Input maps × vectors of 16 kernels."""
+    vectors = -(-maps // LANES)
+    fitting = [
+        (m, v)
+        for v in range(1, min(vectors, 6) + 1)
+        for m in range(1, min(sources, 24) + 1)
+        if m * v <= 0.75 * limits.registers and m * v + v + 2 <= limits.registers
+    ]
+
+    def cost(shape: tuple[int, int]) -> float:
+        return sum(
+            m_tiles
+            * v_tiles
+            * max(m * v / limits.products_per_cycle, (m + v) / limits.loads_per_cycle, LATENCY)
+            for _, m, m_tiles in blocks(sources, shape[0])
+            for _, v, v_tiles in blocks(vectors, shape[1])
+        )
+
+    return min(fitting, key=cost)
+
+
 def weight_tile(target: Target, maps: int, sources: int, rows: Taps, columns: Taps) -> WeightTile:
     """Output maps × input maps × kernel columns of a weight-gradient kernel."""
     lines = (columns.destination, columns.source * rows.advance)
@@ -175,7 +323,8 @@ def _weight_tile(
         for m in range(1, min(maps, 8) + 1)
         for s in range(1, min(sources, 8) + 1)
         for c in (1, 2)
-        if m * s * t <= 0.75 * limits.registers and m * (s * t + 1) + 2 <= limits.registers
+        if _weight_registers(m, s, t, c) <= limits.registers
+        and m * s * t <= 0.75 * limits.registers
     ]
     if not candidates:
         return WeightTile(1, 1, 1, 1)
@@ -194,6 +343,12 @@ def _weight_tile(
     best = min(candidates, key=cost)
     height = max(2, FIRST_LEVEL_BYTES // row_bytes(best))
     return replace(best, rows=height) if may_wait and height < rows else best
+
+
+def _weight_registers(maps: int, sources: int, taps: int, columns: int) -> int:
+    """Sums, gradients, source values; where maps are few, those that two columns share stay."""
+    shared = taps + 1 if columns > 1 and maps == 1 else 2 if maps < 6 else 3
+    return maps * (sources * taps + 1) + shared
 
 
 def _tap_blocks(taps: int, limits: Limits) -> list[int]:

@@ -12,19 +12,29 @@ its own, `weights.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lanewise.native.kernels.result import Result
-from lanewise.native.kernels.taps import RowTaps, Segment, Taps, column_segments
+from lanewise.native.kernels.taps import (
+    Phase,
+    RowTaps,
+    Segment,
+    Taps,
+    column_segments,
+    phases,
+)
 from lanewise.native.nest import (
     LANES,
     Buffer,
+    Index,
     IndexLike,
     Kernel,
     Read,
     Register,
     Value,
+    Var,
     Writer,
     as_index,
     op,
@@ -55,10 +65,16 @@ class Correlation:
 
 @dataclass(frozen=True)
 class Tile:
-    """Registers: destination maps × destination columns."""
+    """Registers: destination maps × destination columns; and the way through the maps.
+
+    `order`: the loops around a tile, the outermost first: p (rows), k (maps), n (columns).
+    `sources`: so many source maps are summed everywhere before the next ones (0: all at once).
+    """
 
     maps: int
     columns: int
+    order: str = "pkn"
+    sources: int = 0
 
 
 def correlate(
@@ -73,59 +89,160 @@ def correlate(
     mask: bool = False,
 ) -> Kernel:
     """Destination maps from source maps: buffers source, weight, those of `Result`."""
-    maps = sizes.groups * sizes.maps
-    source = Buffer(
-        "source", (sizes.groups * sizes.sources, sizes.rows.source, sizes.columns.source, LANES)
+    shape = (
+        sizes.groups * sizes.maps,
+        sizes.rows.destination,
+        sizes.columns.destination,
+        LANES,
     )
-    weight = Buffer("weight", (sizes.weights,), align=4)
-    shape = (maps, sizes.rows.destination, sizes.columns.destination, LANES)
-    result = Result(shape, bias=bias, affine=affine, accumulate=accumulate, relu=relu, mask=mask)
-    writer = Writer(name, [source, weight, *result.buffers])
-    rows = RowTaps(sizes.rows)
-    segments = column_segments(sizes.columns, tile.columns)
+    waits = 0 < tile.sources < sizes.sources
+    result = Result(shape, bias, affine, accumulate, relu, mask, waits)
+    return _Nest(name, sizes, tile, result).write()
 
-    def one_tile(g: IndexLike, first: IndexLike, count: int, row: IndexLike, part: Segment) -> None:
-        with writer.loop("n", part.tiles) as n:
-            k0 = as_index(g) * sizes.maps + first
-            cells = [
-                writer.accumulators("a", part.width, result.start(writer, k0 + i))
-                for i in range(count)
-            ]
+
+@dataclass(frozen=True)
+class _Line:
+    """Destination rows row = start + step · i that meet the same taps."""
+
+    taps: RowTaps
+    i: Var
+    row: Index
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Tiles of columns; tile i of them begins at column start + step · width · i."""
+
+    segment: Segment
+    phase: Phase
+    i: Var
+
+    def column(self, j: int) -> Index:
+        """Destination column j of the tile."""
+        at = as_index(self.i) * self.segment.width + (self.segment.start + j)
+        return at * self.phase.step + self.phase.start
+
+
+class _Nest:
+    """Writes `correlate`: loops over groups, blocks of sources, tiles; then sources and taps."""
+
+    def __init__(self, name: str, sizes: Correlation, tile: Tile, result: Result) -> None:
+        self.sizes, self.tile, self.result = sizes, tile, result
+        maps = sizes.groups * sizes.sources
+        self.source = Buffer("source", (maps, sizes.rows.source, sizes.columns.source, LANES))
+        self.weight = Buffer("weight", (sizes.weights,), align=4)
+        self.writer = Writer(name, [self.source, self.weight, *result.buffers])
+
+    def write(self) -> Kernel:
+        """The whole kernel."""
+        writer, sizes, result = self.writer, self.sizes, self.result
+        if result.waits and not result.accumulate:
+            self._everywhere(lambda at: result.wait(writer, at, result.start(writer, at)))
+        with writer.loop("g", sizes.groups) as g:
+            for first, count, times in blocks(sizes.sources, self.tile.sources or sizes.sources):
+                with writer.loop("b", first + count * times, first, count) as b:
+                    for line, k, maps, part in self._tiles():
+                        self._tile(g, b, count, line, k, maps, part)
+        if result.waits and result.changes:
+            self._everywhere(lambda at: result.store(writer, at, result.go_on(writer, at)))
+        return writer.finish()
+
+    def _everywhere(self, do: Callable[[tuple[IndexLike, ...]], None]) -> None:
+        maps, rows, columns, _ = self.result.shape
+        with (
+            self.writer.loop("k", maps) as k,
+            self.writer.loop("p", rows) as p,
+            self.writer.loop("n", columns) as n,
+        ):
+            do((k, p, n, 0))
+
+    # -- loops around a tile
+
+    def _tiles(self) -> Iterator[tuple[_Line, Var, int, _Part]]:
+        """Every tile, in the order that was asked for: rows, first map, maps, columns."""
+        axes: dict[str, Callable[[], Iterator[Any]]] = {
+            "p": self._rows,
+            "k": self._maps,
+            "n": self._columns,
+        }
+        outer, middle, inner = tuple(self.tile.order)
+        for a in axes[outer]():
+            for b in axes[middle]():
+                for c in axes[inner]():
+                    at = {outer: a, middle: b, inner: c}
+                    yield at["p"], *at["k"], at["n"]
+
+    def _rows(self) -> Iterator[_Line]:
+        for phase in phases(self.sizes.rows):
+            with self.writer.loop("p", phase.taps.destination) as i:
+                row = as_index(i) * phase.step + phase.start
+                yield _Line(RowTaps(phase.taps, phase.numbers), i, row)
+
+    def _maps(self) -> Iterator[tuple[Var, int]]:
+        for first, count, times in blocks(self.sizes.maps, self.tile.maps):
+            with self.writer.loop("k", first + count * times, first, count) as k:
+                yield k, count
+
+    def _columns(self) -> Iterator[_Part]:
+        for phase in phases(self.sizes.columns):
+            for segment in column_segments(phase.taps, self.tile.columns):
+                with self.writer.loop("n", segment.tiles) as i:
+                    yield _Part(segment, phase, i)
+
+    # -- a tile
+
+    def _tile(
+        self, g: Var, b: Var, sources: int, line: _Line, k: Var, maps: int, part: _Part
+    ) -> None:
+        writer, result = self.writer, self.result
+        k0 = as_index(g) * self.sizes.maps + k
+        columns = range(part.segment.width)
+        places = [[(k0 + i, line.row, part.column(j), 0) for j in columns] for i in range(maps)]
+        begin = result.go_on if result.waits else result.start
+        cells = [
+            [writer.assign(writer.register("a"), begin(writer, at)) for at in row] for row in places
+        ]
+        if line.taps.taps.taps and part.phase.numbers:
             with (
-                writer.loop("c", sizes.sources) as c,
-                writer.loop("m", rows.count(row)) as m,
+                writer.loop("c", sources) as c,
+                writer.loop("m", line.taps.count(line.i)) as m,
             ):
-                at_weight = (
-                    as_index(g) * sizes.weight_group
-                    + as_index(first) * sizes.weight_map
-                    + as_index(c) * sizes.weight_source
-                    + as_index(rows.tap(row, m)) * sizes.columns.taps
-                )
-                products(
-                    writer,
-                    cells,
-                    lambda i, t: writer.splat(weight, at_weight + i * sizes.weight_map + t),
-                    lambda j: writer.load(
-                        source,
-                        as_index(g) * sizes.sources + c,
-                        rows.source(row, m),
-                        as_index(n) * part.advance + (part.origin + j),
-                        0,
-                    ),
-                    part,
-                    sizes.columns.in_order,
-                )
-            for i, line in enumerate(cells):
-                for j, cell in enumerate(line):
-                    column = as_index(n) * part.width + (part.start + j)
-                    result.store(writer, (k0 + i, row, column, 0), Read(cell))
+                self._products(cells, g, k, as_index(b) + c, line, m, part)
+        end = result.wait if result.waits else result.store
+        for row, registers in zip(places, cells, strict=True):
+            for at, cell in zip(row, registers, strict=True):
+                end(writer, at, Read(cell))
 
-    with writer.loop("g", sizes.groups) as g, writer.loop("p", sizes.rows.destination) as row:
-        for first, count, tiles in blocks(sizes.maps, tile.maps):
-            with writer.loop("k", first + count * tiles, first, count) as k:
-                for part in segments:
-                    one_tile(g, k, count, row, part)
-    return writer.finish()
+    def _products(
+        self,
+        cells: list[list[Register]],
+        g: Var,
+        k: Var,
+        c: Index,
+        line: _Line,
+        m: Var,
+        part: _Part,
+    ) -> None:
+        writer, sizes = self.writer, self.sizes
+        at_weight = (
+            as_index(g) * sizes.weight_group
+            + as_index(k) * sizes.weight_map
+            + c * sizes.weight_source
+            + as_index(line.taps.tap(line.i, m)) * sizes.columns.taps
+        )
+        source_map = as_index(g) * sizes.sources + c
+        row = line.taps.source(line.i, m)
+        first = as_index(part.i) * part.segment.advance + part.segment.origin
+        products(
+            writer,
+            cells,
+            lambda i, t: writer.splat(
+                self.weight, at_weight + (i * sizes.weight_map + part.phase.numbers[t])
+            ),
+            lambda j: writer.load(self.source, source_map, row, first + j, 0),
+            part.segment,
+            part.phase.taps.in_order,
+        )
 
 
 def products(

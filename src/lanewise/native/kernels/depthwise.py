@@ -120,8 +120,14 @@ def correlate(
         return lambda r, s: kept[r * wide + s]
 
     def one_tile(k: Index, c: Index, at: _Place, weight_at: _Found) -> None:
-        lines = range(at.rows.width)
-        cells = [writer.accumulators("a", at.columns.width, result.start(writer, k)) for _ in lines]
+        places = [
+            [(k, *at.destination(i, j), 0) for j in range(at.columns.width)]
+            for i in range(at.rows.width)
+        ]
+        cells = [
+            [writer.assign(writer.register("a"), result.start(writer, to)) for to in line]
+            for line in places
+        ]
         with writer.loop("j", sizes.sources) as j:
             find = weight_at(j)
 
@@ -129,9 +135,9 @@ def correlate(
                 return writer.load(source, c + j, *at.source(h, w), 0)
 
             _products(writer, cells, at, find, load, sizes.columns.in_order, tile.keep)
-        for i, line in enumerate(cells):
-            for n, cell in enumerate(line):
-                result.store(writer, (k, *at.destination(i, n), 0), Read(cell))
+        for line, registers in zip(places, cells, strict=True):
+            for to, cell in zip(line, registers, strict=True):
+                result.store(writer, to, Read(cell))
 
     with writer.loop("g", sizes.groups) as g, writer.loop("k", sizes.maps) as k:
         at_map = as_index(g) * sizes.maps + k

@@ -139,7 +139,7 @@ def _cost(vectors: int, width: int) -> float:
 
 
 @dataclass(frozen=True)
-class _Vector:
+class LaneVector:
     """Some neighbouring inputs: in which block they lie, and how many lanes they take."""
 
     block: int
@@ -164,7 +164,7 @@ def weight_gradient(
     writer = Writer(name, [rows, gradient, target], [slices])
     tile = tile or gradient_tile(block, inputs)
 
-    def one_tile(first: IndexLike, count: int, start: IndexLike, vectors: list[_Vector]) -> None:
+    def one_tile(first: IndexLike, count: int, start: IndexLike, vectors: list[LaneVector]) -> None:
         """`start`: the block that the vectors' block numbers count from."""
         cells = [
             [
@@ -190,7 +190,7 @@ def weight_gradient(
                 at = (as_index(start) + v.block) * LANES + v.lane
                 writer.store(target, as_index(first) + i, at, value=Read(cell))
 
-    for start, turns, vectors in _input_tiles(inputs, tile.vectors):
+    for start, turns, vectors in vector_tiles(inputs, tile.vectors):
         whole = len(vectors)
         with writer.loop("b", turns) as b:
             for o, count, times in blocks(block, tile.outputs):
@@ -199,20 +199,20 @@ def weight_gradient(
     return writer.finish()
 
 
-def _input_tiles(inputs: int, width: int) -> list[tuple[int, int, list[_Vector]]]:
+def vector_tiles(inputs: int, width: int) -> list[tuple[int, int, list[LaneVector]]]:
     """(first block, how many such tiles, vectors of one): whole blocks, then what is left."""
     whole = inputs // LANES
     tail = [
-        _Vector(0, piece.start % LANES, piece.lanes)
+        LaneVector(0, piece.start % LANES, piece.lanes)
         for piece in pieces(inputs)
         if piece.lanes < LANES
     ]
     tiles = []
     for first, count, times in blocks(whole, width):
-        tiles.append((first, times, [_Vector(i, 0, LANES) for i in range(count)]))
+        tiles.append((first, times, [LaneVector(i, 0, LANES) for i in range(count)]))
     if tail and tiles and tiles[-1][1] == 1 and len(tiles[-1][2]) + len(tail) <= width:
         first, _, vectors = tiles.pop()
-        joined = [_Vector(whole - first, v.lane, v.lanes) for v in tail]
+        joined = [LaneVector(whole - first, v.lane, v.lanes) for v in tail]
         return [*tiles, (first, 1, vectors + joined)]
     return [*tiles, (whole, 1, tail)] if tail else tiles
 

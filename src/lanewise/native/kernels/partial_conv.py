@@ -87,7 +87,9 @@ def correlate_connected(
 
     def one_tile(d: Var, row: Var, part: Segment) -> None:
         with writer.loop("n", part.tiles) as n:
-            cells = writer.accumulators("a", part.width, result.start(writer, d))
+            first_column = as_index(n) * part.width + part.start
+            places = [(d, row, first_column + j, 0) for j in range(part.width)]
+            cells = [writer.assign(writer.register("a"), result.start(writer, at)) for at in places]
             with (
                 writer.loop("e", Entry(stop, as_index(d)), Entry(first, as_index(d))) as e,
                 writer.loop("m", row_taps.count(row)) as m,
@@ -107,9 +109,8 @@ def correlate_connected(
                     part,
                     columns.in_order,
                 )
-            for j, cell in enumerate(cells):
-                column = as_index(n) * part.width + (part.start + j)
-                result.store(writer, (d, row, column, 0), Read(cell))
+            for at, cell in zip(places, cells, strict=True):
+                result.store(writer, at, Read(cell))
 
     with writer.loop("p", rows.destination) as row, writer.loop("d", shape[0]) as d:
         for part in column_segments(columns, width):

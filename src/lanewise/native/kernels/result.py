@@ -13,10 +13,11 @@ from lanewise.native.nest import Buffer, IndexLike, Value, Writer, op
 class Result:
     """The array `target` of (maps, rows, columns, lanes) or (maps, lanes), and the way there.
 
-    In this order: the sum begins at `bias[map]`; `affine` makes it result · scale[map] + shift[map]
-    (a BatchNorm with fixed statistics); `accumulate` adds it to what stands in the target already
-    (a value with several readers adds up their gradients); `relu`; `mask` keeps it only where
-    `value` is positive (gradient through a joined ReLU).
+    A sum begins at `bias[map]`, or with `accumulate` at what stands in the target already (a value
+    with several readers adds up their gradients). Then, in this order: `affine` makes it
+    sum · scale[map] + shift[map] (a BatchNorm with fixed statistics); `relu`; `mask` keeps it only
+    where `value` is positive (gradient through a joined ReLU). With `waits` the sums are written
+    and taken up again before they are finished.
     """
 
     shape: tuple[int, ...]
@@ -25,6 +26,7 @@ class Result:
     accumulate: bool = False
     relu: bool = False
     mask: bool = False
+    waits: bool = False
 
     @cached_property
     def buffers(self) -> list[Buffer]:
@@ -34,26 +36,38 @@ class Result:
         found = [Buffer(name, maps, align=4) for name in names]
         if self.mask:
             found.append(Buffer("value", self.shape))
-        access = "update" if self.accumulate else "write"
+        access = "update" if self.accumulate or self.waits else "write"
         return [*found, Buffer("target", self.shape, access=access)]
 
-    def start(self, writer: Writer, at: IndexLike) -> Value:
-        """What the sums of a map begin with."""
-        return writer.splat(self._buffer("bias"), at) if self.bias else number(0.0)
+    @property
+    def changes(self) -> bool:
+        """Whether finishing is more than storing."""
+        return self.affine or self.relu or self.mask
+
+    def start(self, writer: Writer, at: tuple[IndexLike, ...]) -> Value:
+        """What the sum at an index begins with."""
+        if self.accumulate:
+            return writer.load(self.buffers[-1], *at)
+        return writer.splat(self._buffer("bias"), at[0]) if self.bias else number(0.0)
+
+    def go_on(self, writer: Writer, at: tuple[IndexLike, ...]) -> Value:
+        """The sum that waits at an index."""
+        return writer.load(self.buffers[-1], *at)
+
+    def wait(self, writer: Writer, at: tuple[IndexLike, ...], value: Value) -> None:
+        """Write a sum that is not finished."""
+        writer.store(self.buffers[-1], *at, value=value)
 
     def store(self, writer: Writer, at: tuple[IndexLike, ...], value: Value) -> None:
         """Finish one vector and write it at the index, whose first entry is the map."""
-        target = self.buffers[-1]
         if self.affine:
             scale, shift = (writer.splat(self._buffer(n), at[0]) for n in ("scale", "shift"))
             value = op("fma", value, scale, shift)
-        if self.accumulate:
-            value = op("add", writer.load(target, *at), value)
         if self.relu:
             value = rectified(value)
         if self.mask:
             value = keep_where(is_positive(writer.load(self._buffer("value"), *at)), value)
-        writer.store(target, *at, value=value)
+        writer.store(self.buffers[-1], *at, value=value)
 
     def _buffer(self, name: str) -> Buffer:
         return next(one for one in self.buffers if one.name == name)

@@ -97,15 +97,64 @@ def _inside(index: int, size: int) -> int | None:
     return index if 0 <= index < size else None
 
 
+@dataclass(frozen=True)
+class Phase:
+    """Destinations start, start + step, … which meet the same taps; `numbers` are those taps, and
+    `taps` is the relation that is left: without a period."""
+
+    start: int
+    step: int
+    taps: Taps
+    numbers: tuple[int, ...]
+
+
+def phases(taps: Taps) -> tuple[Phase, ...]:
+    """Cut a relation with a period: the gradient of a stride, where every second (third …) source
+    meets other taps."""
+    if taps.period == 1:
+        return (Phase(0, 1, taps, tuple(range(taps.taps))),)
+    found = []
+    for start in range(min(taps.period, taps.destination)):
+        rows = taps.sources[start :: taps.period]
+        numbers = tuple(t for t in range(taps.taps) if any(row[t] is not None for row in rows))
+        sources = tuple(tuple(row[t] for t in numbers) for row in rows)
+        left = Taps(len(rows), taps.source, len(numbers), sources, 1, taps.advance)
+        found.append(Phase(start, taps.period, left, numbers))
+    return tuple(found)
+
+
+def joined(rows: Taps, columns: Taps, longest: int) -> tuple[Taps, Taps]:
+    """The two axes as one, where no tap leaves its place (1 × 1 kernels): rows laid end to end,
+    into lines of `longest` places at most."""
+    if not all(_stays(taps) for taps in (rows, columns)):
+        return rows, columns
+    fitting = (n for n in range(1, rows.source + 1) if rows.source % n == 0)
+    together = max((n for n in fitting if n * columns.source <= longest), default=1)
+    return _still(rows.source // together), _still(columns.source * together)
+
+
+#: destinations of a line that is made of several rows, at most
+LONGEST_LINE = 256
+
+
+def _stays(taps: Taps) -> bool:
+    return all(row == (place,) for place, row in enumerate(taps.sources))
+
+
+def _still(size: int) -> Taps:
+    return forward_taps(size, size, 1, 1, 0, 1)
+
+
 # ---- rows: loops over tables --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class RowTaps:
     """For destination row d: `count(d)` entries m, each with a tap and a source row, from the
-    first source row on."""
+    first source row on. `numbers`: what the taps are called (their own numbers)."""
 
     taps: Taps
+    numbers: tuple[int, ...] | None = None
 
     @cached_property
     def entries(self) -> tuple[tuple[tuple[int, int], ...], ...]:
@@ -118,7 +167,9 @@ class RowTaps:
     def regular(self) -> bool:
         """Every destination meets every tap: plain index arithmetic will do."""
         full = all(len(row) == self.taps.taps for row in self.entries)
-        return full and self.taps.period == 1 and self.taps.in_order == tuple(range(self.taps.taps))
+        plain = self.numbers is None or self.numbers == tuple(range(self.taps.taps))
+        rising = self.taps.in_order == tuple(range(self.taps.taps))
+        return full and plain and rising and self.taps.period == 1
 
     @cached_property
     def _tables(self) -> tuple[Buffer, Buffer, Buffer]:
@@ -126,7 +177,7 @@ class RowTaps:
         tap, source = [], []
         for row in self.entries:
             padded = row + ((0, 0),) * (width - len(row))
-            tap += [t for t, _ in padded]
+            tap += [self.numbers[t] if self.numbers else t for t, _ in padded]
             source += [s for _, s in padded]
         count = table("row_count", [len(row) for row in self.entries])
         return count, table("row_tap", tap), table("row_source", source)

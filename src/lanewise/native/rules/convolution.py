@@ -6,14 +6,24 @@ from collections.abc import Callable
 from typing import Any
 
 from lanewise.native.fuse import Operation
-from lanewise.native.kernels import conv, depthwise, weights
+from lanewise.native.kernels import conv, depthwise, lane_weights, weights
 from lanewise.native.kernels.depthwise import Depthwise
-from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps
+from lanewise.native.kernels.images import row_blocks
+from lanewise.native.kernels.taps import LONGEST_LINE, Taps, forward_taps, gradient_taps, joined
 from lanewise.native.nest import LANES, Kernel
-from lanewise.native.plan import FLOAT, Planner, Slot
+from lanewise.native.plan import FLOAT, Planner, Region, Slot
 from lanewise.native.rules.batch_norm import folded_norm
 from lanewise.native.rules.windows import masked, taps
-from lanewise.native.tiles import correlation_tile, map_tile, map_weight_tile, weight_tile
+from lanewise.native.tiles import (
+    LANE_PIXELS,
+    correlation_tile,
+    correlation_way,
+    lane_tile,
+    map_tile,
+    map_weight_tile,
+    prefers_lanes,
+    weight_tile,
+)
 from lanewise.net.layers import Conv, DepthwiseConv
 from lanewise.size.windows import conv_of
 
@@ -98,7 +108,7 @@ def _nest(
 ) -> tuple[Callable[..., Kernel], Any, Any]:
     """The nest that computes one direction, its sizes and its tile; `make` tells which."""
     groups, kernels, channels = _parts(operation)
-    rows, columns = taps(operation, make)
+    rows, columns = joined(*taps(operation, make), LONGEST_LINE)
     forward = make is forward_taps
     maps, sources = (kernels, channels) if forward else (channels, kernels)
     small = map_tile(plan.target, rows, columns) if _is_depthwise(operation) else None
@@ -115,7 +125,8 @@ def _nest(
         weight_map=channels * area if forward else area,
         weight_source=area if forward else channels * area,
     )
-    return conv.correlate, sizes, correlation_tile(plan.target, maps, columns)
+    tile = correlation_way(correlation_tile(plan.target, maps, columns), sizes)
+    return conv.correlate, sizes, tile
 
 
 def _weight_gradient(plan: Planner, operation: Operation) -> None:
@@ -134,6 +145,9 @@ def _weight_gradient(plan: Planner, operation: Operation) -> None:
             partial,
         )
         return
+    if prefers_lanes(kernels, channels, rows, columns):
+        _gradient_in_lanes(plan, operation, places, partial)
+        return
     tile = weight_tile(plan.target, kernels, channels, rows, columns)
     sums = groups * kernels * channels * rows.taps * columns.taps * LANES * FLOAT
     plan.call(
@@ -142,5 +156,42 @@ def _weight_gradient(plan: Planner, operation: Operation) -> None:
         lambda name: weights.weight_gradient(name, groups, kernels, channels, rows, columns, tile),
         *places,
         *([plan.scratch(f"sums {operation.name}", sums)] if tile.rows else []),
+        partial,
+    )
+
+
+def _gradient_in_lanes(
+    plan: Planner, operation: Operation, places: tuple[Slot, Slot], partial: Region
+) -> None:
+    """The weight gradient where kernels are in the lanes: transpose, then multiply."""
+    groups, kernels, channels = _parts(operation)
+    rows, columns = joined(*taps(operation, forward_taps), LANE_PIXELS)
+    tile = lane_tile(plan.target, kernels, channels, rows, columns)
+    pixels, vectors = rows.destination * columns.destination, groups * row_blocks(kernels)
+    turned = plan.scratch(f"lanes {operation.name}", vectors * pixels * LANES * LANES * FLOAT)
+    area = rows.taps * columns.taps
+    sums = plan.scratch(f"sums {operation.name}", vectors * channels * area * LANES * FLOAT)
+    x, dy = places
+    plan.call(
+        "to_lanes",
+        (groups, kernels, pixels),
+        lambda name: lane_weights.to_lanes(name, groups, kernels, pixels),
+        dy,
+        turned,
+    )
+    key = (groups, kernels, channels, rows, columns, tile)
+    plan.call(
+        "conv_weight_gradient",
+        key,
+        lambda name: lane_weights.weight_gradient(name, *key),
+        x,
+        turned,
+        sums,
+    )
+    plan.call(
+        "add_sums",
+        (groups, kernels, channels * area),
+        lambda name: lane_weights.add_sums(name, groups, kernels, channels * area),
+        sums,
         partial,
     )
