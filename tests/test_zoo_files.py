@@ -35,6 +35,16 @@ def test_every_file_is_found_under_its_name_or_its_variants() -> None:
     assert zoo_names() == sorted(set(zoo_names()))
 
 
+def test_names_of_torchvision_are_names_of_the_zoo() -> None:
+    names = """alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s googlenet
+        inception_v3 mnasnet0_5 mobilenet_v2 mobilenet_v3_small regnet_x_400mf regnet_y_1_6gf
+        resnet18 resnext50_32x4d shufflenet_v2_x0_5 squeezenet1_1 vgg16_bn wide_resnet50_2"""
+    for name in names.split():
+        assert load(name) == load(name.replace("_", "-"))
+    assert load("regnet_y_1.6gf") == load("regnet-y-1-6gf")
+    assert load("ResNet50") == load("resnet50")
+
+
 @pytest.mark.parametrize("family", FILES)
 def test_every_family_can_be_loaded_by_its_own_name(family: str) -> None:
     assert load(family).nodes[0].layer.word == "input"
