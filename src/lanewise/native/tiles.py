@@ -69,26 +69,40 @@ LIMITS = {
 
 def correlation_tile(target: Target, maps: int, columns: Taps) -> Tile:
     """Destination maps × destination columns of a forward or input-gradient kernel."""
-    return _correlation_tile(target.name, maps, columns)
+    return _fitting_tiles(target.name, maps, columns)[0][1]
 
 
 @lru_cache(maxsize=4096)
-def _correlation_tile(name: str, maps: int, columns: Taps) -> Tile:
+def _fitting_tiles(name: str, maps: int, columns: Taps) -> list[tuple[float, Tile]]:
+    """The tiles that fit the registers and their cycles for one row and source, the best first."""
     limits = LIMITS[name]
     parts = [phase.taps for phase in phases(columns)]
     widest = max(part.destination for part in parts)
-    fitting = [Tile(m, c) for m, c in _shapes(maps, widest, limits)]
-    return min(
-        fitting, key=lambda tile: sum(_correlation_cost(tile, maps, p, limits) for p in parts)
-    )
+    found = []
+    for m, c in _shapes(maps, widest, limits):
+        tile = Tile(m, c)
+        found.append((sum(_correlation_cost(tile, maps, p, limits) for p in parts), tile))
+    return sorted(found, key=lambda one: one[0])
+
+
+def correlation_way(target: Target, sizes: Correlation) -> Tile:
+    """The tile and its way through the maps: few cycles, and few cache lines from afar."""
+    return _correlation_way(target.name, sizes)
 
 
 @lru_cache(maxsize=4096)
-def correlation_way(tile: Tile, sizes: Correlation) -> Tile:
-    """The tile with the way through the maps that brings the fewest cache lines from afar."""
-    blocks_of_sources = [0, *(n for n in (16, 32, 64, 128) if n < sizes.sources)]
-    ways = [replace(tile, order=order, sources=n) for n in blocks_of_sources for order in TRAFFIC]
-    return min(ways, key=lambda way: _traffic(way, sizes))
+def _correlation_way(name: str, sizes: Correlation) -> Tile:
+    fitting = _fitting_tiles(name, sizes.maps, sizes.columns)
+    good = [one for one in fitting if one[0] <= 1.15 * fitting[0][0]][:8]
+    together = [0, *(n for n in (16, 32, 64, 128) if n < sizes.sources)]
+    turns = sizes.sources * sizes.rows.pairs
+    ways = [
+        (turns * cycles, replace(tile, order=order, sources=n))
+        for cycles, tile in good
+        for n in together
+        for order in TRAFFIC
+    ]
+    return min(ways, key=lambda way: way[0] + _traffic(way[1], sizes))[1]
 
 
 @dataclass(frozen=True)
@@ -276,6 +290,11 @@ def lane_tile(target: Target, maps: int, sources: int, rows: Taps, columns: Taps
     return LaneTile(*shape, height if height < rows.destination else 0)
 
 
+def _lane_turn(maps: int, vectors: int, limits: Limits) -> float:
+    products = maps * vectors / limits.products_per_cycle
+    return TURN + max(products, (maps + vectors) / limits.loads_per_cycle, LATENCY)
+
+
 def lane_tile_shape(maps: int, sources: int, limits: Limits) -> tuple[int, int]:
     """Input maps × vectors of 16 kernels."""
     vectors = -(-maps // LANES)
@@ -288,9 +307,7 @@ def lane_tile_shape(maps: int, sources: int, limits: Limits) -> tuple[int, int]:
 
     def cost(shape: tuple[int, int]) -> float:
         return sum(
-            m_tiles
-            * v_tiles
-            * max(m * v / limits.products_per_cycle, (m + v) / limits.loads_per_cycle, LATENCY)
+            m_tiles * v_tiles * (LOAD * (m + v) + _lane_turn(m, v, limits))
             for _, m, m_tiles in blocks(sources, shape[0])
             for _, v, v_tiles in blocks(vectors, shape[1])
         )

@@ -16,7 +16,6 @@ from lanewise.native.rules.batch_norm import folded_norm
 from lanewise.native.rules.windows import masked, taps
 from lanewise.native.tiles import (
     LANE_PIXELS,
-    correlation_tile,
     correlation_way,
     lane_tile,
     map_tile,
@@ -125,8 +124,7 @@ def _nest(
         weight_map=channels * area if forward else area,
         weight_source=area if forward else channels * area,
     )
-    tile = correlation_way(correlation_tile(plan.target, maps, columns), sizes)
-    return conv.correlate, sizes, tile
+    return conv.correlate, sizes, correlation_way(plan.target, sizes)
 
 
 def _weight_gradient(plan: Planner, operation: Operation) -> None:
