@@ -86,13 +86,21 @@ TIES = {
     "equal maxima, relu": "input 2x8x9; conv 4 k3 pad1; maxpool 2 stride1; relu; flatten; linear 3",
     "equal global maxima": "input 3x5x4; conv 6 k2; relu; globalmax; flatten; linear 3",
     "leaky at zero": "input 2x4x5; conv 4 k2; leakyrelu 0.25; flatten; linear 4",
+    "prelu at zero": "input 2x4x5; conv 4 k2; prelu channels; flatten; linear 4",
+    "elu at zero": "input 2x4x5; conv 4 k2; elu 0.5; flatten; linear 4",
+    "relu6 at 0 and 6": "input 2x5x6; {sums}; relu6; conv 3 k2; flatten; linear 3",
+    "hardsigmoid at -3 and 3": "input 2x5x6; {sums}; hardsigmoid; conv 3 k2; flatten; linear 3",
+    "hardswish at -3 and 3": "input 2x5x6; {sums}; hardswish; conv 3 k2; flatten; linear 3",
+    "equal adaptive maxima": "input 2x7x8; adaptivemax 3x5; flatten; linear 3",
+    "windows of zeros": "input 2x6x7; relu; l2pool 2; flatten; linear 3",
+    "sums at zero": "input 2x4x5; conv 4 k2; residual {{ conv 4 k1 }}; relu; flatten; linear 4",
 }
 
 
 @pytest.mark.parametrize("name", TIES)
 def test_ties_go_where_torch_sends_them(name: str) -> None:
     """Whole numbers: every sum is exact in float32, and many values are exactly equal."""
-    graph = parse(TIES[name], name)
+    graph = parse(TIES[name].format(sums="sumpool 2 stride1; sumpool 2 stride1"), name)
     random = np.random.default_rng(5)
     images = random.integers(-1, 2, size=(17, *_input_shape(graph))).astype("f4")
     labels = random.integers(3, size=17)

@@ -15,9 +15,11 @@ import pytest
 
 from lanewise.errors import EngineError
 from lanewise.native import compile_net, emit
-from lanewise.native.kernels import dropout, pool, rules, taps
+from lanewise.native.kernels import dropout, pool, taps
 from lanewise.native.nest import Assign, Kernel, Loop, Op, Statement, Store, Transpose, Value, op
 from lanewise.native.optimizers import SGD, AdamW, Optimizer
+from lanewise.native.rules import convolution, noise
+from lanewise.net.graph import Graph
 from lanewise.net.parse import parse
 
 pytest.importorskip("torch", reason="the oracle needs PyTorch (extra `torch`)")
@@ -68,18 +70,18 @@ def disagreements(program: Any, optimizer: Optimizer | None = None) -> list[str]
     one slice of images and two at once, floats and pixels."""
     rows = []
     for trial in (Trial(40), Trial(3, pixels=True, label_smoothing=0.1)):
-        rows += judge(program, NET, trial)
+        rows += judge(program, program.graph, trial)
     if optimizer:
         program.initialise(0)
-        rows += judge_updates(program, optimizer, *draw(NET, Trial(19), 0))
+        rows += judge_updates(program, optimizer, *draw(program.graph, Trial(19), 0))
     return [row.name for row in rows if not row.ok]
 
 
 @contextmanager
-def compiled(optimizer: Optimizer | None = None) -> Iterator[Any]:
+def compiled(optimizer: Optimizer | None = None, net: Graph = NET) -> Iterator[Any]:
     """Never from the cache, and never into it."""
     options = {"training": True, "input_gradient": True, "cache": False}
-    with compile_net(NET, optimizer=optimizer, **options) as program:
+    with compile_net(net, optimizer=optimizer, **options) as program:
         yield program
 
 
@@ -123,7 +125,7 @@ def on_the_way(change: Callable[[Kernel], Kernel]) -> Iterator[None]:
         yield
 
 
-def all_kernels() -> dict[str, Kernel]:
+def all_kernels(net: Graph = NET) -> dict[str, Kernel]:
     """Every kernel of the net, by name."""
     found: dict[str, Kernel] = {}
 
@@ -131,7 +133,7 @@ def all_kernels() -> dict[str, Kernel]:
         found[kernel.name] = kernel
         return kernel
 
-    with on_the_way(keep), compiled():
+    with on_the_way(keep), compiled(net=net):
         return found
 
 
@@ -212,11 +214,11 @@ def divides_by_the_whole_window(window: Any) -> tuple[tuple[float, ...], ...]:
 
 
 MISTAKES = {
-    "forward taps one off": (rules, "forward_taps", one_off(taps.forward_taps)),
-    "gradient taps one off": (rules, "gradient_taps", one_off(taps.gradient_taps)),
+    "forward taps one off": (convolution, "forward_taps", one_off(taps.forward_taps)),
+    "gradient taps one off": (convolution, "gradient_taps", one_off(taps.gradient_taps)),
     "a wrong divisor": (pool, "average_scale", divides_by_the_whole_window),
     "dropout scaled wrongly": (dropout, "kept_scale", lambda rate: 1.0),
-    "the mask of another layer": (rules, "dropout_salt", lambda node: 7),
+    "the mask of another layer": (noise, "dropout_salt", lambda node: 7),
 }
 
 

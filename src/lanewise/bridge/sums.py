@@ -142,9 +142,9 @@ def _linear(layer: kinds.Linear, seen: Seen) -> Arithmetic:
 
 
 def _radial(layer: kinds.RadialBasis, seen: Seen) -> Arithmetic:
-    """Sums of (x ∓ 1)², and of their derivatives 2 (x ∓ 1)."""
-    apart = hypot(1.0, seen.sizes[0])
-    forward = Sum(seen.in_shapes[0][0]).error(apart**2)
+    """Sums of (x ∓ 1)², all positive, and of their derivatives 2 (x ∓ 1)."""
+    apart, terms = hypot(1.0, seen.sizes[0]), seen.in_shapes[0][0]
+    forward = rounded(terms, terms).error(apart**2)
     return Arithmetic(forward, (Sum(layer.features, 2 * apart),))
 
 
