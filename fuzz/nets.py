@@ -20,12 +20,14 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import TypeAlias
 
-from random_nets import Items, random_net, shape_of, text_of
+from random_nets import Block, Items, random_net, shape_of, text_of
 
 from lanewise.bridge.oracle import compare
 from lanewise.bridge.verdict import Comparison
 from lanewise.errors import LanewiseError
 from lanewise.net.parse import parse
+
+__all__ = ["Block", "Case", "main", "random_case", "shrink", "text_of"]
 
 BATCHES = (1, 2, 3, 5, 15, 16, 17, 33, 70)
 

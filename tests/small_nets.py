@@ -27,6 +27,12 @@ CONVOLUTIONS = {
     # Two registers of this kernel once got one name (a1·123 and a11·23).
     "many registers": "input 1x9x10; conv 10 k4 pad same nobias; flatten",
     "unread rows": "input 2x10x11; conv 3 k3 stride4; conv 2 k1 stride2 nobias; flatten",
+    "strided 1x1 of tiny maps": (
+        "input 3x3x3; conv 4 k1 stride2; conv 5 k1 stride2; conv 3 k1 stride2 pad1; flatten"
+    ),
+    "strided 1x1 of rows and columns": (
+        "input 2x5x4; conv 9 k1 stride 2x1; conv 5 k1 stride 1x2; conv 4 k1 stride 3x2; flatten"
+    ),
     "all at once": (
         "input 6x14x13; conv 9 k 3x2 stride 2x3 pad 3:1x0:2 dilation 2x3 groups3 nobias;"
         "conv 6 k 2x3 stride 3x1 pad 1:2x2:0 groups3; flatten"
@@ -135,7 +141,13 @@ AFTER = (
     "input 2x7x6; conv 3 k2; {0}; maxpool 2; avgpool 2 stride1; {0}; flatten; {0}; linear 4",
     "input 2x7x6; maxpool 2; {0}; sumpool 2 stride1; {0}; globalmax; {0}; flatten; linear 4",
 )
-VALUES = {f"{name}, {i}": net.format(name) for name in ACTIVATIONS for i, net in enumerate(AFTER)}
+# What joins its neighbours, or has parameters, goes through all three.
+EVERYWHERE = ("relu", "leakyrelu 0.2", "tanh", "hardswish", "prelu channels")
+VALUES = {
+    f"{name}, {i}": net.format(name)
+    for name in ACTIVATIONS
+    for i, net in enumerate(AFTER if name in EVERYWHERE else AFTER[:1])
+}
 JOINED_RELU = {
     "relu under a pool that overlaps": "input 2x9x9; conv 4 k3; relu; maxpool 3 stride2; flatten",
     "relu under a padded pool": "input 2x7x7; conv 4 k3; relu; maxpool 3 stride2 pad1; flatten",

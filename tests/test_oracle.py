@@ -19,6 +19,7 @@ from lanewise.bridge.reference import Question, Reference
 from lanewise.bridge.sums import EPSILON, Sum
 from lanewise.bridge.updates import judge_updates
 from lanewise.bridge.verdict import Comparison, Disagreement, Row
+from small_nets import BATCH_NORMS, CHANNELS, FLAT_NORMS, GRAPHS, NETS, NORMS
 from torch_engine import TorchEngine
 
 NET = parse(
@@ -53,6 +54,49 @@ def test_honest_float32_is_accepted(trial: Trial) -> None:
     assert [row.name for row in rows] == (TENSORS if trial.training else ["logits"])
     assert all(row.ok for row in rows), rows
     assert all(0 < row.tolerance < 1e-3 for row in rows), rows
+
+
+GRAPH = parse(
+    "input 2x9x8; conv 4 k3 pad1; bn; relu; residual { depthwise k3 pad1; bn ghost 16; gelu;"
+    "conv 4 k1; stochasticdepth 0.3 }; concat { maxpool 2 } { avgpool 2; prelu };"
+    "multiply { } { globalavg; conv 8 k1; hardsigmoid }; layernorm; spatialdropout 0.2; flatten;"
+    "linear 5"
+)
+
+
+def test_graphs_norms_and_noise_are_judged_in_training_and_in_inference() -> None:
+    engine = TorchEngine(GRAPH)
+    rows = judge(engine, GRAPH, Trial(18))
+    assert all(row.ok and 0 < row.tolerance < 1e-3 for row in rows), rows
+    running = [f"bn{i}.running_{which}" for i in (1, 2) for which in ("mean", "var")]
+    assert [row.name for row in rows if ".running" in row.name] == running
+    assert "prelu1.weight.grad" in {row.name for row in rows}
+
+
+@pytest.mark.parametrize("tensor", ["bn1.running_mean", "bn2.running_var", "bn1.weight.grad"])
+@pytest.mark.parametrize("factor", [1.001, float("nan")])
+def test_spoiled_statistics_are_named(tensor: str, factor: float) -> None:
+    def spoil(name: str, values: np.ndarray) -> np.ndarray:
+        return values * np.float32(factor) if name == tensor else values
+
+    rows = judge(TorchEngine(GRAPH, spoil), GRAPH, Trial(18))
+    assert [row.name for row in rows if not row.ok] == [tensor]
+
+
+@pytest.mark.parametrize("name", [*NORMS, *CHANNELS, *GRAPHS, *BATCH_NORMS, *FLAT_NORMS])
+def test_honest_float32_is_accepted_whatever_the_net(name: str) -> None:
+    graph = parse(NETS[name], name)
+    rows = judge(TorchEngine(graph), graph, Trial(18))
+    assert all(row.ok for row in rows), rows
+    assert all(0 < row.tolerance < 2e-3 for row in rows), rows
+
+
+def test_the_noise_of_inference_and_of_training_differ() -> None:
+    """Running statistics are asked in the logits, those of the batch in the loss."""
+    assert Question(GRAPH, {}, np.zeros((1, 2, 9, 8)), np.zeros(1)).directions == (False, True)
+    assert Question(NET, {}, np.zeros((1, 2, 9, 8)), np.zeros(1)).differs_in_training
+    plain = parse("input 1x2x2; flatten; linear 3")
+    assert Question(plain, {}, np.zeros((1, 1, 2, 2)), np.zeros(1)).directions == (True,)
 
 
 def largest_negated(values: np.ndarray) -> np.ndarray:
@@ -124,6 +168,19 @@ def test_the_expected_error_of_a_sum() -> None:
         total += a[:, i] * b[:, i]
     measured = float(np.sqrt(np.mean((total - exact) ** 2)))
     assert measured < Sum(400).error(1.0) < 6 * measured
+
+
+def test_a_large_mean_makes_a_norm_less_exact() -> None:
+    """float32 keeps 24 bits of the mean; what the norm leaves of them is the tolerance."""
+    graph = parse("input 2x4x4; bn; flatten")
+
+    def tolerance(mean: float) -> float:
+        images = np.random.default_rng(0).standard_normal((9, 2, 4, 4)) + mean
+        weights = {"bn1.weight": np.ones(2), "bn1.bias": np.zeros(2)}
+        tensor = Reference(Question(graph, weights, images, np.zeros(9))).tensors["input.grad"]
+        return tensor.tolerance / tensor.size
+
+    assert 20 * tolerance(0) < tolerance(300) < 1000 * tolerance(0)
 
 
 def test_a_value_at_a_kink_shakes_the_answer() -> None:
