@@ -22,6 +22,8 @@ SMALL: dict[str, str] = {
     "convnext": "convnext base=8 n1=1 n2=2 n3=1 n4=1 size=32 classes=10",
     "densenet": "densenet growth=4 n1=2 n2=3 n3=2 n4=2 size=32 classes=10",
     "efficientnet": "efficientnet width=0.25 depth=0.3 size=32 classes=10",
+    "efficientnet-v2": "efficientnet-v2 width=0.125 n1=2 n2=1 n3=1 n4=2 n5=1 n6=1 size=32"
+    " classes=10",
     "googlenet": "googlenet width=0.125 size=32 classes=10",
     "googlenet-paper": "googlenet width=0.125 size=32 classes=10 paper=1",
     "lenet5": "lenet5",

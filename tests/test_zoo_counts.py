@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-import zoo_families
+from families import SMALL
 from lanewise.net.family import ZOO, read_family
 from lanewise.net.load import load
 from nest_products import counted, expected
@@ -23,7 +23,7 @@ COUNTED = {
 }
 FAMILIES = sorted(name.removesuffix(".net") for name in os.listdir(ZOO))
 PUBLISHED = [COUNTED.get(family, read_family(family)[0].name) for family in FAMILIES]
-FORMS = [spec for name, spec in zoo_families.SMALL_FORMS.items() if name not in FAMILIES]
+FORMS = [spec for name, spec in SMALL.items() if name not in FAMILIES]
 
 
 @pytest.mark.parametrize("spec", [*PUBLISHED, "resnet50", *FORMS])

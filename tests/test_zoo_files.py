@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-import zoo_families
+from families import SMALL
 from lanewise.net import load as loading
 from lanewise.net.family import parameters_of, published
 from lanewise.net.load import load, read_text, zoo_names
@@ -16,6 +16,10 @@ from lanewise.size.report import size
 
 FOLDER = os.path.join(os.path.dirname(loading.__file__), "zoo")
 FILES = sorted(name.removesuffix(".net") for name in os.listdir(FOLDER))
+
+# Not among the small ones that tests train: inception-v3 has so many different kernels that they
+# compile for a minute, and the running statistics of mnasnet follow over thousands of steps.
+NOT_TRAINED = {"inception-v3", "mnasnet"}
 
 
 def text_of(family: str) -> str:
@@ -107,22 +111,20 @@ def test_the_text_of_a_variant_stands_alone(name: str) -> None:
     assert "\nvariant " not in text
 
 
-@pytest.mark.parametrize("family", FILES)
-def test_every_family_is_there_in_small(family: str) -> None:
-    graph = load(f"{family} {zoo_families.SMALL[family]}".strip())
+def test_every_family_is_there_in_small() -> None:
+    assert {spec.split()[0] for spec in SMALL.values()} | NOT_TRAINED == set(FILES)
+
+
+@pytest.mark.parametrize("spec", SMALL.values(), ids=SMALL)
+def test_small_is_small(spec: str) -> None:
+    graph = load(spec)
+    assert parse(show(graph)) == graph
     totals = size(graph).totals
-    assert totals.params < 500_000
-    assert totals.macs < 10_000_000
+    assert 0 < totals.params < 1_000_000
+    assert totals.macs < 20_000_000
 
 
 @pytest.mark.parametrize("family", [f for f in FILES if [*parameters_of(text_of(f))]])
 def test_classes_are_a_parameter_of_every_family_that_has_parameters(family: str) -> None:
     graphs = [load(f"{family} classes={classes}") for classes in (3, 7)]
     assert [size(graph).rows[-1].output for graph in graphs] == [(3,), (7,)]
-
-
-@pytest.mark.parametrize("spec", zoo_families.SMALL_FORMS.values(), ids=zoo_families.SMALL_FORMS)
-def test_small_forms_can_be_built(spec: str) -> None:
-    graph = load(spec)
-    assert parse(show(graph)) == graph
-    assert size(graph).totals.params
