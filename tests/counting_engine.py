@@ -32,9 +32,6 @@ class CountingEngine:
         self.optimizer_state["linear1.weight.momentum"][:] = 0
         self.steps_done = 0
 
-    def check_batches(self, images: int, batch: int) -> None:
-        """Any batch will do."""
-
     def set_normalisation(self, mean: object, std: object) -> None:
         self.normalisation = (mean, std)
 

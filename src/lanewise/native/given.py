@@ -16,6 +16,7 @@ from lanewise.errors import DataError
 from lanewise.native.nest import LANES
 from lanewise.net.graph import Graph, Node
 from lanewise.net.layers import BatchNorm
+from lanewise.size.shapes import infer_shapes
 
 MOST_SEED = 2**63 - 1
 
@@ -106,12 +107,23 @@ def usable_rates(learning_rates: Any, count: int, batch: int) -> np.ndarray:
     return rates
 
 
+def normalised_shapes(graph: Graph) -> dict[Node, tuple[int, ...]]:
+    """Output shape of every batch normalisation."""
+    shapes = infer_shapes(graph)
+    return {node: shapes[node.name] for node in graph.nodes if isinstance(node.layer, BatchNorm)}
+
+
 def enough_for_statistics(
-    graph: Graph, normalised: Mapping[Node, tuple[int, ...]], count: int, batch: int
+    graph: Graph,
+    normalised: Mapping[Node, tuple[int, ...]],
+    count: int,
+    batch: int,
+    option: str = "batch",
 ) -> None:
     """Batch normalisation needs two values a channel: DataError where a batch has but one.
 
-    `normalised`: output shape of every such layer. Only the last batch may be that short.
+    `normalised`: `normalised_shapes` of the graph. Only the last batch may be that short. `option`:
+    what the batch is called where it was given.
     """
     last = count % batch or min(batch, count)
     for node, shape in normalised.items():
@@ -122,17 +134,23 @@ def enough_for_statistics(
         whose = "the last group of its images" if node.layer.ghost else "the last batch"
         raise DataError(
             f"{graph.place(node)}: bn over {'x'.join(map(str, shape))} gets one value a channel, "
-            f"{whose} being a single image ({count} images in batches of {batch}); it needs two "
-            f"for a variance, so use {'one image less or more' if count > 1 else 'more images'}"
-            f"{_other_batch(count, batch) if not node.layer.ghost else ''}"
+            f"{whose} being a single image ({_batches(count, batch)}); it needs two for a "
+            f"variance, so use {_remedy(count, batch, option, node.layer)}"
         )
 
 
-def _other_batch(count: int, batch: int) -> str:
-    """A batch size nearby that leaves no single image, told as another remedy."""
+def _batches(count: int, batch: int) -> str:
+    return f"{count:,} images in batches of {batch}" if count > 1 else "there is one image"
+
+
+def _remedy(count: int, batch: int, option: str, layer: BatchNorm) -> str:
+    """A batch size nearby that leaves no single image, or another number of images."""
+    if count < 2:
+        return "more images"
     sizes = (size for step in range(1, batch) for size in (batch - step, batch + step))
     fitting = next((size for size in sizes if size > 1 and count % size != 1), None)
-    return f", or batch {fitting}" if fitting and count > 1 else ""
+    other = f"{option} {fitting}, or " if fitting and not layer.ghost else ""
+    return f"{other}one image more or less"
 
 
 def usable_smoothing(smoothing: float) -> float:

@@ -15,6 +15,7 @@ from lanewise.native.driver import CONTEXT_WORDS, FORWARD, TRAIN, WORD, WORDS_PE
 from lanewise.native.given import (
     Batches,
     enough_for_statistics,
+    normalised_shapes,
     per_channel,
     usable_images,
     usable_labels,
@@ -31,7 +32,7 @@ from lanewise.native.plan import Layout, Parameter
 from lanewise.native.target import Target
 from lanewise.native.workers import Workers, close_at_end, yield_address
 from lanewise.net.graph import Graph
-from lanewise.net.layers import BatchNorm, Input
+from lanewise.net.layers import Input
 from lanewise.size.shapes import infer_shapes
 
 #: gradients are summed in this many groups of slices, added in their order
@@ -115,9 +116,7 @@ class Program:
         assert isinstance(first, Input)
         self.input_shape = (first.channels, first.height, first.width)
         self.output_shape = shapes[graph.output.name]
-        self._normalised = {
-            node: shapes[node.name] for node in graph.nodes if isinstance(node.layer, BatchNorm)
-        }
+        self._normalised = normalised_shapes(graph)
         self._layout, self._buffer_layout = parameter_layout(graph), buffer_layout(graph)
         self._context = aligned(CONTEXT_WORDS, np.int64)
         self._make_arrays()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
 from lanewise.errors import NetError
+from lanewise.net.family import parameters_of, set_parameters
 from lanewise.net.graph import Graph
-from lanewise.net.layers import CONVOLUTIONS, Input, Linear
+from lanewise.net.layers import CONVOLUTIONS, BatchNorm, Input, Linear, RadialBasis
 from lanewise.net.load import name_of
 from lanewise.net.parse import parse
 from lanewise.net.show import show
@@ -85,6 +87,20 @@ class Choice:
         return sum(isinstance(node.layer, (*CONVOLUTIONS, Linear)) for node in self.graph.nodes)
 
     @property
+    def pairs(self) -> bool:
+        """Whether a batch must hold two images, since some normalisation gets one value of each."""
+        shapes = infer_shapes(self.graph)
+        return any(
+            isinstance(node.layer, BatchNorm) and prod(shapes[node.name][1:]) == 1
+            for node in self.graph.nodes
+        )
+
+    @property
+    def radial(self) -> bool:
+        """Whether the outputs are squared distances from codes."""
+        return isinstance(self.graph.output.layer, RadialBasis)
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """(C, H, W) that the network reads."""
         layer = self.graph.nodes[0].layer
@@ -148,26 +164,64 @@ def check_trainable(choice: Choice) -> None:
 
 
 def fit_classes(choice: Choice, classes: int) -> Choice:
-    """The network with one output per class.
+    """The network with one output per class, and a note that says so where it had another number.
 
-    A last `linear` of another width gets the right one, and a note says so. NetError where the
-    last layer is another one and gives the wrong number of values.
+    A text with a parameter `classes` that decides it gets that value and stays as it is written.
+    Otherwise a last `linear` or `rbf` of another width gets the right one. NetError where the last
+    layer is another one, or no network of so many classes can exist.
     """
-    graph = choice.graph
-    (width,) = infer_shapes(graph)[graph.output.name]
+    width = _outputs(choice.graph)
     if width == classes:
         return choice
+    return _with_parameter(choice, width, classes) or _with_last_layer(choice, width, classes)
+
+
+def _with_parameter(choice: Choice, width: int, classes: int) -> Choice | None:
+    """The network with its parameter `classes` set; None if it has none, or that one decides
+    something else."""
+    if "classes" not in parameters_of(choice.text):
+        return None
+    text = set_parameters(choice.text, {"classes": str(classes)}, choice.name)
+    graph = parse(text, _renamed(choice.graph.origin, classes))
+    if _outputs(graph) != classes:
+        return None
+    note = (
+        f"{choice.name} has {width} outputs and the data has {classes} classes: "
+        f"its parameter classes is now {classes}"
+    )
+    return replace(choice, text=text, graph=graph, notes=(*choice.notes, note))
+
+
+def _with_last_layer(choice: Choice, width: int, classes: int) -> Choice:
+    """The network with another last layer, written flat."""
+    graph = choice.graph
     last = graph.output
-    if not isinstance(last.layer, Linear):
+    if not isinstance(last.layer, (Linear, RadialBasis)):
         raise NetError(
             f"{graph.place(last)}: the net gives {width} values for {classes} classes; "
             f"add `linear {classes}` at its end"
         )
     changed = replace(last, layer=replace(last.layer, features=classes))
     graph = replace(graph, nodes=(*graph.nodes[:-1], changed))
+    word = "linear" if isinstance(last.layer, Linear) else "rbf"
     note = (
-        f"{choice.name} ends in linear {width} and the data has {classes} classes: "
-        f"{last.name} is now linear {classes}"
+        f"{choice.name} ends in {word} {width} and the data has {classes} classes: "
+        f"{last.name} is now {word} {classes}"
     )
     notes = choice.notes if choice.chosen else (*choice.notes, note)
     return replace(choice, text=show(graph), graph=graph, notes=notes)
+
+
+def _outputs(graph: Graph) -> int:
+    """How many values the network gives for an image."""
+    return prod(infer_shapes(graph)[graph.output.name])
+
+
+def _renamed(origin: str, classes: int) -> str:
+    """`resnet20 classes=5` called after what it is now; other names stay."""
+    words = (f"classes={classes}" if _sets_classes(word) else word for word in origin.split(" "))
+    return " ".join(words)
+
+
+def _sets_classes(word: str) -> bool:
+    return word.lower().startswith("classes=")

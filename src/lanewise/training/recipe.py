@@ -145,17 +145,23 @@ def _holds(rule: Any, value: Any) -> bool:
 @dataclass(frozen=True)
 class Task:
     """What the defaults depend on: the training images and their channels, the network's layers
-    with weights, and its parameters."""
+    with weights, and its parameters.
+
+    pairs: a batch must not be a single image, which has no variance for a batch normalisation.
+    radial: the net ends in `rbf`, whose squared distances pass back tenfold gradients.
+    """
 
     images: int
     channels: int
     layers: int
     params: int
+    pairs: bool = False
+    radial: bool = False
 
     @property
     def easy(self) -> bool:
-        """Gray images and a shallow net, which plain SGD trains fastest; without normalisation
-        layers anything else starts sooner and more surely with AdamW."""
+        """Gray images and a shallow net, which plain SGD trains fastest; anything else starts
+        sooner and more surely with AdamW, with normalisation layers and without."""
         return self.channels == 1 and self.layers <= 5
 
 
@@ -166,7 +172,7 @@ def choose_recipe(task: Task, given: Mapping[str, Any]) -> Recipe:
     """
     settings = check_settings(given)
     optimizer = settings.get("optimizer", "sgd" if task.easy else "adamw")
-    batch = settings.get("batch", _batch(task.images))
+    batch = settings.get("batch", _batch(task))
     defaults = {
         "epochs": _epochs(task),
         "batch": batch,
@@ -188,9 +194,12 @@ def check_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _batch(images: int) -> int:
+def _batch(task: Task) -> int:
     """Small data sets get smaller batches, so that an epoch has enough steps to learn from."""
-    return 128 if images >= 8_000 else 64 if images >= 2_000 else 32
+    size = 128 if task.images >= 8_000 else 64 if task.images >= 2_000 else 32
+    while task.pairs and size > 8 and task.images % size == 1:
+        size -= 8
+    return size
 
 
 def _epochs(task: Task) -> int:
@@ -202,6 +211,6 @@ def _epochs(task: Task) -> int:
 def _learning_rate(task: Task, optimizer: str, batch: int) -> float:
     """For SGD with the root of the batch, up to where it becomes unstable."""
     if optimizer == "sgd":
-        best = 0.1 if task.easy else 0.05
+        best = (0.1 if task.easy else 0.05) / (10 if task.radial else 1)
         return round(best * min(1.5, math.sqrt(batch / 128)), 4)
     return 2e-3 if task.params < 2_000_000 else 3e-4

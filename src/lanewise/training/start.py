@@ -130,11 +130,30 @@ def prepare(
     )
     choice = fit_classes(choice, len(opened.class_names))
     params = size(choice.graph).totals.params
-    task = Task(len(opened.train), opened.preprocessing.channels, choice.layers, params)
-    recipe = choose_recipe(task, settings)
+    recipe = choose_recipe(_task(choice, opened, params), settings)
+    _check_batches(choice, len(opened.train), recipe.batch)
     source = Source.of(data, val_fraction, test_fraction)
     record = new_record(choice, opened, source, recipe, params)
     return Job(choice, opened, recipe, record)
+
+
+def _task(choice: Choice, data: DataSet, params: int) -> Task:
+    return Task(
+        images=len(data.train),
+        channels=data.preprocessing.channels,
+        layers=choice.layers,
+        params=params,
+        pairs=choice.pairs,
+        radial=choice.radial,
+    )
+
+
+def _check_batches(choice: Choice, images: int, batch: int) -> None:
+    """DataError where a batch is too small for the statistics of a batch normalisation."""
+    from lanewise.native.given import enough_for_statistics, normalised_shapes
+
+    graph = choice.graph
+    enough_for_statistics(graph, normalised_shapes(graph), images, batch, option="--batch")
 
 
 def prepare_again(run: RunFolder, data: Any = None, *, watcher: Silent) -> Job:
@@ -191,7 +210,6 @@ def _compile(job: Job, threads: int | None) -> Program:
         optimizer=job.recipe.engine_optimizer(),
         threads=threads,
     )
-    program.check_batches(len(job.data.train), job.recipe.batch)
     rule = job.data.preprocessing
     program.set_normalisation(rule.mean, rule.std)
     return program
