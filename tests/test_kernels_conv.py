@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from lanewise.native.kernels import conv, lane_weights, weights
-from lanewise.native.kernels.conv import Correlation, Tile
+from lanewise.native.kernels.conv import Correlation, Tile, packed_shape
 from lanewise.native.kernels.images import row_blocks
 from lanewise.native.kernels.lane_weights import LaneTile, add_sums, to_lanes
 from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps
 from lanewise.native.kernels.weights import WeightTile
 from lanewise.native.nest_count import count
-from native_kernel import aligned, compile_kernel, execute, placed
+from native_kernel import aligned, execute, placed
 
 LANES = 16
 
@@ -84,6 +84,7 @@ CASES = [
     Case(2, (6, 6), 2, (1, 1), (2, 2)),
     Case(2, (3, 3), 2, (7, 7), pad=(3, 3)),
 ]
+PACKING = [Tile(2, 4, "pnk", packs=True), Tile(3, 2, "pnk", sources=2, packs=True)]
 TILES = [Tile(1, 1), Tile(2, 3, "pnk"), Tile(4, 6, "kpn", sources=1)]
 
 
@@ -209,12 +210,15 @@ def test_sums_are_the_same_in_every_tile(case):
     x, w = normal(case.channels, *case.size, LANES), normal(*case.weight, seed=1)
     dy, b = normal(case.kernels, *case.out, LANES, seed=3), normal(case.kernels, seed=2)
     results: list[list[np.ndarray]] = [[], []]
-    for tile in [*TILES, Tile(2, 2, "kpn", sources=2)]:
+    small = case.kernel[0] < 7
+    for tile in [*TILES, *PACKING, Tile(2, 2, "kpn", sources=2)]:
         y, dx = aligned(dy.shape), normal(*x.shape, seed=4)
         forward = conv.correlate("f", case.forward(), tile, bias=True, relu=True)
-        compile_kernel(forward)(x, w.ravel(), b, y)
+        packed = [aligned(packed_shape(case.forward(), tile))] * tile.packs
+        execute(forward, x, w.ravel(), *packed, b, y, interpret=tile.packs and small)
         backward = conv.correlate("b", case.backward(), tile, accumulate=True, mask=True)
-        compile_kernel(backward)(dy, w.ravel(), x, dx)
+        packed = [aligned(packed_shape(case.backward(), tile))] * tile.packs
+        execute(backward, dy, w.ravel(), *packed, x, dx, interpret=tile.packs and small)
         for found, one in zip(results, (y, dx), strict=True):
             found.append(one)
     for found in results:

@@ -69,12 +69,31 @@ class Tile:
 
     `order`: the loops around a tile, the outermost first: p (rows), k (maps), n (columns).
     `sources`: so many source maps are summed everywhere before the next ones (0: all at once).
+    `packs` (with p, n outside): what the tiles of all maps read is first copied to lie end to end,
+    because maps whose size is a power of two meet in few sets of the first cache.
     """
 
     maps: int
     columns: int
     order: str = "pkn"
     sources: int = 0
+    packs: bool = False
+
+
+def packed_shape(sizes: Correlation, tile: Tile) -> tuple[int, int, int, int]:
+    """The third buffer of a tile that packs: sources, kernel rows, source columns, lanes."""
+    segments = [
+        segment
+        for phase in phases(sizes.columns)
+        for segment in column_segments(phase.taps, tile.columns)
+    ]
+    width = max(1, *(len(_columns_read(segment)) for segment in segments))
+    return min(tile.sources or sizes.sources, sizes.sources), sizes.rows.taps, width, LANES
+
+
+def _columns_read(segment: Segment) -> list[int]:
+    """The source columns that a tile reads, relative to its origin."""
+    return sorted({s for column in segment.pattern for s in column if s is not None})
 
 
 def correlate(
@@ -88,7 +107,7 @@ def correlate(
     relu: bool = False,
     mask: bool = False,
 ) -> Kernel:
-    """Destination maps from source maps: buffers source, weight, those of `Result`."""
+    """Destination maps from source maps: buffers source, weight, [packed], those of `Result`."""
     shape = (
         sizes.groups * sizes.maps,
         sizes.rows.destination,
@@ -131,7 +150,9 @@ class _Nest:
         maps = sizes.groups * sizes.sources
         self.source = Buffer("source", (maps, sizes.rows.source, sizes.columns.source, LANES))
         self.weight = Buffer("weight", (sizes.weights,), align=4)
-        self.writer = Writer(name, [self.source, self.weight, *result.buffers])
+        self.packed = Buffer("packed", packed_shape(sizes, tile), access="update")
+        buffers = [self.source, self.weight, *[self.packed] * tile.packs, *result.buffers]
+        self.writer = Writer(name, buffers)
 
     def write(self) -> Kernel:
         """The whole kernel."""
@@ -141,7 +162,8 @@ class _Nest:
         with writer.loop("g", sizes.groups) as g:
             for first, count, times in blocks(sizes.sources, self.tile.sources or sizes.sources):
                 with writer.loop("b", first + count * times, first, count) as b:
-                    for line, k, maps, part in self._tiles():
+                    first_source = as_index(g) * sizes.sources + b
+                    for line, k, maps, part in self._tiles(first_source, count):
                         self._tile(g, b, count, line, k, maps, part)
         if result.waits and result.changes:
             self._everywhere(lambda at: result.store(writer, at, result.go_on(writer, at)))
@@ -158,7 +180,7 @@ class _Nest:
 
     # -- loops around a tile
 
-    def _tiles(self) -> Iterator[tuple[_Line, Var, int, _Part]]:
+    def _tiles(self, first: Index, sources: int) -> Iterator[tuple[_Line, Var, int, _Part]]:
         """Every tile, in the order that was asked for: rows, first map, maps, columns."""
         axes: dict[str, Callable[[], Iterator[Any]]] = {
             "p": self._rows,
@@ -168,6 +190,8 @@ class _Nest:
         outer, middle, inner = tuple(self.tile.order)
         for a in axes[outer]():
             for b in axes[middle]():
+                if self.tile.packs:
+                    self._pack(first, sources, a, b)
                 for c in axes[inner]():
                     at = {outer: a, middle: b, inner: c}
                     yield at["p"], *at["k"], at["n"]
@@ -189,6 +213,17 @@ class _Nest:
                 with self.writer.loop("n", segment.tiles) as i:
                     yield _Part(segment, phase, i)
 
+    def _pack(self, first: Index, sources: int, line: _Line, part: _Part) -> None:
+        """Copy what the tiles at one place read of a block of sources."""
+        writer = self.writer
+        if not line.taps.taps.taps:
+            return
+        begin = as_index(part.i) * part.segment.advance + part.segment.origin
+        with writer.loop("c", sources) as c, writer.loop("m", line.taps.count(line.i)) as m:
+            for place, j in enumerate(_columns_read(part.segment)):
+                at = first + c, line.taps.source(line.i, m), begin + j, 0
+                writer.store(self.packed, c, m, place, 0, value=writer.load(self.source, *at))
+
     # -- a tile
 
     def _tile(
@@ -207,7 +242,7 @@ class _Nest:
                 writer.loop("c", sources) as c,
                 writer.loop("m", line.taps.count(line.i)) as m,
             ):
-                self._products(cells, g, k, as_index(b) + c, line, m, part)
+                self._products(cells, g, k, b, c, line, m, part)
         end = result.wait if result.waits else result.store
         for row, registers in zip(places, cells, strict=True):
             for at, cell in zip(row, registers, strict=True):
@@ -218,28 +253,36 @@ class _Nest:
         cells: list[list[Register]],
         g: Var,
         k: Var,
-        c: Index,
+        b: Var,
+        c: Var,
         line: _Line,
         m: Var,
         part: _Part,
     ) -> None:
         writer, sizes = self.writer, self.sizes
+        number = as_index(b) + c
         at_weight = (
             as_index(g) * sizes.weight_group
             + as_index(k) * sizes.weight_map
-            + c * sizes.weight_source
+            + number * sizes.weight_source
             + as_index(line.taps.tap(line.i, m)) * sizes.columns.taps
         )
-        source_map = as_index(g) * sizes.sources + c
-        row = line.taps.source(line.i, m)
         first = as_index(part.i) * part.segment.advance + part.segment.origin
+        read = _columns_read(part.segment)
+
+        def value(j: int) -> Value:
+            if self.tile.packs:
+                return writer.load(self.packed, c, m, read.index(j), 0)
+            source_map = as_index(g) * sizes.sources + number
+            return writer.load(self.source, source_map, line.taps.source(line.i, m), first + j, 0)
+
         products(
             writer,
             cells,
             lambda i, t: writer.splat(
                 self.weight, at_weight + (i * sizes.weight_map + part.phase.numbers[t])
             ),
-            lambda j: writer.load(self.source, source_map, row, first + j, 0),
+            value,
             part.segment,
             part.phase.taps.in_order,
         )

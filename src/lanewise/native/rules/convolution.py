@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 from lanewise.native.fuse import Operation
@@ -43,6 +44,7 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
         ),
         plan.value(operation.inputs[0]),
         plan.parameter(operation, "weight"),
+        *_packed(plan, operation, sizes, tile),
         *bias,
         *folded_norm(plan, operation),
         plan.value(operation.name),
@@ -77,6 +79,7 @@ def _input_gradient(plan: Planner, operation: Operation) -> None:
             lambda name: correlate(name, sizes, tile, mask=mask, accumulate=add),
             plan.gradient(operation.name),
             plan.parameter(operation, "weight"),
+            *_packed(plan, operation, sizes, tile),
             *masked(plan, source),
             target,
         )
@@ -125,6 +128,14 @@ def _nest(
         weight_source=area if forward else channels * area,
     )
     return conv.correlate, sizes, correlation_way(plan.target, sizes)
+
+
+def _packed(plan: Planner, operation: Operation, sizes: Any, tile: Any) -> list[Slot]:
+    """Where a tile that packs copies what it reads."""
+    if not isinstance(tile, conv.Tile) or not tile.packs:
+        return []
+    size = prod(conv.packed_shape(sizes, tile)) * FLOAT
+    return [plan.scratch(f"packed {len(plan.calls)} {operation.name}", size)]
 
 
 def _weight_gradient(plan: Planner, operation: Operation) -> None:
