@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from lanewise.native.program import Program
 
 # How often images and weights may be drawn to get away from kinks, and the work (multiply–adds of
-# one pass) after which no new draw begins.
+# one pass) after which no new draw begins. Among so many values some are always near a kink: there
+# a second draw is all that helps.
 DRAWS = 8
 MUCH_WORK = 3e9
+CROWD = 1_000_000
 # How many pairs of disturbances a gradient that differs is given to show that it has a kink.
 PATIENCE = 5
 # Fresh weights make values shrink from layer to layer; these keep them near 1, so that tanh,
@@ -139,7 +141,8 @@ def _rows(computed: Arrays, reference: Reference) -> list[Row]:
 
 def _draws(graph: Graph, trial: Trial) -> int:
     work = trial.batch * (1 + size(graph).totals.macs)
-    return max(1, min(DRAWS, int(MUCH_WORK / work)))
+    values = trial.batch * sum(map(prod, infer_shapes(graph).values()))
+    return max(1, min(DRAWS if values < CROWD else 2, int(MUCH_WORK / work)))
 
 
 def _row(name: str, computed: Values, expected: Tensor) -> Row:
