@@ -11,11 +11,11 @@ in 16-lane vectors: an AVX2 CPU spends two registers and two instructions on eac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from lanewise.native.kernels.conv import Correlation, Tile, blocks
+from lanewise.native.kernels.conv import Tile, blocks
 from lanewise.native.kernels.depthwise import MapTile, RowTile
 from lanewise.native.kernels.lane_weights import LaneTile
 from lanewise.native.kernels.linear import GradientTile, gradient_tile
@@ -37,14 +37,6 @@ MAP_ROWS, MAP_COLUMNS = 2, 4
 MAP_PRODUCTS = 4000  # multiply–adds written out, at most
 
 
-FLOAT, LINE = 4, 64  # bytes
-#: lines that stay in the first and the second-level cache beside other data; their sets and ways
-NEAR_LINES, MIDDLE_LINES = 600, 14_000
-NEAR, MIDDLE_LEVEL = (64, 10), (1024, 16)
-#: cycles to bring a line from the second level, and from further
-MIDDLE, FAR = 1.0, 5.0
-#: cycles to copy a line
-PACK = 3.0
 #: cycles of a sum of lanes; of a transposition of 16 × 16 values
 LANE_SUM, TRANSPOSITION = 10.0, 90.0
 #: output pixels after which sums with kernels in the lanes wait in memory
@@ -70,11 +62,11 @@ LIMITS = {
 
 def correlation_tile(target: Target, maps: int, columns: Taps) -> Tile:
     """Destination maps × destination columns of a forward or input-gradient kernel."""
-    return _fitting_tiles(target.name, maps, columns)[0][1]
+    return fitting_tiles(target.name, maps, columns)[0][1]
 
 
 @lru_cache(maxsize=4096)
-def _fitting_tiles(name: str, maps: int, columns: Taps) -> list[tuple[float, Tile]]:
+def fitting_tiles(name: str, maps: int, columns: Taps) -> list[tuple[float, Tile]]:
     """The tiles that fit the registers and their cycles for one row and source, the best first."""
     limits = LIMITS[name]
     parts = [phase.taps for phase in phases(columns)]
@@ -84,123 +76,6 @@ def _fitting_tiles(name: str, maps: int, columns: Taps) -> list[tuple[float, Til
         tile = Tile(m, c)
         found.append((sum(_correlation_cost(tile, maps, p, limits) for p in parts), tile))
     return sorted(found, key=lambda one: one[0])
-
-
-def correlation_way(target: Target, sizes: Correlation) -> Tile:
-    """The tile and its way through the maps: few cycles, and few cache lines from afar."""
-    return _correlation_way(target.name, sizes)
-
-
-@lru_cache(maxsize=4096)
-def _correlation_way(name: str, sizes: Correlation) -> Tile:
-    fitting = _fitting_tiles(name, sizes.maps, sizes.columns)
-    good = [one for one in fitting if one[0] <= 1.15 * fitting[0][0]][:8]
-    together = [0, *(n for n in (16, 32, 64, 128) if n < sizes.sources)]
-    turns = sizes.sources * sizes.rows.pairs
-    # What a larger kernel reads of a tile it reads several times while it is near.
-    pointwise = sizes.rows.taps * sizes.columns.taps == 1
-    orders = [("pkn", False), ("pnk", False), ("kpn", False)] + [("pnk", True)] * pointwise
-    ways = [
-        (turns * cycles, replace(tile, order=order, sources=n, packs=packs))
-        for cycles, tile in good
-        for n in together
-        for order, packs in orders
-    ]
-    return min(ways, key=lambda way: way[0] + _traffic(way[1], sizes))[1]
-
-
-@dataclass(frozen=True)
-class _Lines:
-    """Cache lines of one block of sources: what a tile reads, one row of tiles, all sources;
-    weights of a tile, all weights. `source_far`: cycles to bring a line of a tile's sources a
-    second time; it is not zero where maps of a size that is a power of two meet in few sets of
-    the caches. `row_far`: the same for those of a row."""
-
-    source: float
-    source_far: float
-    row: float
-    row_far: float
-    sources: float
-    weight: float
-    weights: float
-
-
-def _lines(tile: Tile, sizes: Correlation, sources: int) -> _Lines:
-    rows, columns = sizes.rows, sizes.columns
-    high = -(-rows.taps // rows.period)
-    across = -(-columns.taps // columns.period)
-    wide = min(columns.source, (tile.columns - 1) * columns.advance + across)
-    weight = tile.maps * high * across * FLOAT / LINE
-    if sizes.weight_map < sizes.weight_source:
-        weight += 1  # those of every source are a run of their own
-    plane = rows.source * columns.source
-    source, row = sources * high * wide, sources * high * columns.source
-    near = source + sources * weight <= NEAR_LINES
-    near = near and (tile.packs or _fits(plane, columns.source, sources, high, wide, NEAR))
-    return _Lines(
-        source,
-        0.0 if near else MIDDLE,
-        row,
-        0.0 if _fits(plane, columns.source, sources, high, columns.source, MIDDLE_LEVEL) else FAR,
-        sources * plane,
-        sources * weight,
-        sources * weight * sizes.maps / tile.maps,
-    )
-
-
-def _fits(
-    plane: int, line: int, sources: int, high: int, wide: int, cache: tuple[int, int]
-) -> bool:
-    """Whether the lines of `high` × `wide` values of so many planes find room in their sets."""
-    sets, ways = cache
-    planes = {c * plane % sets for c in range(min(sources, sets))}
-    inside = {(r * line + i) % sets for r in range(high) for i in range(wide)}
-    found = len({(a + b) % sets for a in planes for b in inside})
-    return sources * high * wide <= ways * found
-
-
-def _far(lines: float) -> float:
-    """Cycles to bring a line that was last used so many lines ago."""
-    return 0.0 if lines <= NEAR_LINES else MIDDLE if lines <= MIDDLE_LINES else FAR
-
-
-def _row_by_row(n: _Lines, across: int, maps: int) -> float:
-    """p, k, n: weights stay for a row of tiles, the rows for all maps."""
-    weights = n.weight * (_far(n.weights + n.row) / across + _far(n.weight + n.source))
-    return weights + n.source * max(_far(n.row + n.weight), n.row_far, n.source_far)
-
-
-def _column_by_column(n: _Lines, across: int, maps: int) -> float:
-    """p, n, k: what a tile reads of the sources stays for all maps."""
-    return n.weight * _far(n.weights + n.source) + n.source * (n.source_far + n.row_far / maps)
-
-
-def _map_by_map(n: _Lines, across: int, maps: int) -> float:
-    """k, p, n: weights stay for all rows."""
-    source = (_far(n.row + n.weight) + _far(n.sources + n.weight)) / 2
-    return n.weight * _far(n.weight + n.source) + n.source * max(source, n.row_far, n.source_far)
-
-
-TRAFFIC: dict[str, Callable[[_Lines, int, int], float]] = {
-    "pkn": _row_by_row,
-    "pnk": _column_by_column,
-    "kpn": _map_by_map,
-}
-
-
-def _traffic(tile: Tile, sizes: Correlation) -> float:
-    """Cycles spent on lines that are not in the first cache, about."""
-    together = tile.sources or sizes.sources
-    turns = -(-sizes.sources // together)
-    across = -(-sizes.columns.destination // tile.columns)
-    maps = -(-sizes.maps // tile.maps)
-    tiles = maps * sizes.rows.destination * across
-    target = sizes.maps * sizes.rows.destination * sizes.columns.destination
-    waiting = 2 * turns * target * (1 + _far(target)) if turns > 1 else 0.0
-    lines = _lines(tile, sizes, together)
-    packing = PACK * lines.source / maps if tile.packs else 0.0
-    each = TRAFFIC[tile.order](lines, across, maps) + packing
-    return turns * tiles * each + waiting
 
 
 def _shapes(maps: int, columns: int, limits: Limits) -> Iterator[tuple[int, int]]:

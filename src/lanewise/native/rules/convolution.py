@@ -17,13 +17,13 @@ from lanewise.native.rules.batch_norm import folded_norm
 from lanewise.native.rules.windows import masked, taps
 from lanewise.native.tiles import (
     LANE_PIXELS,
-    correlation_way,
     lane_tile,
     map_tile,
     map_weight_tile,
     prefers_lanes,
     weight_tile,
 )
+from lanewise.native.ways import correlation_way
 from lanewise.net.layers import Conv, DepthwiseConv
 from lanewise.size.windows import conv_of
 
