@@ -7,6 +7,8 @@ Exact rewrites, each a pass from a list of operations to a list of operations:
     conv, bn       →  conv with norm    in inference, where a normalisation is a factor and a shift
     bn, add        →  bn that adds      in training: the sum is formed while the normalised value
                                         is in its register
+    bn, relu(6)    →  bn that rectifies in training: its gradient works out again what was cut off,
+                                        from the value before, which it reads anyway
     op, relu       →  op with relu      applied to the value in its register before it is stored;
                                         the gradient of `op` then masks where the value is not > 0
 
@@ -35,6 +37,7 @@ from lanewise.net.layers import (
     Multiply,
     Noise,
     ReLU,
+    ReLU6,
 )
 from lanewise.size.shapes import Shape, infer_shapes
 
@@ -50,7 +53,8 @@ class Operation:
 
     `input_shapes` are those that the layer itself reads. `norm`: in inference, the batch
     normalisation that is applied to the value before it is stored. A batch normalisation with two
-    inputs adds the second to its result.
+    inputs adds the second to its result; `rectifier` is the word of the activation that it applies
+    and whose gradient it takes care of itself (unlike that of a joined `relu`).
     """
 
     name: str
@@ -61,6 +65,7 @@ class Operation:
     node: str  # whose parameters it uses
     relu: bool = False
     norm: tuple[str, BatchNorm] | None = None
+    rectifier: str = ""
 
     @property
     def elements(self) -> int:
@@ -74,7 +79,7 @@ Operations = tuple[Operation, ...]
 def operations(graph: Graph, training: bool) -> Operations:
     """The graph's operations, joined; the first is the input, the last the output."""
     made = pool_before_relu(_operations(graph, training))
-    return join_relu(join_add(made) if training else fold_norm(made))
+    return join_relu(join_rectifier(join_add(made)) if training else fold_norm(made))
 
 
 def _operations(graph: Graph, training: bool) -> Operations:
@@ -217,6 +222,26 @@ def _normalised_summand(joining: _Joining, operation: Operation) -> Operation | 
     return None
 
 
+def join_rectifier(made: Operations) -> Operations:
+    """bn, relu or relu6 → bn that rectifies, where nobody reads between them and the bn adds
+    nothing (a sum cannot be worked out again without its other part)."""
+    joining = _Joining(made)
+    for operation in map(joining.current, made):
+        producer = joining.producer(operation.inputs[0]) if operation.inputs else None
+        if (
+            isinstance(operation.layer, ReLU | ReLU6)
+            and operation.name != made[-1].name
+            and producer is not None
+            and isinstance(producer.layer, BatchNorm)
+            and len(producer.inputs) == 1
+            and not producer.rectifier
+        ):
+            joining.join(operation, replace(producer, rectifier=operation.layer.word))
+        else:
+            joining.append(operation)
+    return joining.finish()
+
+
 def _spreads(operation: Operation) -> bool:
     """Whether a sum adds one number to a whole map."""
     return isinstance(operation.layer, Add) and len(set(operation.input_shapes)) > 1
@@ -232,7 +257,7 @@ def join_relu(made: Operations) -> Operations:
             and operation.name != made[-1].name
             and producer is not None
             and isinstance(producer.layer, JOINS_RELU)
-            and not producer.relu
+            and not (producer.relu or producer.rectifier)
             and not _spreads(producer)
         ):
             joining.join(operation, replace(producer, relu=True))

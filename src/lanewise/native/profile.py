@@ -189,7 +189,8 @@ def _layer(
 def _kinds(operation: Operation) -> tuple[str, ...]:
     """The words of the layers that were joined."""
     adds = ["add"] * (isinstance(operation.layer, BatchNorm) and len(operation.inputs) > 1)
-    return (operation.layer.word, *adds, *["relu"] * operation.relu)
+    after = ["relu"] * operation.relu + [operation.rectifier] * bool(operation.rectifier)
+    return (operation.layer.word, *adds, *after)
 
 
 def _learns(operation: Operation) -> bool:

@@ -15,6 +15,8 @@ the part's plus n · (part's mean − mean)². Lanes beyond the last image are l
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lanewise.native.kernels.conv import blocks
 from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
 from lanewise.native.nest import (
@@ -45,6 +47,27 @@ UNROLLED = 4  # independent sums hide the latency of an addition
 def one(value: float) -> Constant:
     """A single number."""
     return Constant(value, "f32", 1)
+
+
+def _at_most_six(x: Value) -> Value:
+    """min(max(x, 0), 6); NaN passes as in `rectified`."""
+    return op("min", number(6.0), rectified(x))
+
+
+#: what may follow the normalisation in the same pass: "" is nothing
+RECTIFIERS: dict[str, Callable[[Value], Value]] = {
+    "": lambda x: x,
+    "relu": rectified,
+    "relu6": _at_most_six,
+}
+
+
+def _through(rectifier: str, normalised: Value, gradient: Value) -> Value:
+    """The gradient through a rectifier of `normalised`."""
+    if not rectifier:
+        return gradient
+    passed = keep_where(is_positive(normalised), gradient)
+    return passed if rectifier == "relu" else keep_where(op("lt", normalised, number(6.0)), passed)
 
 
 # ---- forward ------------------------------------------------------------------------------------
@@ -231,10 +254,10 @@ def _blend(writer: Writer, target: Buffer, c: Var, new: Value, momentum: float) 
 
 
 def normalise(
-    name: str, channels: int, pixels: int, rows: int, scale: int, *, plus: bool, relu: bool
+    name: str, channels: int, pixels: int, rows: int, scale: int, *, plus: bool, rectifier: str
 ) -> Kernel:
     """Buffers source, constants (rows, channels), [other], target: source · constants[scale] +
-    constants[scale + 1] (+ other), rectified where `relu`."""
+    constants[scale + 1] (+ other), then the rectifier if there is one."""
     shape = (channels, pixels, LANES)
     source, other = Buffer("source", shape), Buffer("other", shape)
     constants = Buffer("constants", (rows, channels), align=4)
@@ -249,14 +272,16 @@ def normalise(
                     at = as_index(i) + k
                     y = op("fma", writer.load(source, c, at, 0), factor, begin)
                     y = op("add", y, writer.load(other, c, at, 0)) if plus else y
-                    writer.store(target, c, at, 0, value=rectified(y) if relu else y)
+                    writer.store(target, c, at, 0, value=RECTIFIERS[rectifier](y))
     return writer.finish()
 
 
 # ---- gradients ----------------------------------------------------------------------------------
 
 
-def gradient_sums(name: str, channels: int, pixels: int, *, affine: bool) -> Kernel:
+def gradient_sums(
+    name: str, channels: int, pixels: int, *, affine: bool, rectifier: str = ""
+) -> Kernel:
     """Buffers source, gradient, moments, told (2, channels, 16), [weight, bias]: Σ dy and Σ dy·x̂
     of every lane; their sums over the lanes are added to the gradients of bias and weight."""
     shape = (channels, pixels, LANES)
@@ -271,14 +296,18 @@ def gradient_sums(name: str, channels: int, pixels: int, *, affine: bool) -> Ker
     with writer.loop("c", channels) as c:
         mean = writer.let(writer.splat(moments, MEAN, c), "mean")
         inverse = writer.let(writer.splat(moments, INVERSE, c), "inverse")
+        scale = writer.let(writer.splat(moments, SCALE, c), "scale")
+        begin = writer.let(writer.splat(moments, SHIFT, c), "shift")
         sums = writer.accumulators("sum", wide)
         products = writer.accumulators("product", wide)
         for first, count, times in blocks(pixels, wide):
             with writer.loop("i", first + count * times, first, count) as i:
                 for k in range(count):
                     at = as_index(i) + k
-                    dy = writer.let(writer.load(gradient, c, at, 0), "dy")
-                    away = op("sub", writer.load(source, c, at, 0), mean)
+                    x = writer.let(writer.load(source, c, at, 0), "x")
+                    dy = writer.load(gradient, c, at, 0)
+                    dy = writer.let(_through(rectifier, op("fma", x, scale, begin), dy), "dy")
+                    away = op("sub", x, mean)
                     writer.assign(sums[k], op("add", Read(sums[k]), dy))
                     writer.assign(products[k], op("fma", away, dy, Read(products[k])))
         total = writer.let(_total([Read(r) for r in sums]), "total")
@@ -347,7 +376,13 @@ def _store_pull(
 
 
 def gradient(
-    name: str, channels: int, pixels: int, *, mask: bool = False, add: bool = False
+    name: str,
+    channels: int,
+    pixels: int,
+    *,
+    rectifier: str = "",
+    mask: bool = False,
+    add: bool = False,
 ) -> Kernel:
     """Buffers source, gradient, moments, pull, lane_weight, [value], target: the gradient of the
     source, zero in lanes without an image. `add`: it is added to the target."""
@@ -362,15 +397,23 @@ def gradient(
     living = writer.let(is_positive(writer.load(weights, 0)), "living")
 
     def result(c: Var, at: IndexLike, constants: list[Value]) -> Value:
-        mean, scale, slope, offset = constants
-        away = op("sub", writer.load(source, c, at, 0), mean)
-        dx = op("fma", scale, writer.load(gradient_, c, at, 0), op("fma", away, slope, offset))
+        mean, scale, begin, slope, offset = constants
+        x = writer.let(writer.load(source, c, at, 0), "x")
+        dy = _through(rectifier, op("fma", x, scale, begin), writer.load(gradient_, c, at, 0))
+        away = op("sub", x, mean)
+        dx = op("fma", scale, dy, op("fma", away, slope, offset))
         dx = keep_where(living, dx)
         dx = op("add", writer.load(target, c, at, 0), dx) if add else dx
         return keep_where(is_positive(writer.load(value, c, at, 0)), dx) if mask else dx
 
     with writer.loop("c", channels) as c:
-        places = ((moments, MEAN), (moments, SCALE), (pull, SLOPE), (pull, OFFSET))
+        places = (
+            (moments, MEAN),
+            (moments, SCALE),
+            (moments, SHIFT),
+            (pull, SLOPE),
+            (pull, OFFSET),
+        )
         constants: list[Value] = [
             writer.let(writer.splat(buffer, row, c), "constant") for buffer, row in places
         ]

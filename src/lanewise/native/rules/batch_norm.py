@@ -53,12 +53,14 @@ def forward(plan: Planner, operation: Operation) -> None:
     else:
         constants = inference_constants(plan, operation.node, _layer(operation), operation.shape)
         rows, scale = 2, 0
-    key = (*_size(operation), rows, scale, len(operation.inputs) > 1, operation.relu)
-    *sizes, plus, relu = key
+    # A joined ReLU is masked by those who write the gradient, a rectifier by this layer itself.
+    rectifier = "relu" if operation.relu else operation.rectifier
+    key = (*_size(operation), rows, scale, len(operation.inputs) > 1, rectifier)
+    *sizes, plus, rectifier = key
     plan.call(
         "normalise",
         key,
-        lambda name: batch_norm.normalise(name, *sizes, plus=plus, relu=relu),
+        lambda name: batch_norm.normalise(name, *sizes, plus=plus, rectifier=rectifier),
         plan.value(operation.inputs[0]),
         constants,
         *map(plan.value, operation.inputs[1:]),
@@ -169,11 +171,11 @@ def gradient(plan: Planner, operation: Operation) -> None:
     wanted = plan.wants_gradient(source)
     if layer.affine or wanted:
         told = _told(plan, operation, "gradient sums")
-        affine = layer.affine
+        affine, rectifier = layer.affine, operation.rectifier
         plan.call(
             "batch_gradient_sums",
-            (size, affine),
-            lambda name: batch_norm.gradient_sums(name, *size, affine=affine),
+            (size, affine, rectifier),
+            lambda name: batch_norm.gradient_sums(name, *size, affine=affine, rectifier=rectifier),
             plan.value(source),
             dy,
             _moments(plan, operation),
@@ -189,13 +191,13 @@ def gradient(plan: Planner, operation: Operation) -> None:
 def _input_gradient(plan: Planner, operation: Operation, told: Slot) -> None:
     source, size = operation.inputs[0], _size(operation)
     pull = _collect_pull(plan, operation, told)
-    mask = plan.joined_relu(source)
+    mask, rectifier = plan.joined_relu(source), operation.rectifier
 
     def emit(add: bool, target: Slot) -> None:
         plan.call(
             "batch_gradient",
-            (size, mask, add),
-            lambda name: batch_norm.gradient(name, *size, mask=mask, add=add),
+            (size, rectifier, mask, add),
+            lambda name: batch_norm.gradient(name, *size, rectifier=rectifier, mask=mask, add=add),
             plan.value(source),
             plan.gradient(operation.name),
             _moments(plan, operation),
