@@ -108,6 +108,16 @@ def test_tensors_come_back_bit_for_bit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(arrays["d"], np.arange(6.0).reshape(2, 3).T)
 
 
+def test_equal_arrays_are_equal_files(tmp_path: Path) -> None:
+    """The library writes its metadata in an order that it draws anew for every file."""
+    contents = set()
+    for number in range(12):
+        write_tensors(tmp_path / str(number), {**ARRAYS, "Zoë": ARRAYS["b"]}, {"epoch": 3})
+        contents.add((tmp_path / str(number)).read_bytes())
+    assert len(contents) == 1
+    assert set(read_tensors(tmp_path / "0")[0]) == {*ARRAYS, "Zoë"}
+
+
 def test_other_readers_read_the_file(tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 

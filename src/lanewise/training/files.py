@@ -13,15 +13,15 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put `content` at `path`: beside it first, to the disk, then under its name.
+def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
+    """Put `parts` in a row at `path`: beside it first, to the disk, then under its name.
 
     RunError with the place, the reason and a remedy; what stood at `path` is then unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

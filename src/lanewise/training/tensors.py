@@ -1,7 +1,7 @@
 """Named arrays in a safetensors file, with a checksum and a record of plain values.
 
 safetensors cannot run code and finds a truncated file; the checksum (CRC-32 over all values in the
-order of their names) finds the rest.
+order of their names) finds the rest. Equal arrays and records give equal files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def write_tensors(path: Path, arrays: Mapping[str, npt.NDArray[Any]], record: An
 
     plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     metadata = {"format": "lanewise", "record": json.dumps(record), "crc32": _checksum(plain)}
-    write_atomically(path, save(plain, metadata))
+    write_atomically(path, *_in_order(save(plain, metadata)))
 
 
 def read_tensors(path: Path) -> tuple[Arrays, Any]:
@@ -69,6 +69,18 @@ def fill(path: Path, targets: Arrays, arrays: Arrays) -> None:
         target[...] = arrays[name]
 
 
+def _in_order(content: bytes) -> tuple[bytes, memoryview]:
+    """(header, values) of a file with its metadata sorted: safetensors draws their order anew each
+    time, and equal trainings shall leave equal files."""
+    size = int.from_bytes(content[:_LENGTH], "little")
+    header = json.loads(content[_LENGTH : _LENGTH + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _LENGTH)  # values begin at a multiple of 8, as the format asks
+    return len(text).to_bytes(_LENGTH, "little") + text, memoryview(content)[_LENGTH + size :]
+
+
+_LENGTH = 8  # bytes of the number at the start of a file: how long its header is
 _REMEDY = "copy the run folder again from where it came, or train again"
 
 
