@@ -85,7 +85,18 @@ def photos(tmp_path: Path) -> Path:
         ("input 1x8x8; residual { relu", "never closed; add a `}`"),
         ("input 1x8x8; relu; add relu1 relu3", "reads `relu3`, which is no layer before it"),
         ("input 1x8x8; residual { conv 2 k3 pad1 }", "conv1 (line 1) is 2x8x8, input (line 1) is"),
-        ("input 1x8x8; concat { conv 2 k3 } { }", "concat"),
+        ("input 1x8x8; concat { conv 2 k3 } { }", "and concat needs maps of one size"),
+        ("input 1x8x8; conv 6 k3; conv 6 k3 groups4", "4 groups do not divide the 6 channels of"),
+        ("input 1x8x8; conv 6 k3; conv 4 k3 groups3", "3 groups do not divide the 4 kernels"),
+        ("input 1x8x8; conv 6 k3; groupnorm 4", "use groupnorm 1, 2, 3 or 6"),
+        ("input 1x8x8; conv 6 k3; shuffle 4", "use shuffle 1, 2, 3 or 6"),
+        ("input 1x8x8; conv 6 k3; split 1 of 4", "use 1, 2, 3 or 6 parts"),
+        ("block a { relu; b }; block b { a }; input 1x8x8; b", "which contains block"),
+        ("block a n { conv n k1 }; input 1x8x8; a 1 m=2", "block a has no parameter m; call it"),
+        (
+            "block a { conv 4 k3 pad1; residual { conv 8 k3 pad1 } }\ninput 1x8x8\na",
+            "net:1 add1 (block a, called in line 3): conv2 (line 1, called in line 3) is 8x8x8",
+        ),
         ("input 1x8x8; relu; tanh from input", "nobody reads relu1"),
         ("resnet20 m=3", "no parameter m; its parameters are"),
         ("lenet55", "lenet5"),
@@ -94,6 +105,19 @@ def photos(tmp_path: Path) -> Path:
 )
 def test_a_net_that_cannot_be(refused: Refused, tmp_path: Path, net: str, words: str) -> None:
     assert words in refused("train", "--net", net, "--run", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_too_small_for_its_statistics(refused: Refused, tmp_path: Path) -> None:
+    """1,437 of the digits are trained on; bn sees one value of each image and channel."""
+    net = "input 1x8x8; conv 8 k3; relu; globalavg; bn; flatten; linear 10"
+    message = refused("train", "--net", net, "--batch", "4", "--run", tmp_path / "run")
+    assert message.startswith("lanewise: net:1 bn1: bn over 8x1x1 gets one value a channel, ")
+    assert "(1,437 images in batches of 4); it needs two" in message
+    assert message.endswith("so use --batch 3, or one image more or less\n")
+    assert "--batch 3\n" in refused(
+        "train", "--net", net, "--batch", "1", "--run", tmp_path / "run"
+    )
     assert not (tmp_path / "run").exists()
 
 

@@ -319,8 +319,19 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+# Running statistics of both kinds, branches, every noise.
+GRAPH = """\
+parameters classes=10
+input 1x8x8
+conv 8 k3 pad1 nobias; bn ghost 16; prelu
+residual { conv 8 k3 pad1 nobias; bn; spatialdropout 0.1; stochasticdepth 0.1 }
+relu; maxpool 2; flatten; dropout 0.1; linear classes
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_killed_at_any_moment_the_end_is_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("net", [NET, GRAPH], ids=["chain", "graph"])
+def test_killed_at_any_moment_the_end_is_the_same(tmp_path: Path, net: str) -> None:
     """Saved after every step, and killed five times wherever it happens to be."""
     from safetensors.numpy import load_file
 
@@ -328,7 +339,7 @@ def test_killed_at_any_moment_the_end_is_the_same(tmp_path: Path) -> None:
         arrays = load_file(folder / "state.safetensors") | load_file(folder / "weights.safetensors")
         return {name: array.tobytes() for name, array in arrays.items()}
 
-    short = [*TRAIN, "--epochs", "12", "--quiet"]
+    short = ["train", "digits", "--net", net, "--batch", "64", "--epochs", "12", "--quiet"]
     assert main([*short, "--run", str(tmp_path / "whole")]) == 0
     folder, positions = tmp_path / "killed", []
     arguments = [*short, "--run", str(folder)]

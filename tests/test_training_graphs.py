@@ -270,8 +270,20 @@ def test_a_program_refuses_a_step_that_has_no_variance() -> None:
     rates = np.full(2, 0.1, np.float32)
     with pytest.raises(lw.DataError, match=r"33 images in batches of 32\).*use batch 31, or one"):
         program.run_steps(images, labels, np.arange(33), 32, rates)
+    with pytest.raises(lw.DataError, match=r"33 images in batches of 1\).*so use batch 3$"):
+        program.run_steps(images, labels, np.arange(33), 1, np.full(33, 0.1, np.float32))
     for name, array in program.learned.items():
         np.testing.assert_array_equal(array, before[name])
     loss, _ = program.step(images[:2], labels[:2], lr=0.1)
     assert np.isfinite(loss)
     program.close()
+
+
+@pytest.mark.parametrize(("count", "batch", "other"), [(33, 32, 31), (34, 17, 16), (40, 17, 16)])
+def test_a_ghost_of_one_image_is_refused(count: int, batch: int, other: int) -> None:
+    """Its slices of 16 images have statistics of their own, also those of full batches."""
+    net = NARROW.replace("bn;", "bn ghost 16;")
+    images, labels = narrow_data(count)
+    words = rf"the last group of a batch being a single image.*use --batch {other}, or"
+    with pytest.raises(lw.DataError, match=words):
+        lw.train(net, (images, labels), batch=batch, val_fraction=0, test_fraction=0, quiet=True)

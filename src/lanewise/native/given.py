@@ -122,35 +122,42 @@ def enough_for_statistics(
 ) -> None:
     """Batch normalisation needs two values a channel: DataError where a batch has but one.
 
-    `normalised`: `normalised_shapes` of the graph. Only the last batch may be that short. `option`:
-    what the batch is called where it was given.
+    `normalised`: `normalised_shapes` of the graph. `option`: what the batch is called where it was
+    given.
     """
-    last = count % batch or min(batch, count)
     for node, shape in normalised.items():
         assert isinstance(node.layer, BatchNorm)
-        together = last % LANES or LANES if node.layer.ghost else last
-        if together * prod(shape[1:]) >= 2:
+        ghost = bool(node.layer.ghost)
+        if _fewest(count, batch, ghost) * prod(shape[1:]) >= 2:
             continue
-        whose = "the last group of its images" if node.layer.ghost else "the last batch"
+        whose = "the last group of a batch" if ghost else "the last batch"
         raise DataError(
             f"{graph.place(node)}: bn over {'x'.join(map(str, shape))} gets one value a channel, "
             f"{whose} being a single image ({_batches(count, batch)}); it needs two for a "
-            f"variance, so use {_remedy(count, batch, option, node.layer)}"
+            f"variance, so use {_remedy(count, batch, option, ghost)}"
         )
+
+
+def _fewest(count: int, batch: int, ghost: bool) -> int:
+    """Images of the smallest group that has statistics of its own: a batch, or a ghost's slice."""
+    full = min(batch, count)
+    sizes = (full, count % full or full)
+    return min((size % LANES or LANES) if ghost else size for size in sizes)
 
 
 def _batches(count: int, batch: int) -> str:
     return f"{count:,} images in batches of {batch}" if count > 1 else "there is one image"
 
 
-def _remedy(count: int, batch: int, option: str, layer: BatchNorm) -> str:
+def _remedy(count: int, batch: int, option: str, ghost: bool) -> str:
     """A batch size nearby that leaves no single image, or another number of images."""
     if count < 2:
         return "more images"
-    sizes = (size for step in range(1, batch) for size in (batch - step, batch + step))
-    fitting = next((size for size in sizes if size > 1 and count % size != 1), None)
-    other = f"{option} {fitting}, or " if fitting and not layer.ghost else ""
-    return f"{other}one image more or less"
+    sizes = (size for step in range(1, batch + count) for size in (batch - step, batch + step))
+    fitting = next((size for size in sizes if size > 1 and _fewest(count, size, ghost) > 1), 0)
+    other_batch = [f"{option} {fitting}"] if fitting else []
+    other_count = ["one image more or less"] if batch > 1 else []
+    return ", or ".join(other_batch + other_count)
 
 
 def usable_smoothing(smoothing: float) -> float:
