@@ -20,6 +20,7 @@ cache line of its own. A waiting thread spins, and after a while yields its time
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from lanewise.flags import MOST_THREADS
 from lanewise.native.plan import (
@@ -171,12 +172,22 @@ class Addresses:
 
 
 def call_kernel(
-    f: Function, call: Call, width: int, addresses: Addresses, slice: str, t: str | int
+    f: Function,
+    call: Call,
+    width: int,
+    addresses: Addresses,
+    slice: str,
+    t: str | int,
+    channel: str = "",
 ) -> None:
-    """Call the kernel of `width` slices on the call's places; symbols are fields of the context."""
+    """Call the kernel of `width` slices on the call's places, from a channel on; symbols are fields
+    of the context."""
     kernel = call.kernels[width]
     arguments = ["ptr %context"] if isinstance(kernel, Choice) else []
-    arguments += [f"ptr {addresses.of(f, place, slice, t)}" for place in call.places]
+    for place, apart in zip(call.places, call.apart or (0,) * len(call.places), strict=True):
+        address = addresses.of(f, place, slice, t)
+        address = f.offset(address, channel, apart) if channel and apart else address
+        arguments.append(f"ptr {address}")
     arguments += [f"i64 {_symbol(f, symbol)}" for symbol in call.symbols]
     begun = _ticks(f) if addresses.profile is not None else ""
     f.do(f"call void @{kernel.name}({', '.join(arguments)})")
@@ -251,10 +262,31 @@ def _own_calls(name: str, calls: tuple[Call, ...], addresses: Addresses) -> str:
 
 def _segment(name: str, run: tuple[Call, ...], addresses: Addresses) -> str:
     f = Function(f"define internal void @{name}{_SEGMENT} noinline nounwind")
-    for call in run:
-        call_kernel(f, call, 1, addresses, "%slice", "%t")
+    before = "entry"
+    for chain, calls in groupby(run, key=lambda call: call.chain):
+        together = list(calls)
+        if chain >= 0 and together[0].block < together[0].channels:
+            before = _chain(f, chain, together, addresses, before)
+            continue
+        for call in together:
+            call_kernel(f, call, 1, addresses, "%slice", "%t")
     f.do("ret void")
     return f.text()
+
+
+def _chain(f: Function, chain: int, calls: list[Call], addresses: Addresses, before: str) -> str:
+    """All calls for one block of channels, then for the next; the label after the loop."""
+    head, after, channel = f"chain{chain}", f"after{chain}", f"%channel{chain}"
+    f.do(f"br label %{head}")
+    f.label(head)
+    f.do(f"{channel} = phi i64 [ 0, %{before} ], [ {channel}.next, %{head} ]")
+    for call in calls:
+        call_kernel(f, call, 1, addresses, "%slice", "%t", channel)
+    f.do(f"{channel}.next = add i64 {channel}, {calls[0].block}")
+    more = f.emit(f"icmp ult i64 {channel}.next, {calls[0].channels}")
+    f.do(f"br i1 {more}, label %{head}, label %{after}")
+    f.label(after)
+    return after
 
 
 def _chunk(

@@ -8,8 +8,9 @@ life is counted in phases.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from lanewise.native.memory import Arena, Interval, plan_arena
@@ -70,13 +71,25 @@ def _lives(calls: Sequence[Call]) -> dict[str, _Life]:
     from lanewise.native.plan import Slot
 
     lives: dict[str, _Life] = {}
-    for moment, call in enumerate(calls):
+    for first, last, call in _moments(calls):
         for place in call.places:
             if isinstance(place, Slot):
-                life = lives.setdefault(place.name, _Life(place, moment, moment, False))
-                life.last = moment
+                life = lives.setdefault(place.name, _Life(place, first, last, False))
+                life.last = last
                 life.outside |= call.who != "slice"
     return lives
+
+
+def _moments(calls: Sequence[Call]) -> Iterator[tuple[int, int, Call]]:
+    """When each call is made; those of a chain are made again and again until its last."""
+    numbered = list(enumerate(calls))
+    for (chain, _), group in groupby(numbered, key=lambda pair: (pair[1].chain, pair[1].phase)):
+        together = list(group)
+        for number, call in together:
+            if chain >= 0:
+                yield together[0][0], together[-1][0], call
+            else:
+                yield number, number, call
 
 
 def _runs(calls: Sequence[Call]) -> list[tuple[int, int, int, int]]:

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Literal, TypeAlias
 
+from lanewise.native.chains import form_chains
 from lanewise.native.fuse import Operation, consumers
 from lanewise.native.lifetimes import lifetimes
 from lanewise.native.memory import Arena, rounded
@@ -95,6 +96,13 @@ class Call:
     purpose: str = ""  # "conv1 forward": whose it is, and what for; shown by profiles and plans
     phase: int = 0
     who: Who = "slice"
+    # Of a call that looks at one channel at a time: how many there are, bytes from one to the next
+    # at each place, how many its kernel takes, its chain, and who makes the kernel (`chains.py`).
+    channels: int = 0
+    apart: tuple[int, ...] = ()
+    block: int = 0
+    chain: int = -1
+    make: Callable[[int], Kernel] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -337,6 +345,31 @@ class Planner:
         kernel = self.shelf.get(stem, key, write)
         self._add({1: kernel}, places, tuple(symbols), who=who)
 
+    def call_channels(
+        self,
+        stem: str,
+        key: object,
+        write: Callable[[str, int], Kernel],
+        channels: int,
+        *places: tuple[Place, int],
+    ) -> None:
+        """Call a kernel that looks at one channel at a time; `write(name, block)` makes it for
+        `block` channels. With every place: bytes from one channel to the next."""
+
+        def make(block: int) -> Kernel:
+            return self.shelf.get(stem, (key, block), lambda name: write(name, block))
+
+        call = Call(
+            {},
+            tuple(place for place, _ in places),
+            purpose=self.purpose,
+            phase=self.phase,
+            channels=channels,
+            apart=tuple(apart for _, apart in places),
+            make=make,
+        )
+        self.calls.append(call)
+
     def call_wide(
         self, stem: str, key: object, write: Callable[[str, int], Kernel], *places: Place
     ) -> None:
@@ -496,6 +529,7 @@ class Planner:
             self.barrier()
         for emit in self._endings:
             emit()
+        self.calls = form_chains(self.calls)
         arena, kept, crossing = lifetimes(self.calls, self.jobs, self.widths[0])
         return Plan(tuple(self.calls), arena, kept, crossing, tuple(self.jobs), self.widths)
 

@@ -36,10 +36,10 @@ from lanewise.native.nest import (
     op,
 )
 
-#: rows of what `collect` makes for every channel
+#: what `collect` makes for every channel
 MEAN, INVERSE, SCALE, SHIFT, VARIANCE = range(5)
 MOMENTS = 5
-#: rows of what `collect_gradient` makes: factor of x − mean, and what is added
+#: what `collect_gradient` makes: factor of x − mean, and what is added
 SLOPE, OFFSET = range(2)
 UNROLLED = 4  # independent sums hide the latency of an addition
 
@@ -74,12 +74,12 @@ def _through(rectifier: str, normalised: Value, gradient: Value) -> Value:
 
 
 def statistics(name: str, channels: int, pixels: int) -> Kernel:
-    """Buffers source, told (2, channels, 16): each lane's mean, and squares about it.
+    """Buffers source, told (channels, 2, 16): each lane's mean, and squares about it.
 
     One pass: sums are taken about the lane's first pixel, which lies among the values.
     """
     source = Buffer("source", (channels, pixels, LANES))
-    told = Buffer("told", (2, channels, LANES), access="write")
+    told = Buffer("told", (channels, 2, LANES), access="write")
     writer = Writer(name, [source, told])
     with writer.loop("c", channels) as c:
         pivot = writer.let(writer.load(source, c, 0, 0), "pivot")
@@ -95,8 +95,8 @@ def statistics(name: str, channels: int, pixels: int) -> Kernel:
                     writer.assign(squares[k], op("fma", away, away, Read(squares[k])))
         total, square = (writer.let(_total([Read(r) for r in rs])) for rs in (sums, squares))
         shift = writer.let(op("mul", total, number(1.0 / pixels)), "shift")
-        writer.store(told, 0, c, 0, value=op("add", pivot, shift))
-        writer.store(told, 1, c, 0, value=op("fma", op("neg", total), shift, square))
+        writer.store(told, c, 0, 0, value=op("add", pivot, shift))
+        writer.store(told, c, 1, 0, value=op("fma", op("neg", total), shift, square))
     return writer.finish()
 
 
@@ -109,12 +109,12 @@ def _total(values: list[Value]) -> Value:
 
 
 def collect(name: str, channels: int, pixels: int, eps: float, *, affine: bool) -> Kernel:
-    """Buffers told (slices, 2, channels, 16), [weight, bias], moments (5, channels); symbols
-    slices, images. The last row is the unbiased variance, for the running statistics."""
+    """Buffers told (slices, channels, 2, 16), [weight, bias], moments (channels, 5); symbols
+    slices, images. The last is the unbiased variance, for the running statistics."""
     slices, images = Symbol("slices"), Symbol("images")
-    told = Buffer("told", (slices, 2, channels, LANES))
+    told = Buffer("told", (slices, channels, 2, LANES))
     parameters = _parameters(channels, affine)
-    moments = Buffer("moments", (MOMENTS, channels), access="write", align=4)
+    moments = Buffer("moments", (channels, MOMENTS), access="write", align=4)
     writer = Writer(name, [told, *parameters, moments], [slices, images])
     count = writer.let(op("tofloat", FromIndex(as_index(images), lanes=1)), "images")
 
@@ -125,15 +125,15 @@ def collect(name: str, channels: int, pixels: int, eps: float, *, affine: bool) 
     with writer.loop("c", channels) as c:
         total = writer.assign(writer.register("total"), number(0.0))
         with writer.loop("s", slices) as s:
-            part = living(s, writer.load(told, s, 0, c, 0))
+            part = living(s, writer.load(told, s, c, 0, 0))
             writer.assign(total, op("add", Read(total), part))
         mean = writer.let(op("div", op("lanesum", Read(total)), count), "mean")
         everywhere = writer.let(op("splat", mean), "mean")
         squares = writer.assign(writer.register("squares"), number(0.0))
         with writer.loop("s", slices) as s:
-            away = writer.let(op("sub", writer.load(told, s, 0, c, 0), everywhere), "away")
+            away = writer.let(op("sub", writer.load(told, s, c, 0, 0), everywhere), "away")
             spread = op("mul", op("mul", away, away), number(float(pixels)))
-            part = living(s, op("add", writer.load(told, s, 1, c, 0), spread))
+            part = living(s, op("add", writer.load(told, s, c, 1, 0), spread))
             writer.assign(squares, op("add", Read(squares), part))
         values = writer.let(op("mul", count, one(float(pixels))), "values")
         square = writer.let(op("lanesum", Read(squares)), "square")
@@ -142,21 +142,21 @@ def collect(name: str, channels: int, pixels: int, eps: float, *, affine: bool) 
 
 
 def collect_slice(name: str, channels: int, pixels: int, eps: float, *, affine: bool) -> Kernel:
-    """The same for the images of one slice (ghost normalisation): buffers told (2, channels, 16),
-    lane_weight, [weight, bias], moments (5, channels)."""
-    told = Buffer("told", (2, channels, LANES))
+    """The same for the images of one slice (ghost normalisation): buffers told (channels, 2, 16),
+    lane_weight, [weight, bias], moments (channels, 5)."""
+    told = Buffer("told", (channels, 2, LANES))
     weights = Buffer("lane_weight", (LANES,))
     parameters = _parameters(channels, affine)
-    moments = Buffer("moments", (MOMENTS, channels), access="write", align=4)
+    moments = Buffer("moments", (channels, MOMENTS), access="write", align=4)
     writer = Writer(name, [told, weights, *parameters, moments])
     living = writer.let(is_positive(writer.load(weights, 0)), "living")
     count = writer.let(op("lanesum", op("select", living, number(1.0), number(0.0))), "images")
     with writer.loop("c", channels) as c:
-        part = keep_where(living, writer.load(told, 0, c, 0))
+        part = keep_where(living, writer.load(told, c, 0, 0))
         mean = writer.let(op("div", op("lanesum", part), count), "mean")
-        away = writer.let(op("sub", writer.load(told, 0, c, 0), op("splat", mean)), "away")
+        away = writer.let(op("sub", writer.load(told, c, 0, 0), op("splat", mean)), "away")
         spread = op("mul", op("mul", away, away), number(float(pixels)))
-        squares = keep_where(living, op("add", writer.load(told, 1, c, 0), spread))
+        squares = keep_where(living, op("add", writer.load(told, c, 1, 0), spread))
         square = writer.let(op("lanesum", squares), "square")
         values = writer.let(op("mul", count, one(float(pixels))), "values")
         _store_moments(writer, moments, parameters, c, mean, square, values, eps)
@@ -183,7 +183,7 @@ def _store_moments(
     scale, shift = _scale_and_shift(writer, parameters, c, mean, inverse)
     unbiased = op("div", square, op("sub", values, one(1.0)))
     for row, value in enumerate((mean, inverse, scale, shift, unbiased)):
-        writer.store(moments, row, c, value=value)
+        writer.store(moments, c, row, value=value)
 
 
 def _scale_and_shift(
@@ -216,11 +216,11 @@ def inference_constants(name: str, channels: int, eps: float, *, affine: bool) -
 
 def running(name: str, channels: int, momentum: float) -> Kernel:
     """Buffers moments, running_mean, running_var: r ← (1 − momentum) · r + momentum · new."""
-    moments = Buffer("moments", (MOMENTS, channels), align=4)
+    moments = Buffer("moments", (channels, MOMENTS), align=4)
     writer = Writer(name, [moments, *_running_buffers(channels)])
     with writer.loop("c", channels) as c:
         for row, target in zip((MEAN, VARIANCE), writer.buffers[1:], strict=True):
-            _blend(writer, target, c, writer.load(moments, row, c, lanes=1), momentum)
+            _blend(writer, target, c, writer.load(moments, c, row, lanes=1), momentum)
     return writer.finish()
 
 
@@ -235,7 +235,7 @@ def running_of_slices(name: str, apart: int, channels: int, momentum: float) -> 
         for row, target in zip((MEAN, VARIANCE), writer.buffers[1:], strict=True):
             total = writer.assign(writer.register("total", lanes=1), one(0.0))
             with writer.loop("s", slices) as s:
-                part = writer.load(moments, s, as_index(c) + row * channels, lanes=1)
+                part = writer.load(moments, s, as_index(c) * MOMENTS + row, lanes=1)
                 writer.assign(total, op("add", Read(total), part))
             _blend(writer, target, c, op("div", Read(total), count), momentum)
     return writer.finish()
@@ -254,25 +254,26 @@ def _blend(writer: Writer, target: Buffer, c: Var, new: Value, momentum: float) 
 
 
 def normalise(
-    name: str, channels: int, pixels: int, rows: int, scale: int, *, plus: bool, rectifier: str
+    name: str, channels: int, pixels: int, *, moments: bool, plus: bool, rectifier: str
 ) -> Kernel:
-    """Buffers source, constants (rows, channels), [other], target: source · constants[scale] +
-    constants[scale + 1] (+ other), then the rectifier if there is one."""
+    """Buffers source, constants, [other], target: source · scale + shift (+ other), then the
+    rectifier if there is one. The constants are `moments`, or scale_and_shift (2, channels)."""
     shape = (channels, pixels, LANES)
     source, other = Buffer("source", shape), Buffer("other", shape)
-    constants = Buffer("constants", (rows, channels), align=4)
+    size = (channels, MOMENTS) if moments else (2, channels)
+    constants = Buffer("constants", size, align=4)
     target = Buffer("target", shape, access="write")
     writer = Writer(name, [source, constants, *[other] * plus, target])
     with writer.loop("c", channels) as c:
-        factor = writer.let(writer.splat(constants, scale, c), "scale")
-        begin = writer.let(writer.splat(constants, scale + 1, c), "shift")
+        at = [(c, SCALE), (c, SHIFT)] if moments else [(0, c), (1, c)]
+        factor, begin = (writer.let(writer.splat(constants, *index), "constant") for index in at)
         for first, count, times in blocks(pixels, UNROLLED):
             with writer.loop("i", first + count * times, first, count) as i:
                 for k in range(count):
-                    at = as_index(i) + k
-                    y = op("fma", writer.load(source, c, at, 0), factor, begin)
-                    y = op("add", y, writer.load(other, c, at, 0)) if plus else y
-                    writer.store(target, c, at, 0, value=RECTIFIERS[rectifier](y))
+                    pixel = as_index(i) + k
+                    y = op("fma", writer.load(source, c, pixel, 0), factor, begin)
+                    y = op("add", y, writer.load(other, c, pixel, 0)) if plus else y
+                    writer.store(target, c, pixel, 0, value=RECTIFIERS[rectifier](y))
     return writer.finish()
 
 
@@ -282,22 +283,22 @@ def normalise(
 def gradient_sums(
     name: str, channels: int, pixels: int, *, affine: bool, rectifier: str = ""
 ) -> Kernel:
-    """Buffers source, gradient, moments, told (2, channels, 16), [weight, bias]: Σ dy and Σ dy·x̂
+    """Buffers source, gradient, moments, told (channels, 2, 16), [weight, bias]: Σ dy and Σ dy·x̂
     of every lane; their sums over the lanes are added to the gradients of bias and weight."""
     shape = (channels, pixels, LANES)
     source, gradient = Buffer("source", shape), Buffer("gradient", shape)
-    moments = Buffer("moments", (MOMENTS, channels), align=4)
-    told = Buffer("told", (2, channels, LANES), access="write")
+    moments = Buffer("moments", (channels, MOMENTS), align=4)
+    told = Buffer("told", (channels, 2, LANES), access="write")
     parameters = [
         Buffer(which, (channels,), access="update", align=4) for which in ("weight", "bias")
     ] * affine
     writer = Writer(name, [source, gradient, moments, told, *parameters])
     wide = min(UNROLLED, pixels)
     with writer.loop("c", channels) as c:
-        mean = writer.let(writer.splat(moments, MEAN, c), "mean")
-        inverse = writer.let(writer.splat(moments, INVERSE, c), "inverse")
-        scale = writer.let(writer.splat(moments, SCALE, c), "scale")
-        begin = writer.let(writer.splat(moments, SHIFT, c), "shift")
+        mean = writer.let(writer.splat(moments, c, MEAN), "mean")
+        inverse = writer.let(writer.splat(moments, c, INVERSE), "inverse")
+        scale = writer.let(writer.splat(moments, c, SCALE), "scale")
+        begin = writer.let(writer.splat(moments, c, SHIFT), "shift")
         sums = writer.accumulators("sum", wide)
         products = writer.accumulators("product", wide)
         for first, count, times in blocks(pixels, wide):
@@ -313,8 +314,8 @@ def gradient_sums(
         total = writer.let(_total([Read(r) for r in sums]), "total")
         product = _total([Read(r) for r in products])
         product = writer.let(op("mul", product, inverse), "product")
-        writer.store(told, 0, c, 0, value=total)
-        writer.store(told, 1, c, 0, value=product)
+        writer.store(told, c, 0, 0, value=total)
+        writer.store(told, c, 1, 0, value=product)
         for target, value in zip(parameters, (product, total), strict=False):
             old = writer.load(target, c, lanes=1)
             writer.store(target, c, value=op("add", old, op("lanesum", value)))
@@ -322,12 +323,12 @@ def gradient_sums(
 
 
 def collect_gradient(name: str, channels: int, pixels: int) -> Kernel:
-    """Buffers told (slices, 2, channels, 16), moments, pull (2, channels); symbols slices, images:
+    """Buffers told (slices, channels, 2, 16), moments, pull (channels, 2); symbols slices, images:
     dx = scale · dy + pull[0] · (x − mean) + pull[1]."""
     slices, images = Symbol("slices"), Symbol("images")
-    told = Buffer("told", (slices, 2, channels, LANES))
-    moments = Buffer("moments", (MOMENTS, channels), align=4)
-    pull = Buffer("pull", (2, channels), access="write", align=4)
+    told = Buffer("told", (slices, channels, 2, LANES))
+    moments = Buffer("moments", (channels, MOMENTS), align=4)
+    pull = Buffer("pull", (channels, 2), access="write", align=4)
     writer = Writer(name, [told, moments, pull], [slices, images])
     count = op("tofloat", FromIndex(as_index(images), lanes=1))
     share = writer.let(op("div", one(1.0 / pixels), count), "share")
@@ -335,24 +336,24 @@ def collect_gradient(name: str, channels: int, pixels: int) -> Kernel:
         total, product = writer.accumulators("told", 2)
         with writer.loop("s", slices) as s:
             for row, register in enumerate((total, product)):
-                part = writer.load(told, s, row, c, 0)
+                part = writer.load(told, s, c, row, 0)
                 writer.assign(register, op("add", Read(register), part))
         _store_pull(writer, pull, moments, c, Read(total), Read(product), share)
     return writer.finish()
 
 
 def collect_gradient_slice(name: str, channels: int, pixels: int) -> Kernel:
-    """The same for one slice: buffers told (2, channels, 16), lane_weight, moments, pull."""
-    told = Buffer("told", (2, channels, LANES))
+    """The same for one slice: buffers told (channels, 2, 16), lane_weight, moments, pull."""
+    told = Buffer("told", (channels, 2, LANES))
     weights = Buffer("lane_weight", (LANES,))
-    moments = Buffer("moments", (MOMENTS, channels), align=4)
-    pull = Buffer("pull", (2, channels), access="write", align=4)
+    moments = Buffer("moments", (channels, MOMENTS), align=4)
+    pull = Buffer("pull", (channels, 2), access="write", align=4)
     writer = Writer(name, [told, weights, moments, pull])
     living = is_positive(writer.load(weights, 0))
     count = op("lanesum", op("select", living, number(1.0), number(0.0)))
     share = writer.let(op("div", one(1.0 / pixels), count), "share")
     with writer.loop("c", channels) as c:
-        parts = (writer.let(writer.load(told, row, c, 0), "told") for row in range(2))
+        parts = (writer.let(writer.load(told, c, row, 0), "told") for row in range(2))
         _store_pull(writer, pull, moments, c, *parts, share)
     return writer.finish()
 
@@ -367,12 +368,12 @@ def _store_pull(
     share: Value,
 ) -> None:
     def moment(row: int) -> Value:
-        return writer.load(moments, row, c, lanes=1)
+        return writer.load(moments, c, row, lanes=1)
 
     factor = writer.let(op("mul", op("neg", moment(SCALE)), share), "factor")
     slope = op("mul", op("mul", factor, moment(INVERSE)), op("lanesum", product))
-    writer.store(pull, SLOPE, c, value=slope)
-    writer.store(pull, OFFSET, c, value=op("mul", factor, op("lanesum", total)))
+    writer.store(pull, c, SLOPE, value=slope)
+    writer.store(pull, c, OFFSET, value=op("mul", factor, op("lanesum", total)))
 
 
 def gradient(
@@ -388,8 +389,8 @@ def gradient(
     source, zero in lanes without an image. `add`: it is added to the target."""
     shape = (channels, pixels, LANES)
     source, gradient_, value = (Buffer(n, shape) for n in ("source", "gradient", "value"))
-    moments = Buffer("moments", (MOMENTS, channels), align=4)
-    pull = Buffer("pull", (2, channels), align=4)
+    moments = Buffer("moments", (channels, MOMENTS), align=4)
+    pull = Buffer("pull", (channels, 2), align=4)
     weights = Buffer("lane_weight", (LANES,))
     target = Buffer("target", shape, access="update" if add else "write")
     buffers = [source, gradient_, moments, pull, weights, *[value] * mask, target]
@@ -415,7 +416,7 @@ def gradient(
             (pull, OFFSET),
         )
         constants: list[Value] = [
-            writer.let(writer.splat(buffer, row, c), "constant") for buffer, row in places
+            writer.let(writer.splat(buffer, c, row), "constant") for buffer, row in places
         ]
         for first, count, times in blocks(pixels, UNROLLED):
             with writer.loop("i", first + count * times, first, count) as i:

@@ -7,7 +7,7 @@ from math import prod
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import batch_norm
-from lanewise.native.nest import LANES
+from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import FLOAT, PROLOGUE, Place, Planner, Region, Slot
 from lanewise.native.rules.windows import masked
 from lanewise.net.layers import BatchNorm
@@ -47,25 +47,41 @@ def _parameters(plan: Planner, operation: Operation) -> list[Region]:
     return [plan.parameter(operation, which) for which in ("weight", "bias")] if affine else []
 
 
+def _map_bytes(operation: Operation) -> int:
+    """Bytes of one channel of a slice."""
+    return _size(operation)[1] * LANES * FLOAT
+
+
+_TOLD = 2 * LANES * FLOAT  # bytes that a slice tells of one channel
+
+
 def forward(plan: Planner, operation: Operation) -> None:
     if plan.training:
-        constants, rows, scale = _batch_moments(plan, operation)
+        constants, apart = _batch_moments(plan, operation), batch_norm.MOMENTS * FLOAT
     else:
         constants = inference_constants(plan, operation.node, _layer(operation), operation.shape)
-        rows, scale = 2, 0
+        apart = 0
     # A joined ReLU is masked by those who write the gradient, a rectifier by this layer itself.
     rectifier = "relu" if operation.relu else operation.rectifier
-    key = (*_size(operation), rows, scale, len(operation.inputs) > 1, rectifier)
-    *sizes, plus, rectifier = key
-    plan.call(
-        "normalise",
-        key,
-        lambda name: batch_norm.normalise(name, *sizes, plus=plus, rectifier=rectifier),
-        plan.value(operation.inputs[0]),
-        constants,
-        *map(plan.value, operation.inputs[1:]),
-        plan.value(operation.name),
+    (channels, pixels), plus = _size(operation), len(operation.inputs) > 1
+    key, one = (pixels, bool(apart), plus, rectifier), _map_bytes(operation)
+    places = (
+        (plan.value(operation.inputs[0]), one),
+        (constants, apart),
+        *((plan.value(name), one) for name in operation.inputs[1:]),
+        (plan.value(operation.name), one),
     )
+
+    def write(name: str, block: int) -> Kernel:
+        return batch_norm.normalise(
+            name, block, pixels, moments=bool(apart), plus=plus, rectifier=rectifier
+        )
+
+    if apart:
+        plan.call_channels("normalise", key, write, channels, *places)
+    else:
+        only = [place for place, _ in places]
+        plan.call("normalise", (channels, key), lambda name: write(name, channels), *only)
 
 
 def inference_constants(plan: Planner, node: str, layer: BatchNorm, shape: tuple[int, ...]) -> Slot:
@@ -96,16 +112,17 @@ def folded_norm(plan: Planner, operation: Operation) -> list[Slot]:
     return [both, replace(both, offset=operation.shape[0] * FLOAT)]
 
 
-def _batch_moments(plan: Planner, operation: Operation) -> tuple[Slot, int, int]:
+def _batch_moments(plan: Planner, operation: Operation) -> Slot:
     """Mean and deviation of this batch, and from them scale and shift."""
     layer, size = _layer(operation), _size(operation)
     told, moments = _told(plan, operation, "statistics"), _moments(plan, operation)
-    plan.call(
+    plan.call_channels(
         "batch_statistics",
-        size,
-        lambda name: batch_norm.statistics(name, *size),
-        plan.value(operation.inputs[0]),
-        told,
+        size[1],
+        lambda name, block: batch_norm.statistics(name, block, size[1]),
+        size[0],
+        (plan.value(operation.inputs[0]), _map_bytes(operation)),
+        (told, _TOLD),
     )
     key = (*size, layer.eps, layer.affine)
     parameters = _parameters(plan, operation)
@@ -133,7 +150,7 @@ def _batch_moments(plan: Planner, operation: Operation) -> tuple[Slot, int, int]
             who="worker",
         )
         _running(plan, operation, moments)
-    return moments, batch_norm.MOMENTS, batch_norm.SCALE
+    return moments
 
 
 def _running(plan: Planner, operation: Operation, moments: Slot) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -12,7 +13,7 @@ from lanewise.native.kernels.depthwise import Depthwise
 from lanewise.native.kernels.images import row_blocks
 from lanewise.native.kernels.taps import LONGEST_LINE, Taps, forward_taps, gradient_taps, joined
 from lanewise.native.nest import LANES, Kernel
-from lanewise.native.plan import FLOAT, Planner, Region, Slot
+from lanewise.native.plan import FLOAT, Place, Planner, Region, Slot
 from lanewise.native.rules.batch_norm import folded_norm
 from lanewise.native.rules.windows import masked, taps
 from lanewise.native.tiles import (
@@ -35,20 +36,56 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
     layer = _layer(operation)
     correlate, sizes, tile = _nest(plan, operation, forward_taps)
     bias = [plan.parameter(operation, "bias")] if layer.bias else []
-    affine = operation.norm is not None
-    plan.call(
+    affine, relu = operation.norm is not None, operation.relu
+    _call(
+        plan,
         "conv_forward",
-        (sizes, tile, layer.bias, affine, operation.relu),
-        lambda name: correlate(
-            name, sizes, tile, bias=layer.bias, affine=affine, relu=operation.relu
-        ),
+        (tile, layer.bias, affine, relu),
+        sizes,
+        lambda name, sizes: correlate(name, sizes, tile, bias=layer.bias, affine=affine, relu=relu),
         plan.value(operation.inputs[0]),
         plan.parameter(operation, "weight"),
-        *_packed(plan, operation, sizes, tile),
-        *bias,
-        *folded_norm(plan, operation),
-        plan.value(operation.name),
+        [
+            *_packed(plan, operation, sizes, tile),
+            *bias,
+            *folded_norm(plan, operation),
+            plan.value(operation.name),
+        ],
     )
+
+
+def _call(
+    plan: Planner,
+    stem: str,
+    key: object,
+    sizes: Any,
+    write: Callable[[str, Any], Kernel],
+    source: Place,
+    weight: Place,
+    others: Sequence[Place],
+) -> None:
+    """Call a kernel of these sizes; `others` are places of its results' maps. A depthwise one looks
+    at a channel at a time."""
+    if not isinstance(sizes, Depthwise):
+        plan.call(stem, (sizes, key), lambda name: write(name, sizes), source, weight, *others)
+        return
+    maps, taps = sizes.maps, sizes.taps
+    source_map = sizes.sources * sizes.rows.source * sizes.columns.source * LANES * FLOAT
+    result_map = maps * sizes.rows.destination * sizes.columns.destination * LANES * FLOAT
+    plan.call_channels(
+        stem,
+        (replace(sizes, groups=1), key),
+        lambda name, block: write(name, replace(sizes, groups=block)),
+        sizes.groups,
+        (source, source_map),
+        (weight, maps * sizes.sources * taps * FLOAT),
+        *((place, result_map if _is_map(place) else maps * FLOAT) for place in others),
+    )
+
+
+def _is_map(place: Place) -> bool:
+    """A value or a gradient, and not a number for every map."""
+    return isinstance(place, Slot) and not place.worker
 
 
 def conv_gradient(plan: Planner, operation: Operation) -> None:
@@ -73,15 +110,15 @@ def _input_gradient(plan: Planner, operation: Operation) -> None:
     mask = plan.joined_relu(source)
 
     def emit(add: bool, target: Slot) -> None:
-        plan.call(
+        _call(
+            plan,
             "conv_input_gradient",
-            (sizes, tile, mask, add),
-            lambda name: correlate(name, sizes, tile, mask=mask, accumulate=add),
+            (tile, mask, add),
+            sizes,
+            lambda name, sizes: correlate(name, sizes, tile, mask=mask, accumulate=add),
             plan.gradient(operation.name),
             plan.parameter(operation, "weight"),
-            *_packed(plan, operation, sizes, tile),
-            *masked(plan, source),
-            target,
+            [*_packed(plan, operation, sizes, tile), *masked(plan, source), target],
         )
 
     plan.contribute(source, lambda target: emit(False, target), lambda target: emit(True, target))
@@ -145,13 +182,16 @@ def _weight_gradient(plan: Planner, operation: Operation) -> None:
     partial = plan.partial(operation, "weight")
     line = map_weight_tile(plan.target, rows, columns) if _is_depthwise(operation) else None
     if line:
-        sizes = Depthwise(groups, kernels, 1, rows, columns)
-        plan.call(
+        sizes = Depthwise(1, kernels, 1, rows, columns)
+        pixels = kernels * rows.destination * columns.destination
+        plan.call_channels(
             "conv_weight_gradient",
             (sizes, line),
-            lambda name: depthwise.weight_gradient(name, sizes, line),
-            *places,
-            partial,
+            lambda name, block: depthwise.weight_gradient(name, replace(sizes, groups=block), line),
+            groups,
+            (places[0], rows.source * columns.source * LANES * FLOAT),
+            (places[1], pixels * LANES * FLOAT),
+            (partial, kernels * sizes.taps * FLOAT),
         )
         return
     if prefers_lanes(kernels, channels, rows, columns):

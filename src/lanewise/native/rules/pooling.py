@@ -14,8 +14,9 @@ from lanewise.native.kernels.taps import (
     forward_taps,
     gradient_taps,
 )
-from lanewise.native.nest import ELEMENT_BYTES, LANES
-from lanewise.native.plan import Planner, Slot
+from lanewise.native.memory import ALIGNMENT
+from lanewise.native.nest import ELEMENT_BYTES, LANES, Kernel
+from lanewise.native.plan import FLOAT, Place, Planner, Slot
 from lanewise.native.rules.windows import masked, taps, window
 from lanewise.net.layers import (
     AdaptiveAvg,
@@ -56,53 +57,87 @@ def _adaptive(operation: Operation, make: Callable[[int, int], Taps]) -> tuple[T
 def max_pool_forward(plan: Planner, operation: Operation) -> None:
     rows, columns = _forward_taps(operation)
     channels, pixels = operation.shape[0], isinstance(operation.layer, AdaptiveMax)
-    argument = [_argument(plan, operation)] if plan.training else []
-    plan.call(
+    chosen = (_argument(plan, operation), _argument_bytes(operation))
+    argument = [chosen] if plan.training else []
+    _call_channels(
+        plan,
         "max_pool",
-        (channels, rows, columns, operation.relu, plan.training, pixels),
-        lambda name: pool.max_pool(
+        (rows, columns, operation.relu, plan.training, pixels),
+        channels,
+        lambda name, block: pool.max_pool(
             name,
-            channels,
+            block,
             rows,
             columns,
             relu=operation.relu,
             argument=plan.training,
             pixels=pixels,
         ),
-        plan.value(operation.inputs[0]),
-        plan.value(operation.name),
+        (plan.value(operation.inputs[0]), _map_bytes(operation.input_shapes[0])),
+        (plan.value(operation.name), _map_bytes(operation.shape)),
         *argument,
     )
 
 
 def _argument(plan: Planner, operation: Operation) -> Slot:
     """Which tap of each window, or which pixel of each map, was the largest."""
-    layer, kind = operation.layer, "i32"
-    if isinstance(layer, MaxPool):
-        kind = pool.argument_type(prod(layer.kernel))
-    elif isinstance(layer, AdaptiveMax):
-        kind = pool.argument_type(prod(operation.input_shapes[0][1:]))
-    size = operation.elements * LANES * ELEMENT_BYTES[kind]
+    size = operation.elements * LANES * ELEMENT_BYTES[_argument_type(operation)]
     return plan.scratch(f"argument {operation.name}", size)
+
+
+def _argument_type(operation: Operation) -> str:
+    layer = operation.layer
+    if isinstance(layer, MaxPool):
+        return pool.argument_type(prod(layer.kernel))
+    if isinstance(layer, AdaptiveMax):
+        return pool.argument_type(prod(operation.input_shapes[0][1:]))
+    return "i32"
+
+
+def _argument_bytes(operation: Operation) -> int:
+    """Bytes of one channel of a slice."""
+    return prod(operation.shape[1:]) * LANES * ELEMENT_BYTES[_argument_type(operation)]
+
+
+def _map_bytes(shape: tuple[int, ...]) -> int:
+    return prod(shape[1:]) * LANES * FLOAT
+
+
+def _call_channels(
+    plan: Planner,
+    stem: str,
+    key: object,
+    channels: int,
+    write: Callable[[str, int], Kernel],
+    *places: tuple[Place, int],
+) -> None:
+    """A channel at a time, where every channel begins on a cache line."""
+    if any(apart % ALIGNMENT for _, apart in places):
+        maps = [place for place, _ in places]
+        plan.call(stem, (channels, key), lambda name: write(name, channels), *maps)
+    else:
+        plan.call_channels(stem, key, write, channels, *places)
 
 
 def max_pool_gradient(plan: Planner, operation: Operation) -> None:
     rows, columns = _gradient_taps(operation)
     channels, pixels = operation.shape[0], isinstance(operation.layer, AdaptiveMax)
-    source = operation.inputs[0]
+    source, one = operation.inputs[0], _map_bytes(operation.input_shapes[0])
     mask = plan.joined_relu(source)
     plan.contribute(
         source,
-        lambda target: plan.call(
+        lambda target: _call_channels(
+            plan,
             "max_pool_gradient",
-            (channels, rows, columns, mask, pixels),
-            lambda name: pool.max_pool_gradient(
-                name, channels, rows, columns, mask=mask, pixels=pixels
+            (rows, columns, mask, pixels),
+            channels,
+            lambda name, block: pool.max_pool_gradient(
+                name, block, rows, columns, mask=mask, pixels=pixels
             ),
-            _argument(plan, operation),
-            plan.gradient(operation.name),
-            *masked(plan, source),
-            target,
+            (_argument(plan, operation), _argument_bytes(operation)),
+            (plan.gradient(operation.name), _map_bytes(operation.shape)),
+            *((value, one) for value in masked(plan, source)),
+            (target, one),
         ),
     )
 
