@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lanewise.errors import LanewiseError, NetError, SizeError
-from lanewise.net.layers import Linear
+from lanewise.net.layers import Linear, RadialBasis
 from lanewise.net.load import load, read_text
 from lanewise.net.parse import parse
 from lanewise.size.shapes import infer_shapes
@@ -178,6 +178,36 @@ def test_given_settings_win_and_their_companions_follow() -> None:
     assert choose_recipe(MNIST, {"batch": 32}).learning_rate == 0.05
 
 
+def test_a_net_of_distances_learns_with_a_tenth_of_the_rate() -> None:
+    """Of LeNet-5 (1998) with 0.1 the loss leaves all bounds."""
+    radial = choose_recipe(replace(MNIST, radial=True), {})
+    assert (radial.optimizer, radial.learning_rate) == ("sgd", 0.01)
+    assert zoo("lenet5-1998").radial and not zoo("lenet5").radial
+
+
+@pytest.mark.parametrize(
+    ("images", "batch"), [(1436, 32), (1441, 31), (32 * 31 + 1, 30), (8065, 127), (1, 2), (3, 32)]
+)
+def test_no_image_is_left_alone_where_statistics_need_two(images: int, batch: int) -> None:
+    task = replace(PHOTOS, images=images, pairs=True)
+    assert choose_recipe(task, {}).batch == batch
+    assert choose_recipe(task, {"batch": 5}).batch == 5
+    assert choose_recipe(replace(task, pairs=False), {}).batch in (32, 128)
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs"),
+    [
+        ("input 3x4x4; conv 2 k4; bn; flatten; linear 2", True),
+        ("input 3x4x4; conv 2 k3; bn; flatten; bn noaffine; linear 2", True),
+        ("input 3x4x4; conv 2 k3; bn; flatten; linear 2", False),
+        ("input 3x4x4; globalavg; layernorm; flatten; linear 2", False),
+    ],
+)
+def test_which_nets_need_pairs_of_images(text: str, pairs: bool) -> None:
+    assert Choice(text, parse(text)).pairs == pairs
+
+
 @pytest.mark.parametrize("recipe", [Recipe(), Recipe(optimizer="adamw", betas=(0.8, 0.9), seed=7)])
 def test_a_recipe_survives_json(recipe: Recipe) -> None:
     assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
@@ -249,6 +279,58 @@ def test_another_number_of_classes_changes_the_last_layer_and_says_so() -> None:
     assert choice.graph.output.layer == Linear(3)
     assert "linear 10" in choice.notes[0] and "3 classes" in choice.notes[0]
     assert parse(choice.text) == choice.graph and choice.name == "lenet5"
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("resnet20", "linear"),
+        ("resnet-cifar n=1 width=0.5", "linear"),
+        ("squeezenet1-1", "flatten"),
+        ("nin-cifar", "flatten"),
+        ("shufflenet-v2-x0-5", "linear"),
+        ("alexnet", "linear"),
+    ],
+)
+def test_a_family_gets_its_parameter_classes_and_keeps_its_text(name: str, last: str) -> None:
+    before = zoo(name)
+    choice = fit_classes(before, 7)
+    shapes = infer_shapes(choice.graph)
+    assert shapes[choice.graph.output.name] == (7,) and choice.graph.output.layer.word == last
+    changed = [
+        (old, new)
+        for old, new in zip(before.text.split("\n"), choice.text.split("\n"), strict=True)
+        if old != new
+    ]
+    ((old, new),) = changed
+    assert old.startswith("parameters ") and "classes=7" in new
+    assert choice.name == name and parse(choice.text) == choice.graph
+    assert choice.notes[0].endswith("has 7 classes: its parameter classes is now 7")
+
+
+def test_a_family_that_fits_is_left_alone() -> None:
+    choice = fit_classes(zoo("resnet20"), 10)
+    assert choice.text == read_text("resnet20")[0] and not choice.notes
+
+
+def test_classes_in_a_name_are_those_of_the_data() -> None:
+    choice = fit_classes(zoo("resnet20 classes=5 width=0.5"), 3)
+    assert choice.name == "resnet20 classes=3 width=0.5"
+    assert choice.notes[0].startswith("resnet20 classes=5 width=0.5 has 5 outputs")
+
+
+def test_a_parameter_that_decides_something_else_is_left() -> None:
+    text = "parameters classes=4\ninput 1x8x8; conv classes k1; flatten; linear 10"
+    choice = fit_classes(Choice(text, parse(text)), 3)
+    assert choice.graph.output.layer == Linear(3) and choice.graph.nodes[1].layer.kernels == 4
+
+
+def test_codes_are_fitted_too() -> None:
+    choice = fit_classes(zoo("lenet5-1998"), 4)
+    assert choice.graph.output.layer == RadialBasis(4) and parse(choice.text) == choice.graph
+    assert choice.notes == (
+        "lenet5-1998 ends in rbf 10 and the data has 4 classes: rbf1 is now rbf 4",
+    )
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ def test_a_batch_of_one_image_is_refused_before_anything_is_compiled(
 
 def test_a_batch_that_nobody_chose_leaves_no_single_image() -> None:
     work = prepare(lw.Net(NARROW), narrow_data(161), settings={}, watcher=Silent())
-    assert len(work.data.train) == 129 and work.recipe.batch == 24
+    assert len(work.data.train) == 129 and work.recipe.batch == 31
     larger = NARROW.replace("8 k3; bn", "8 k3 pad1; bn")
     work = prepare(lw.Net(larger), narrow_data(161), settings={}, watcher=Silent())
     assert work.recipe.batch == 32

@@ -197,8 +197,8 @@ def check_settings(given: Mapping[str, Any]) -> dict[str, Any]:
 def _batch(task: Task) -> int:
     """Small data sets get smaller batches, so that an epoch has enough steps to learn from."""
     size = 128 if task.images >= 8_000 else 64 if task.images >= 2_000 else 32
-    while task.pairs and size > 8 and task.images % size == 1:
-        size -= 8
+    while task.pairs and size > 2 and task.images % size == 1:
+        size -= 1
     return size
 
 
