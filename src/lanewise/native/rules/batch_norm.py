@@ -189,15 +189,18 @@ def gradient(plan: Planner, operation: Operation) -> None:
     if layer.affine or wanted:
         told = _told(plan, operation, "gradient sums")
         affine, rectifier = layer.affine, operation.rectifier
-        plan.call(
+        plan.call_channels(
             "batch_gradient_sums",
-            (size, affine, rectifier),
-            lambda name: batch_norm.gradient_sums(name, *size, affine=affine, rectifier=rectifier),
-            plan.value(source),
-            dy,
-            _moments(plan, operation),
-            told,
-            *([plan.partial(operation, w) for w in ("weight", "bias")] if affine else []),
+            (size[1], affine, rectifier),
+            lambda name, block: batch_norm.gradient_sums(
+                name, block, size[1], affine=affine, rectifier=rectifier
+            ),
+            size[0],
+            (plan.value(source), _map_bytes(operation)),
+            (dy, _map_bytes(operation)),
+            (_moments(plan, operation), batch_norm.MOMENTS * FLOAT),
+            (told, _TOLD),
+            *((plan.partial(operation, w), FLOAT) for w in ("weight", "bias") if affine),
         )
     if wanted:
         _input_gradient(plan, operation, told)
@@ -211,17 +214,21 @@ def _input_gradient(plan: Planner, operation: Operation, told: Slot) -> None:
     mask, rectifier = plan.joined_relu(source), operation.rectifier
 
     def emit(add: bool, target: Slot) -> None:
-        plan.call(
+        one = _map_bytes(operation)
+        plan.call_channels(
             "batch_gradient",
-            (size, rectifier, mask, add),
-            lambda name: batch_norm.gradient(name, *size, rectifier=rectifier, mask=mask, add=add),
-            plan.value(source),
-            plan.gradient(operation.name),
-            _moments(plan, operation),
-            pull,
-            _lane_weight(),
-            *masked(plan, source),
-            target,
+            (size[1], rectifier, mask, add),
+            lambda name, block: batch_norm.gradient(
+                name, block, size[1], rectifier=rectifier, mask=mask, add=add
+            ),
+            size[0],
+            (plan.value(source), one),
+            (plan.gradient(operation.name), one),
+            (_moments(plan, operation), batch_norm.MOMENTS * FLOAT),
+            (pull, 2 * FLOAT),
+            (_lane_weight(), 0),
+            *((value, one) for value in masked(plan, source)),
+            (target, one),
         )
 
     plan.contribute(source, lambda target: emit(False, target), lambda target: emit(True, target))
