@@ -84,7 +84,7 @@ CASES = [
     Case(2, (6, 6), 2, (1, 1), (2, 2)),
     Case(2, (3, 3), 2, (7, 7), pad=(3, 3)),
 ]
-PACKING = [Tile(2, 4, "pnk", packs=True), Tile(3, 2, "pnk", sources=2, packs=True)]
+PACKING = [Tile(2, 4, "pnk", packs=1), Tile(3, 2, "pnk", sources=2, packs=3)]
 TILES = [Tile(1, 1), Tile(2, 3, "pnk"), Tile(4, 6, "kpn", sources=1)]
 
 
@@ -214,11 +214,11 @@ def test_sums_are_the_same_in_every_tile(case):
     for tile in [*TILES, *PACKING, Tile(2, 2, "kpn", sources=2)]:
         y, dx = aligned(dy.shape), normal(*x.shape, seed=4)
         forward = conv.correlate("f", case.forward(), tile, bias=True, relu=True)
-        packed = [aligned(packed_shape(case.forward(), tile))] * tile.packs
-        execute(forward, x, w.ravel(), *packed, b, y, interpret=tile.packs and small)
+        packed = [aligned(packed_shape(case.forward(), tile))] * bool(tile.packs)
+        execute(forward, x, w.ravel(), *packed, b, y, interpret=bool(tile.packs) and small)
         backward = conv.correlate("b", case.backward(), tile, accumulate=True, mask=True)
-        packed = [aligned(packed_shape(case.backward(), tile))] * tile.packs
-        execute(backward, dy, w.ravel(), *packed, x, dx, interpret=tile.packs and small)
+        packed = [aligned(packed_shape(case.backward(), tile))] * bool(tile.packs)
+        execute(backward, dy, w.ravel(), *packed, x, dx, interpret=bool(tile.packs) and small)
         for found, one in zip(results, (y, dx), strict=True):
             found.append(one)
     for found in results:

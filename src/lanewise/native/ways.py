@@ -7,7 +7,7 @@ second cache. The cost here is a count of lines that are not, times the cycles t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -21,8 +21,8 @@ NEAR_LINES, MIDDLE_LINES = 600, 14_000
 NEAR, MIDDLE_LEVEL = (64, 10), (1024, 16)
 #: cycles to bring a line from the second level, and from further
 MIDDLE, FAR = 1.0, 5.0
-#: cycles to copy a line
-PACK = 3.0
+#: cycles to copy a line; source maps that are packed at once, at most
+PACK, PACKED_SOURCES = 3.0, 512
 
 
 def correlation_way(target: Target, sizes: Correlation) -> Tile:
@@ -34,18 +34,30 @@ def correlation_way(target: Target, sizes: Correlation) -> Tile:
 def _correlation_way(name: str, sizes: Correlation) -> Tile:
     fitting = fitting_tiles(name, sizes.maps, sizes.columns)
     good = [one for one in fitting if one[0] <= 1.15 * fitting[0][0]][:8]
-    together = [0, *(n for n in (16, 32, 64, 128) if n < sizes.sources)]
     turns = sizes.sources * sizes.rows.pairs
-    # What a larger kernel reads of a tile it reads several times while it is near.
-    pointwise = sizes.rows.taps * sizes.columns.taps == 1
-    orders = [("pkn", False), ("pnk", False), ("kpn", False)] + [("pnk", True)] * pointwise
     ways = [
         (turns * cycles, replace(tile, order=order, sources=n, packs=packs))
         for cycles, tile in good
-        for n in together
-        for order, packs in orders
+        for order, n, packs in _orders(sizes)
     ]
     return min(ways, key=lambda way: way[0] + _traffic(way[1], sizes))[1]
+
+
+def _orders(sizes: Correlation) -> Iterator[tuple[str, int, int]]:
+    """Order of the loops, sources at once, tiles that are packed."""
+    for n in (0, *(n for n in (16, 32, 64, 128) if n < sizes.sources)):
+        yield from ((order, n, 0) for order in TRAFFIC)
+    # What a larger kernel reads of a tile it reads several times while it is near.
+    if sizes.rows.taps * sizes.columns.taps == 1:
+        maps = sizes.rows.source * sizes.columns.source * sizes.sources
+        maps += sizes.rows.destination * sizes.columns.destination * sizes.maps
+        yield "pnk", PACKED_SOURCES * (sizes.sources > PACKED_SOURCES), _run(maps)
+
+
+def _run(lines: int) -> int:
+    """Tiles to pack: several, where lines come from beyond the second cache and neighbours with
+    them."""
+    return 4 if lines > MIDDLE_LINES else 1
 
 
 @dataclass(frozen=True)
@@ -75,10 +87,11 @@ def _lines(tile: Tile, sizes: Correlation, sources: int) -> _Lines:
     plane = rows.source * columns.source
     source, row = sources * high * wide, sources * high * columns.source
     near = source + sources * weight <= NEAR_LINES
-    near = near and (tile.packs or _fits(plane, columns.source, sources, high, wide, NEAR))
+    packed = tile.packs > 0
+    near = near and (packed or _fits(plane, columns.source, sources, high, wide, NEAR))
     return _Lines(
         source,
-        0.0 if near else MIDDLE,
+        0.0 if near else MIDDLE / 4 if packed else MIDDLE,  # end to end they come by themselves
         row,
         0.0 if _fits(plane, columns.source, sources, high, columns.source, MIDDLE_LEVEL) else FAR,
         sources * plane,
@@ -137,6 +150,10 @@ def _traffic(tile: Tile, sizes: Correlation) -> float:
     target = sizes.maps * sizes.rows.destination * sizes.columns.destination
     waiting = 2 * turns * target * (1 + _far(target)) if turns > 1 else 0.0
     lines = _lines(tile, sizes, together)
-    packing = PACK * lines.source / maps if tile.packs else 0.0
-    each = TRAFFIC[tile.order](lines, across, maps) + packing
+    first = PACK if tile.packs else 0.0  # for the first of the maps, beside what all of them cost
+    if lines.sources > MIDDLE_LINES:
+        first += (
+            FAR / 3 if tile.packs else FAR
+        )  # neighbours come sooner than one line here and there
+    each = TRAFFIC[tile.order](lines, across, maps) + first * lines.source / maps
     return turns * tiles * each + waiting

@@ -69,26 +69,28 @@ class Tile:
 
     `order`: the loops around a tile, the outermost first: p (rows), k (maps), n (columns).
     `sources`: so many source maps are summed everywhere before the next ones (0: all at once).
-    `packs` (with p, n outside): what the tiles of all maps read is first copied to lie end to end,
-    because maps whose size is a power of two meet in few sets of the first cache.
+    `packs`: what so many neighbouring tiles read is first copied to lie end to end, for all maps;
+    for maps whose size is a power of two meet in few sets of a cache, and are fetched line by line.
+    The order of the loops is then p, n, k, and the tiles that were copied.
     """
 
     maps: int
     columns: int
     order: str = "pkn"
     sources: int = 0
-    packs: bool = False
+    packs: int = 0
 
 
-def packed_shape(sizes: Correlation, tile: Tile) -> tuple[int, int, int, int]:
-    """The third buffer of a tile that packs: sources, kernel rows, source columns, lanes."""
+def packed_shape(sizes: Correlation, tile: Tile) -> tuple[int, int, int, int, int]:
+    """The third buffer of a tile that packs: tiles, sources, kernel rows, source columns, lanes."""
     segments = [
         segment
         for phase in phases(sizes.columns)
         for segment in column_segments(phase.taps, tile.columns)
     ]
     width = max(1, *(len(_columns_read(segment)) for segment in segments))
-    return min(tile.sources or sizes.sources, sizes.sources), sizes.rows.taps, width, LANES
+    sources = min(tile.sources or sizes.sources, sizes.sources)
+    return max(1, tile.packs), sources, sizes.rows.taps, width, LANES
 
 
 def _columns_read(segment: Segment) -> list[int]:
@@ -130,15 +132,17 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Part:
-    """Tiles of columns; tile i of them begins at column start + step · width · i."""
+    """Tiles of columns; tile i of them begins at column start + step · width · i. `slot`: which of
+    the tiles that were packed it is."""
 
     segment: Segment
     phase: Phase
-    i: Var
+    i: Index
+    slot: IndexLike = 0
 
     def column(self, j: int) -> Index:
         """Destination column j of the tile."""
-        at = as_index(self.i) * self.segment.width + (self.segment.start + j)
+        at = self.i * self.segment.width + (self.segment.start + j)
         return at * self.phase.step + self.phase.start
 
 
@@ -151,7 +155,7 @@ class _Nest:
         self.source = Buffer("source", (maps, sizes.rows.source, sizes.columns.source, LANES))
         self.weight = Buffer("weight", (sizes.weights,), align=4)
         self.packed = Buffer("packed", packed_shape(sizes, tile), access="update")
-        buffers = [self.source, self.weight, *[self.packed] * tile.packs, *result.buffers]
+        buffers = [self.source, self.weight, *[self.packed] * bool(tile.packs), *result.buffers]
         self.writer = Writer(name, buffers)
 
     def write(self) -> Kernel:
@@ -187,11 +191,12 @@ class _Nest:
             "k": self._maps,
             "n": self._columns,
         }
+        if self.tile.packs:
+            yield from self._packed_tiles(first, sources)
+            return
         outer, middle, inner = tuple(self.tile.order)
         for a in axes[outer]():
             for b in axes[middle]():
-                if self.tile.packs:
-                    self._pack(first, sources, a, b)
                 for c in axes[inner]():
                     at = {outer: a, middle: b, inner: c}
                     yield at["p"], *at["k"], at["n"]
@@ -211,18 +216,37 @@ class _Nest:
         for phase in phases(self.sizes.columns):
             for segment in column_segments(phase.taps, self.tile.columns):
                 with self.writer.loop("n", segment.tiles) as i:
-                    yield _Part(segment, phase, i)
+                    yield _Part(segment, phase, as_index(i))
 
-    def _pack(self, first: Index, sources: int, line: _Line, part: _Part) -> None:
-        """Copy what the tiles at one place read of a block of sources."""
+    def _packed_tiles(self, first: Index, sources: int) -> Iterator[tuple[_Line, Var, int, _Part]]:
+        """The tiles of all maps on a run of columns, when their sources have been packed."""
+        writer = self.writer
+        for line in self._rows():
+            for phase in phases(self.sizes.columns):
+                for segment in column_segments(phase.taps, self.tile.columns):
+                    for begin, run, times in blocks(segment.tiles, self.tile.packs):
+                        with writer.loop("n", begin + run * times, begin, run) as n:
+                            self._pack(first, sources, line, segment, n, run)
+                            for k, maps in self._maps():
+                                with writer.loop("i", run) as i:
+                                    yield line, k, maps, _Part(segment, phase, as_index(n) + i, i)
+
+    def _pack(
+        self, first: Index, sources: int, line: _Line, segment: Segment, n: Var, run: int
+    ) -> None:
+        """Copy what the tiles on a run of columns read of a block of sources."""
         writer = self.writer
         if not line.taps.taps.taps:
             return
-        begin = as_index(part.i) * part.segment.advance + part.segment.origin
-        with writer.loop("c", sources) as c, writer.loop("m", line.taps.count(line.i)) as m:
-            for place, j in enumerate(_columns_read(part.segment)):
+        with (
+            writer.loop("c", sources) as c,
+            writer.loop("m", line.taps.count(line.i)) as m,
+            writer.loop("i", run) as i,
+        ):
+            begin = (as_index(n) + i) * segment.advance + segment.origin
+            for place, j in enumerate(_columns_read(segment)):
                 at = first + c, line.taps.source(line.i, m), begin + j, 0
-                writer.store(self.packed, c, m, place, 0, value=writer.load(self.source, *at))
+                writer.store(self.packed, i, c, m, place, 0, value=writer.load(self.source, *at))
 
     # -- a tile
 
@@ -267,12 +291,12 @@ class _Nest:
             + number * sizes.weight_source
             + as_index(line.taps.tap(line.i, m)) * sizes.columns.taps
         )
-        first = as_index(part.i) * part.segment.advance + part.segment.origin
+        first = part.i * part.segment.advance + part.segment.origin
         read = _columns_read(part.segment)
 
         def value(j: int) -> Value:
             if self.tile.packs:
-                return writer.load(self.packed, c, m, read.index(j), 0)
+                return writer.load(self.packed, part.slot, c, m, read.index(j), 0)
             source_map = as_index(g) * sizes.sources + number
             return writer.load(self.source, source_map, line.taps.source(line.i, m), first + j, 0)
 
