@@ -12,10 +12,11 @@ registers; told is its share of that peak, the median of the rounds, on one core
 (other work on the machine counts less). Arrays are as warm as the call before left them.
 
 A point under half of the peak is listed with what its kernels must do besides multiply–adds, as the
-share that each would allow: `loads` of vectors and weights (one a cycle from the first cache),
-`memory` (each array once, from the cache it fits), `sums` of lanes. `all` is their sum, beside the
-multiply–adds: a point that reaches three quarters of it is explained. For depthwise convolutions
-the table shows the share of `all` instead.
+share that each would allow, about: `loads` of vectors and weights (one a cycle, from the first
+cache), `memory` (each array once, from the cache that holds them all; what is written comes and
+goes), `sums` of lanes. `all` is what they take one after the other, with the multiply–adds under
+the loads: a point that reaches three quarters of it is explained. For depthwise convolutions the
+table shows the share of `all` instead.
 """
 
 from __future__ import annotations
@@ -255,11 +256,10 @@ class Point:
 def loads_of(kernel: Kernel) -> int:
     """Loads of one call: a vector of 64 bytes or less, or one number for all lanes."""
     loaded = count(kernel).loaded
-    scalars = {"weight": 4, "bias": 4, "scale": 4, "shift": 4}
-    lanes_turned = any(buffer.name == "sums" for buffer in kernel.buffers)
-    if lanes_turned and "gradient" in loaded:
-        scalars["source"] = 4
-    return sum(size // scalars.get(name, 64) for name, size in loaded.items())
+    sizes = dict.fromkeys(("weight", "bias", "scale", "shift"), 4)
+    if any(buffer.name == "gradient" and len(buffer.shape) == 5 for buffer in kernel.buffers):
+        sizes["source"] = 4  # kernels are in the lanes, values are copied into all of them
+    return sum(size // sizes.get(name, 64) for name, size in loaded.items())
 
 
 def lane_sums(kernel: Kernel) -> int:
@@ -290,10 +290,19 @@ def points(layer: Layer, size: int, target: Target) -> list[Point]:
     for name, some in calls.items():
         run = runner(library, name, addresses)
         run.held = library, memory  # type: ignore[attr-defined]  # outlive the function
-        numbers = {number for call in some for number in arrays.of(call)}
-        size_of = 4 * sum(arrays.sizes[number] for number in numbers)
-        found.append(Point(layer, size, name, [kernel_of(one) for one in some], run, size_of))
+        moved = sum(traffic(kernel_of(one)) for one in some)
+        found.append(Point(layer, size, name, [kernel_of(one) for one in some], run, moved))
     return found
+
+
+def traffic(kernel: Kernel) -> int:
+    """Bytes that the kernel's arrays move if each is read once; written ones come and go."""
+    return sum(
+        4
+        * prod(int(axis) for axis in buffer.shape if isinstance(axis, int))
+        * (1 if buffer.access == "read" else 2)
+        for buffer in kernel.buffers
+    )
 
 
 class Arrays:
@@ -388,7 +397,7 @@ def line(label: str, cells: Sequence[str]) -> str:
 
 def explained(points: Sequence[Point], machine: Machine) -> list[str]:
     """The points under half of the peak, the slowest first, and their limits."""
-    rows = [("layer", "pixels", "direction", "share", "loads", "memory", "sums", "all", "")]
+    rows: list[tuple[str, ...]] = [("layer", "pixels", "direction", "share", *NEEDS, "")]
     for point in sorted(points, key=lambda one: one.share):
         if point.share >= ENOUGH:
             continue

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import operator
 import subprocess
 import sys
+import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
+
+from lanewise.bridge.torch_module import to_torch
+from lanewise.net.family import zoo_names
+from lanewise.net.parse import parse
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 sys.path.insert(0, str(BENCH))
 
+import contest  # noqa: E402
 import measure  # noqa: E402
 import rivals  # noqa: E402
-import step  # noqa: E402
 from measure import Contender, Timing  # noqa: E402
 
 
@@ -66,7 +73,7 @@ def test_the_best_of_each_group_is_quoted() -> None:
     def timing(name: str, setting: str, seconds: float) -> Timing:
         return Timing(Contender(name, setting, print, name == "Lanewise"), (seconds,))
 
-    found = step.ratios(
+    found = contest.ratios(
         [
             timing("Lanewise", "fp32", 1.0),
             timing("Lanewise", "fp32, from uint8", 0.5),
@@ -85,16 +92,82 @@ def test_the_best_of_each_group_is_quoted() -> None:
 
 def rival(logits: list[float], tolerance: float) -> rivals.Rival:
     contender = Contender("Other", "fp32", print)
-    return rivals.Rival(contender, lambda: {"logits": np.array(logits)}, tolerance)
+    return rivals.Rival(contender, lambda: {"logits": np.array(logits)}, {"logits": tolerance})
 
 
 def test_who_computes_something_else_is_not_timed() -> None:
-    ours = {"logits": np.array([1.0, 2.0])}
-    assert step._agree(ours, [rival([1.0, 2.001], 1e-3)])["Other fp32"] == pytest.approx(5e-4, 1e-2)
+    ours = {"logits": np.array([3.0, 4.0])}
+    found = contest.agree(ours, [rival([3.0, 4.002], 1e-3)])
+    assert found == {"Other fp32: logits": pytest.approx(4e-4, 1e-2)}
+    assert contest.agreed(found) == "relative differences at most: fp32 logits 4e-04"
+    with pytest.raises(SystemExit, match=r"logits differ by .* nothing was timed"):
+        contest.agree(ours, [rival([3.0, 4.1], 1e-3)])
     with pytest.raises(SystemExit, match="nothing was timed"):
-        step._agree(ours, [rival([1.0, 2.1], 1e-3)])
-    with pytest.raises(SystemExit, match="nothing was timed"):
-        step._agree(ours, [rival([1.0, float("nan")], 1e-3)])
+        contest.agree(ours, [rival([3.0, float("nan")], 1e-3)])
+
+
+def test_what_a_step_changed_is_compared_not_what_it_left() -> None:
+    before = {"w": np.array([1.0, 2.0]), "bias": np.array([0.5]), "mean": np.array([0.0])}
+    weights = {"w": np.array([1.0, 2.5]), "bias": np.array([0.25])}
+    outcome = rivals.step_outcome(2.0, before, weights, {"mean": np.array([0.125])})
+    assert {key: value.tolist() for key, value in outcome.items()} == {
+        "loss": 2.0,
+        "weights": [-0.25, 0.0, 0.5],
+        "statistics": [0.125],
+    }
+    assert "statistics" not in rivals.step_outcome(2.0, before, weights, {})
+
+
+def test_who_is_slow_takes_part_in_fewer_rounds_spread_over_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measure, "PAUSE", 0.0)
+    rounds: list[list[str]] = []
+
+    def contender(name: str, seconds: float) -> Contender:
+        def run(times: int) -> None:
+            time.sleep(times * seconds)
+            if rounds:
+                rounds[-1].append(name)
+
+        return Contender(name, "", run)
+
+    pair = [contender("quick", 1e-4), contender("slow", 0.02)]
+    timings = measure.interleave(pair, 9, 1e-3, lambda: rounds.append([]), most_seconds=0.05)
+    assert [len(one.seconds) for one in timings] == [9, 3]
+    assert [i for i, told in enumerate(rounds) if "slow" in told] == [0, 3, 6]
+
+
+def test_what_takes_too_long_is_stopped_and_named() -> None:
+    with pytest.raises(TimeoutError, match="more than 0 s"), rivals.limited(0.01):
+        try:
+            time.sleep(5)
+        except TimeoutError as error:
+            raise RuntimeError("wrapped") from error
+    with pytest.raises(KeyError), rivals.limited(60):
+        raise KeyError
+    with rivals.limited(0.01):
+        pass
+    time.sleep(0.02)  # no alarm is left
+
+
+def test_sums_and_activations_are_in_place_where_nobody_else_reads() -> None:
+    net = parse(
+        "input 2x4x4; conv 4 k1; bn; first: relu; tanh; kept: relu;"
+        " residual { conv 4 k1; bn }; last: relu; flatten; linear 3"
+    )
+    module = rivals._in_place(to_torch(net), sums=True)
+    in_place = {name for name, layer in module.named_modules() if getattr(layer, "inplace", False)}
+    assert in_place == {"first", "last"}  # tanh needs its result for its gradient
+    images = torch.ones(3, 2, 4, 4, requires_grad=True)
+    module(images).sum().backward()  # torch objects where what it needs was overwritten
+    assert images.grad is not None
+    assert operator.iadd in [node.target for node in module.graph.nodes]
+
+
+def test_depthwise_products_are_in_the_rate() -> None:
+    net = parse("input 2x4x4; conv 4 k1; depthwise k3; flatten; linear 3")
+    assert contest.step_multiply_adds(net) == 2 * 2 * 4 * 16 + 3 * (4 * 9 * 4) + 3 * (16 * 3)
 
 
 def test_a_process_is_measured_and_a_failing_one_is_told() -> None:
@@ -122,11 +195,54 @@ def test_the_whole_script_runs_and_agrees_with_pytorch() -> None:
     assert document["circumstances"]["command"].startswith("python bench/step.py --net ")
 
 
-def test_a_wrong_network_is_one_message() -> None:
-    command = [sys.executable, str(BENCH / "step.py"), "--net", "lenet6"]
+@pytest.fixture(scope="module")
+def networks_document() -> dict:
+    nets = (
+        "input 1x12x12; conv 4 k3 nobias; bn; relu; maxpool 2; flatten; linear 3",
+        "input 1x6x6; conv 4 k3; residual { depthwise k3 pad1 }; flatten; linear 3",
+    )
+    few = ["--batch", "20", "--rounds", "2", "--turn", "0.01", "--threads", "1", "--no-compile"]
+    chosen = [word for net in nets for word in ("--net", net)]
+    command = [sys.executable, str(BENCH / "networks.py"), *chosen, *few, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=True)
+    return json.loads(done.stdout)
+
+
+def test_several_networks_in_one_run(networks_document: dict) -> None:
+    first, second = networks_document["networks"]
+    for one in (first, second):
+        assert one["claim"] is None
+        names = [each["name"] for each in one["training"]["contenders"]]
+        assert names == ["Lanewise", "PyTorch", "PyTorch", "PyTorch"]
+        assert len(one["training"]["contenders"][0]["rounds_ms"]) == 2
+        assert one["training"]["batch"] == 20
+        assert one["training"]["gflops"] > 0
+        assert 0 < one["peak_gflops"]["given"] <= 1
+        assert len([line for line in one["skipped"] if line.endswith("not tried")]) == 3
+    assert first["agreement"]["PyTorch NCHW fp32: statistics"] < 1e-4
+    assert "PyTorch NCHW fp32: weights" in second["agreement"]
+    assert "PyTorch NCHW fp32: statistics" not in second["agreement"]
+    assert networks_document["circumstances"]["versions"]["torch"]
+
+
+def test_the_networks_of_the_claims_exist() -> None:
+    networks = script("networks")
+    assert set(networks.CLAIMS) <= set(zoo_names())
+
+
+def test_the_networks_script_says_how_to_use_it() -> None:
+    command = [sys.executable, str(BENCH / "networks.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+    for word in ("--net", "--quick", "--json", "--compile-seconds", "Claims"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("name", ["step.py", "networks.py"])
+def test_a_wrong_network_is_one_message(name: str) -> None:
+    command = [sys.executable, str(BENCH / name), "--net", "lenet6"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8")
     assert done.returncode == 2
-    assert done.stderr.startswith("step.py: ")
+    assert done.stderr.startswith(f"{name}: ")
     assert "lenet5" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -143,8 +259,52 @@ def test_the_readme_gets_its_table(tmp_path: Path) -> None:
     assert page.read_text() == "no marks\n"
 
 
+def test_the_pages_get_what_networks_measured(networks_document: dict) -> None:
+    everything = script("all")
+    text = everything.networks_table(networks_document)
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert len(rows) == 2 + 2 * 4  # titles, alignment, two networks with four settings
+    assert {len(row) for row in rows} == {8}
+    assert rows[2][0].endswith("linear 3, batch 20")
+    assert rows[2][7].rstrip(" |").endswith("%")
+    assert [row[6].strip(" |") for row in rows[2::4]] == ["", ""]
+    assert all(row[6].endswith("×") for row in rows[3:6])
+    assert "PyTorch NHWC bf16, compiled: not tried" in " ".join(text.split())
+    row = everything._network_row(networks_document["networks"][0])
+    assert row[2].split(" (")[0].endswith("ms, PyTorch")
+    assert "bf16" not in row[2]
+
+
+def test_the_busiest_part_decides(networks_document: dict) -> None:
+    everything = script("all")
+    parts = {one["peak_gflops"]["given"] for one in networks_document["networks"]}
+    assert everything.given({"peak_gflops": {"given": 1.0}}, networks_document) == min(parts)
+    assert everything.given({"peak_gflops": {"given": 0.0}}, networks_document) == 0
+
+
 def test_a_busy_machine_writes_no_table() -> None:
     everything = script("all")
     everything.refuse_if_busy(0.99)
     with pytest.raises(SystemExit, match="took 20 % of the processors"):
         everything.refuse_if_busy(0.8)
+
+
+def test_the_sweep_times_what_the_engine_runs() -> None:
+    from lanewise.native.peak import PeakMeter
+    from lanewise.native.target import find_target
+
+    sweep = script("sweep")
+    target = find_target("host")
+    layer = sweep.Layer(2, 3, 3, 2)
+    assert layer.label == "k3 /2 2→3" and sweep.Layer(4, 0, 5).label == "k5 depthwise 4"
+    found = sweep.points(layer, 6, target)
+    assert [point.direction for point in found] == ["forward", "input", "weight"]
+    machine = sweep.Machine(100.0, 3e9, {1 << 40: 50.0})
+    meter = PeakMeter(target, 1)
+    for point in found:
+        assert point.products == 16 * 2 * 3 * 8 * 8  # of 9 × 9 pairs, 17 lie on padding
+        point.measure(meter.measure(), 1e-4, point.products)
+        assert 0 < point.share < 1.5
+        assert 0 < point.limits(machine)["all"] <= 1
+    assert "sums" in found[2].limits(machine) and "sums" not in found[0].limits(machine)
+    assert len(sweep.line("x", sweep.shown(found, machine)).split()) == 16
