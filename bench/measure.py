@@ -20,11 +20,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from math import inf
 from pathlib import Path
 from textwrap import wrap
 
 ROOT = Path(__file__).resolve().parent.parent
 PAUSE = 0.02
+FEWEST = 3  # rounds of the slowest
 
 
 @dataclass(frozen=True)
@@ -69,16 +71,34 @@ def interleave(
     rounds: int,
     turn_seconds: float,
     each_round: Callable[[], object] = lambda: None,
+    most_seconds: float = inf,
 ) -> list[Timing]:
-    """Time all contenders in turns; `each_round` is called at the start of every round."""
-    repetitions = [_repetitions(one, turn_seconds) for one in contenders]
+    """Time all contenders in turns; `each_round` is called at the start of every round.
+
+    Whoever would need more than about `most_seconds` for all rounds takes part in fewer, spread
+    over the whole time, but in three.
+    """
+    paces = [_pace(one, turn_seconds) for one in contenders]
+    repetitions = [max(1, round(turn_seconds / pace)) for pace in paces]
+    turns = [
+        min(rounds, max(FEWEST, int(most_seconds / ((1 + count) * pace))))
+        if most_seconds < inf
+        else rounds
+        for count, pace in zip(repetitions, paces, strict=True)
+    ]
     seconds: list[list[float]] = [[] for _ in contenders]
     for turn in range(rounds):
         each_round()
         for place in range(len(contenders)):
             i = (place + turn) % len(contenders)
-            seconds[i].append(_turn(contenders[i], repetitions[i]))
+            if _takes_part(turn, turns[i], rounds):
+                seconds[i].append(_turn(contenders[i], repetitions[i]))
     return [Timing(one, tuple(times)) for one, times in zip(contenders, seconds, strict=True)]
+
+
+def _takes_part(turn: int, turns: int, rounds: int) -> bool:
+    """Whether one of `turns` turns, spread evenly over the rounds, is in this round."""
+    return turn * turns // rounds > (turn - 1) * turns // rounds
 
 
 def _turn(contender: Contender, repetitions: int) -> float:
@@ -89,15 +109,17 @@ def _turn(contender: Contender, repetitions: int) -> float:
     return (time.perf_counter() - begin) / repetitions
 
 
-def _repetitions(contender: Contender, turn_seconds: float) -> int:
-    """As many as fill a turn, by the faster of two trials."""
+def _pace(contender: Contender, turn_seconds: float) -> float:
+    """Seconds of a repetition: the faster of two trials, or the only one where it fills a turn."""
     contender.run(1)
-    trials = []
-    for _ in range(2):
+    trials: list[float] = []
+    for times in (1, 3, 3):
         begin = time.perf_counter()
-        contender.run(3)
-        trials.append((time.perf_counter() - begin) / 3)
-    return max(1, round(turn_seconds / min(trials)))
+        contender.run(times)
+        trials.append((time.perf_counter() - begin) / times)
+        if trials[0] > turn_seconds:
+            break
+    return min(trials)
 
 
 # ---- whole processes ----------------------------------------------------------------------------

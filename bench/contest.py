@@ -1,0 +1,285 @@
+"""One network, ours and the others': first they must agree, then they take turns.
+
+`step.py` and `networks.py` are made of this. Everybody uses the same number of threads, the same
+weights and images, and SGD with Nesterov momentum. Ours begins with uint8 images in random order in
+memory and ends with updated weights; the others are given finished float32 batches. What is
+compared after the first step is the loss and what the step changed, the weights as one vector and
+the running statistics as one: how long the difference is, relative to the vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+
+from lanewise.native import Program, compile_net
+from lanewise.native.optimizers import SGD
+from lanewise.native.peak import Peak, PeakMeter
+from lanewise.net.graph import Graph
+from lanewise.size.report import size
+from measure import Contender, Timing, interleave, timing_json
+from rivals import (
+    FIRST_RATE,
+    MOMENTUM,
+    SETTINGS,
+    Arrays,
+    Rival,
+    Setting,
+    Skipped,
+    Task,
+    onnx_runtime,
+    openvino,
+    step_outcome,
+    torch_inference,
+    torch_training,
+)
+
+PACKAGES = ("torch", "onnxruntime", "openvino")
+BATCHES = 16
+RATE = 1e-3  # small, so that nobody's weights run away from the others' in thousands of steps
+MEAN, STD = 0.5, 0.25
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How everybody is measured."""
+
+    batch: int = 128  # images of a training step
+    images: int = 256  # of an inference
+    threads: int = 1
+    rounds: int = 15
+    turn: float = 0.12  # seconds
+    settings: Sequence[Setting] = SETTINGS  # of PyTorch
+    compile_seconds: float = 0.0  # at most, for each of them; 0: any time
+    most_seconds: float = inf  # of everybody in all rounds, see `interleave`
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everybody's training step."""
+
+    batch: int
+    timings: list[Timing]
+    multiply_adds: int  # of one step
+    peak: Peak
+
+    @property
+    def gflops(self) -> float:
+        """Of our step, at the median."""
+        return 2 * self.multiply_adds / ours(self.timings).median / 1e9
+
+    @property
+    def share(self) -> float:
+        """Of the machine's peak."""
+        return self.gflops / self.peak.best
+
+    def line(self) -> str:
+        """Rate and share of the peak."""
+        return (
+            f"{self.gflops:.0f} GFLOP/s, {100 * self.share:.0f} % of this machine's"
+            f" peak ({self.peak.best:.0f} GFLOP/s, median {self.peak.median:.0f})"
+        )
+
+    def as_json(self) -> dict[str, object]:
+        """For programs; the peak stands beside it."""
+        return {
+            "batch": self.batch,
+            "contenders": timing_json(self.timings, self.batch),
+            "ratios": ratios(self.timings),
+            "gflops": round(self.gflops, 1),
+            "share_of_peak": round(self.share, 4),
+        }
+
+
+class Contest:
+    """The images, our program, and what is given to the others."""
+
+    def __init__(self, graph: Graph, program: Program, terms: Terms) -> None:
+        self.graph, self.program, self.terms = graph, program, terms
+        self.meter = PeakMeter(program.target, terms.threads)
+        self.skipped: Skipped = []
+        self.agreement: dict[str, float] = {}  # "contender: what" → relative difference
+        count = max(terms.images, BATCHES * terms.batch)
+        self.pixels, self.labels = _random_images(graph, count)
+        self.floats = ((self.pixels / np.float32(255) - MEAN) / STD).astype(np.float32)
+        program.set_normalisation((MEAN,), (STD,))
+        program.initialise(0)
+        self.weights = {name: value.copy() for name, value in program.learned.items()}
+
+    def _task(self, *batches: slice) -> Task:
+        pairs = [(self.floats[batch], self.labels[batch]) for batch in batches]
+        terms = self.terms
+        settings, seconds = terms.settings, terms.compile_seconds
+        return Task(self.graph, self.weights, pairs, terms.threads, settings, seconds)
+
+    def _time(self, contenders: Sequence[Contender]) -> list[Timing]:
+        terms = self.terms
+        measure = self.meter.measure
+        return interleave(contenders, terms.rounds, terms.turn, measure, terms.most_seconds)
+
+    def training(self) -> Training:
+        """Everybody's training step, once the first ones agree."""
+        batch = self.terms.batch
+        task = self._task(*(slice(i * batch, (i + 1) * batch) for i in range(BATCHES)))
+        first = _first_step(self.program, self.weights, self.pixels[:batch], self.labels[:batch])
+        rivals = list(torch_training(task, RATE, self.skipped))
+        self.agreement |= agree(first, rivals)
+        steps = _steps(self.program, self.pixels, self.labels, batch)
+        contender = Contender("Lanewise", "fp32", steps, True)
+        timings = self._time([contender, *(one.contender for one in rivals)])
+        return Training(batch, timings, batch * step_multiply_adds(self.graph), self.meter.peak)
+
+    def inference(self) -> list[Timing]:
+        """Everybody's logits of one batch, once they agree."""
+        images = slice(0, self.terms.images)
+        task = self._task(images)
+        rivals = [
+            *torch_inference(task, self.skipped),
+            *onnx_runtime(task, self.skipped),
+            *openvino(task, self.skipped),
+        ]
+        self.program.set_learned(self.weights)
+        self.agreement |= agree({"logits": self.program.forward(self.floats[images])}, rivals)
+        contenders = _forward(self.program, self.floats[images], self.pixels[images])
+        return self._time([*contenders, *(one.contender for one in rivals)])
+
+
+@contextmanager
+def contest(graph: Graph, terms: Terms) -> Iterator[Contest]:
+    """With our program compiled; its threads end with it."""
+    optimizer = SGD(momentum=MOMENTUM, nesterov=True)
+    with compile_net(graph, training=True, optimizer=optimizer, threads=terms.threads) as program:
+        yield Contest(graph, program, terms)
+
+
+# ---- ours ---------------------------------------------------------------------------------------
+
+
+def _random_images(graph: Graph, count: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    report = size(graph)
+    classes = int(np.prod(report.rows[-1].output))
+    pixels = random.integers(0, 256, (count, *report.input), np.uint8)
+    return pixels, random.integers(0, classes, count).astype(np.int32)
+
+
+def _first_step(program: Program, before: Arrays, pixels: np.ndarray, labels: np.ndarray) -> Arrays:
+    """What the first step on the first batch gave; then back to the start."""
+    loss, _ = program.step(pixels, labels, lr=FIRST_RATE)
+    outcome = step_outcome(loss, before, program.parameters, program.buffers)
+    program.initialise(0)
+    return outcome
+
+
+def _steps(
+    program: Program, pixels: np.ndarray, labels: np.ndarray, batch: int
+) -> Callable[[int], None]:
+    random = np.random.default_rng(1)
+
+    def run(times: int) -> None:
+        order = random.integers(0, len(pixels), times * batch)
+        program.run_steps(pixels, labels, order, batch, np.full(times, RATE, np.float32))
+
+    return run
+
+
+def _forward(program: Program, floats: np.ndarray, pixels: np.ndarray) -> list[Contender]:
+    def runner(images: np.ndarray) -> Callable[[int], None]:
+        def run(times: int) -> None:
+            for _ in range(times):
+                program.forward(images)
+
+        return run
+
+    return [
+        Contender("Lanewise", "fp32", runner(floats), True),
+        Contender("Lanewise", "fp32, from uint8", runner(pixels)),
+    ]
+
+
+def step_multiply_adds(graph: Graph) -> int:
+    """Of one image: forward, gradient of the weights, and of the input but for the first layer."""
+    done = [row.macs - row.padded_macs for row in size(graph).rows if row.macs]
+    return 3 * sum(done) - done[0]
+
+
+# ---- agreement ----------------------------------------------------------------------------------
+
+
+def agree(expected: Arrays, rivals: Sequence[Rival]) -> dict[str, float]:
+    """Relative difference of each rival from ours, in each thing; SystemExit where too large."""
+    found = {}
+    for rival in rivals:
+        values = rival.check()
+        name = f"{rival.contender.name} {rival.contender.setting}"
+        differences = {key: _difference(expected[key], values[key]) for key in expected}
+        found |= {f"{name}: {key}": value for key, value in differences.items()}
+        for key, value in differences.items():
+            if not value <= rival.tolerances[key]:  # NaN is not
+                raise SystemExit(
+                    f"{name} computes something else: its {key} differ by {value:.1e} of the"
+                    f" whole, {rival.tolerances[key]:.0e} is allowed; nothing was timed"
+                )
+    return found
+
+
+def agreed(agreement: Mapping[str, float]) -> str:
+    """The largest difference of each kind, among all in fp32 and among all in bf16."""
+    worst: dict[str, dict[str, float]] = {"fp32": {}, "bf16": {}}
+    for place, value in agreement.items():
+        name, _, key = place.rpartition(": ")
+        kinds = worst["bf16" if "bf16" in name else "fp32"]
+        kinds[key] = max(kinds.get(key, 0.0), value)
+    told = [
+        f"{number} " + ", ".join(f"{key} {value:.0e}" for key, value in kinds.items())
+        for number, kinds in worst.items()
+        if kinds
+    ]
+    return f"relative differences at most: {'; '.join(told)}"
+
+
+def _difference(found: np.ndarray, theirs: np.ndarray) -> float:
+    """How long the difference is, relative to the whole."""
+    return float(np.linalg.norm(found - theirs) / max(np.linalg.norm(theirs), 1e-30))
+
+
+# ---- ratios -------------------------------------------------------------------------------------
+
+
+def verdicts(timings: Sequence[Timing]) -> list[str]:
+    """How many times as fast as the best of each group."""
+    return [f"{ratio:.2f} × as fast as {what}" for what, ratio in ratios(timings).items()]
+
+
+def ratios(timings: Sequence[Timing]) -> dict[str, float]:
+    """Group of rivals → the best one's median over ours."""
+    us = ours(timings)
+    others = [one for one in timings if one.contender.name != us.contender.name]
+    groups = {
+        "PyTorch's best fp32": [one for one in others if _is_torch(one) and not _is_bf16(one)],
+        "PyTorch's best of all": [one for one in others if _is_torch(one)],
+        "ONNX Runtime": [one for one in others if one.contender.name == "ONNX Runtime"],
+        "OpenVINO": [one for one in others if one.contender.name == "OpenVINO"],
+    }
+    return {
+        f"{name} ({best.contender.setting})": best.times(us)
+        for name, group in groups.items()
+        if group and (best := min(group, key=lambda one: one.median))
+    }
+
+
+def ours(timings: Sequence[Timing]) -> Timing:
+    """The first of ours."""
+    return next(one for one in timings if one.contender.ours)
+
+
+def _is_torch(timing: Timing) -> bool:
+    return timing.contender.name == "PyTorch"
+
+
+def _is_bf16(timing: Timing) -> bool:
+    return "bf16" in timing.contender.setting
