@@ -93,10 +93,13 @@ WINDOWS = {
     "one pixel": "input 5x1x1; {0} 1; {0} 3 pad1 stride1; flatten",
     "after convolution": "input 2x8x9; conv 5 k3 pad1; {0} 3 stride2; conv 3 k2; {0} 2; flatten",
 }
+# These two move their windows as sumpool does.
+LIKE_SUMS = ("overlap", "ceil, uneven", "same", "one pixel", "after convolution")
 POOLS = {
     f"{kind}: {name}": text.format(kind)
     for kind in ("maxpool", "avgpool", "sumpool", "l2pool", "subsample")
     for name, text in WINDOWS.items()
+    if kind not in ("l2pool", "subsample") or name in LIKE_SUMS
 } | {
     "relu under l2pool": "input 2x7x7; conv 4 k3; relu; l2pool 2; conv 3 k1; relu; flatten",
     "adaptiveavg": "input 3x7x5; adaptiveavg 3x2; adaptiveavg 2; flatten",

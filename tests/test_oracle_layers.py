@@ -21,7 +21,7 @@ pytest.importorskip("torch", reason="the oracle needs PyTorch (extra `torch`)")
 
 from lanewise.bridge.oracle import Trial, judge
 from lanewise.bridge.reference import Question, exact_values
-from small_nets import CONVOLUTIONS, FEATURES, FLAT_NORMS, NETS
+from small_nets import CONVOLUTIONS, FEATURES, FLAT_NORMS, NETS, OTHER_CONVOLUTIONS
 
 # The families of shapes above that the tile choosers treat differently; the rest runs once.
 EVERY_BATCH = (
@@ -36,7 +36,12 @@ EVERY_BATCH = (
 
 
 # Kernels that have tiles of their own for a machine with fewer registers.
-AVX2 = (*(f"conv: {name}" for name in CONVOLUTIONS), *FEATURES, *EVERY_BATCH)
+AVX2 = (
+    *(f"conv: {name}" for name in CONVOLUTIONS),
+    *OTHER_CONVOLUTIONS,
+    *FEATURES,
+    *EVERY_BATCH,
+)
 
 
 @contextmanager
