@@ -15,7 +15,13 @@ from lanewise.net.layers import Linear, RadialBasis
 from lanewise.net.load import load, read_text
 from lanewise.net.parse import parse
 from lanewise.size.shapes import infer_shapes
-from lanewise.training.choice import Choice, check_trainable, default_net, fit_classes
+from lanewise.training.choice import (
+    Choice,
+    check_trainable,
+    default_net,
+    fit_classes,
+    note_enlarging,
+)
 from lanewise.training.order import epoch_order
 from lanewise.training.recipe import Recipe, RecipeError, Task, choose_recipe
 from lanewise.training.schedule import SCHEDULES, constant, cosine, learning_rates, one_cycle
@@ -323,6 +329,21 @@ def test_a_parameter_that_decides_something_else_is_left() -> None:
     text = "parameters classes=4\ninput 1x8x8; conv classes k1; flatten; linear 10"
     choice = fit_classes(Choice(text, parse(text)), 3)
     assert choice.graph.output.layer == Linear(3) and choice.graph.nodes[1].layer.kernels == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("resnet18", "resnet18 size=32"),
+        ("resnet18 size=96 width=0.5", "resnet18 width=0.5 size=32"),
+        ("resnet18 size=48", ""),
+        ("lenet5", ""),
+        ("alexnet", ""),  # it cannot be that small
+    ],
+)
+def test_a_net_that_enlarges_the_images_says_how_it_need_not(name: str, advice: str) -> None:
+    choice = note_enlarging(zoo(name), (3, 32, 30))
+    assert [f'`--net "{advice}"`' in note for note in choice.notes] == [True] * bool(advice)
 
 
 def test_codes_are_fitted_too() -> None:

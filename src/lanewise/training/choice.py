@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
-from lanewise.errors import NetError
+from lanewise.errors import LanewiseError, NetError
 from lanewise.net.family import parameters_of, set_parameters
 from lanewise.net.graph import Graph
 from lanewise.net.layers import CONVOLUTIONS, BatchNorm, Input, Linear, RadialBasis
@@ -174,6 +174,33 @@ def fit_classes(choice: Choice, classes: int) -> Choice:
     if width == classes:
         return choice
     return _with_parameter(choice, width, classes) or _with_last_layer(choice, width, classes)
+
+
+def note_enlarging(choice: Choice, native: tuple[int, int, int]) -> Choice:
+    """With a note where images of (C, H, W) would be enlarged to twice their size or more, and the
+    network's parameter `size` could leave them as they are."""
+    own = max(native[1:])
+    height, width = choice.input_shape[1:]
+    named = choice.graph.origin != "net"
+    if not (named and max(height, width) >= 2 * own and _exists_at(choice, own)):
+        return choice
+    words = (word for word in choice.graph.origin.split(" ") if not word.startswith("size="))
+    note = (
+        f"images of {native[1]}x{native[2]} are enlarged to {height}x{width}; "
+        f'`--net "{" ".join(words)} size={own}"` reads them at their own size, with less work'
+    )
+    return replace(choice, notes=(*choice.notes, note))
+
+
+def _exists_at(choice: Choice, size: int) -> bool:
+    """Whether the network has a parameter `size` and can be as small as that."""
+    if "size" not in parameters_of(choice.text):
+        return False
+    try:
+        infer_shapes(parse(set_parameters(choice.text, {"size": str(size)}, choice.name)))
+    except LanewiseError:
+        return False
+    return True
 
 
 def _with_parameter(choice: Choice, width: int, classes: int) -> Choice | None:

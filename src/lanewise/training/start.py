@@ -19,7 +19,13 @@ from lanewise.data import DataSet, Split, native_shape, open_data, open_test
 from lanewise.errors import DataError
 from lanewise.size.report import size
 from lanewise.training.checkpoint import Checkpoint
-from lanewise.training.choice import Choice, check_trainable, default_net, fit_classes
+from lanewise.training.choice import (
+    Choice,
+    check_trainable,
+    default_net,
+    fit_classes,
+    note_enlarging,
+)
 from lanewise.training.interrupt import Interrupt
 from lanewise.training.keeper import Keeper
 from lanewise.training.loop import Diverged, Loop
@@ -129,12 +135,21 @@ def prepare(
         on_progress=watcher.reading,
     )
     choice = fit_classes(choice, len(opened.class_names))
+    choice = _advised(choice, data) if net else choice
     params = size(choice.graph).totals.params
     recipe = choose_recipe(_task(choice, opened, params), settings)
     _check_batches(choice, len(opened.train), recipe.batch)
     source = Source.of(data, val_fraction, test_fraction)
     record = new_record(choice, opened, source, recipe, params)
     return Job(choice, opened, recipe, record)
+
+
+def _advised(choice: Choice, data: Any) -> Choice:
+    """With a note where the network enlarges the images for nothing."""
+    try:
+        return note_enlarging(choice, native_shape(data))
+    except DataError:  # none of the few images that were looked at is a good one
+        return choice
 
 
 def _task(choice: Choice, data: DataSet, params: int) -> Task:
