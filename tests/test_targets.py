@@ -45,15 +45,21 @@ def test_foreign_target_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         compile_net(parse("input 1x4x4; flatten; linear 2"), target="neon")
 
 
-def test_avx2_and_avx512_give_the_same_bits() -> None:
+@pytest.mark.parametrize(
+    "net",
+    [
+        "input 2x9x7; conv 5 k3 pad1; tanh; maxpool 2; flatten; linear 12; relu; linear 4",
+        "input 2x9x7; conv 20 k3 stride2 pad1; depthwise k3 pad1; relu; conv 40 k1; relu; "
+        "conv 36 k3 stride2 pad1; depthwise k5 pad2; flatten; linear 4",
+    ],
+)
+def test_avx2_and_avx512_give_the_same_bits(net: str) -> None:
     """Lanes do not depend on the register width, so neither do sums."""
     try:
         find_target("avx512")
     except EngineError as error:
         pytest.skip(str(error))
-    graph = parse(
-        "input 2x9x7; conv 5 k3 pad1; tanh; maxpool 2; flatten; linear 12; relu; linear 4"
-    )
+    graph = parse(net)
     random = np.random.default_rng(3)
     images = random.normal(size=(37, 2, 9, 7)).astype(np.float32)
     labels = random.integers(0, 4, 37)
