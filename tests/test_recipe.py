@@ -176,6 +176,16 @@ def test_defaults_follow_the_data_and_the_net() -> None:
     assert large.learning_rate < photos.learning_rate
 
 
+def test_normalised_nets_bear_larger_rates_when_they_are_large() -> None:
+    large = replace(PHOTOS, params=11_000_000)
+    plain, normed = (choose_recipe(replace(large, normed=value), {}) for value in (False, True))
+    assert (plain.learning_rate, normed.learning_rate) == (3e-4, 1e-3)
+    small = choose_recipe(replace(PHOTOS, normed=True), {})
+    assert small.learning_rate == choose_recipe(PHOTOS, {}).learning_rate == 2e-3
+    assert zoo("resnet18").normed and zoo("convnext-tiny").normed
+    assert not zoo("alexnet-2012").normed and not zoo("vgg16").normed
+
+
 def test_given_settings_win_and_their_companions_follow() -> None:
     chosen = choose_recipe(MNIST, {"epochs": 7, "seed": 3, "batch": None})
     assert (chosen.epochs, chosen.seed, chosen.batch) == (7, 3, 128)

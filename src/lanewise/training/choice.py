@@ -8,13 +8,22 @@ from math import prod
 from lanewise.errors import LanewiseError, NetError
 from lanewise.net.family import parameters_of, set_parameters
 from lanewise.net.graph import Graph
-from lanewise.net.layers import CONVOLUTIONS, BatchNorm, Input, Linear, RadialBasis
+from lanewise.net.layers import (
+    CONVOLUTIONS,
+    BatchNorm,
+    GroupNorm,
+    Input,
+    LayerNorm,
+    Linear,
+    RadialBasis,
+)
 from lanewise.net.load import name_of
 from lanewise.net.parse import parse
 from lanewise.net.show import show
 from lanewise.size.cost import parameter_shapes
 from lanewise.size.shapes import infer_shapes, show_shape
 
+_NORMS = (BatchNorm, GroupNorm, LayerNorm)
 _LARGEST = 64  # pixels; larger images are resized to this where the user names no net
 
 _TINY = """\
@@ -94,6 +103,11 @@ class Choice:
             isinstance(node.layer, BatchNorm) and prod(shapes[node.name][1:]) == 1
             for node in self.graph.nodes
         )
+
+    @property
+    def normed(self) -> bool:
+        """Whether layers bring their values to mean 0 and variance 1."""
+        return any(isinstance(node.layer, _NORMS) for node in self.graph.nodes)
 
     @property
     def radial(self) -> bool:

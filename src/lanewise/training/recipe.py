@@ -148,6 +148,7 @@ class Task:
     with weights, and its parameters.
 
     pairs: a batch must not be a single image, which has no variance for a batch normalisation.
+    normed: its layers are normalised, so that large ones bear larger learning rates.
     radial: the net ends in `rbf`, whose squared distances pass back tenfold gradients.
     """
 
@@ -156,6 +157,7 @@ class Task:
     layers: int
     params: int
     pairs: bool = False
+    normed: bool = False
     radial: bool = False
 
     @property
@@ -209,8 +211,10 @@ def _epochs(task: Task) -> int:
 
 
 def _learning_rate(task: Task, optimizer: str, batch: int) -> float:
-    """For SGD with the root of the batch, up to where it becomes unstable."""
+    """For SGD with the root of the batch, up to where it becomes unstable; for AdamW by size."""
     if optimizer == "sgd":
         best = (0.1 if task.easy else 0.05) / (10 if task.radial else 1)
         return round(best * min(1.5, math.sqrt(batch / 128)), 4)
-    return 2e-3 if task.params < 2_000_000 else 3e-4
+    if task.params < 2_000_000:
+        return 2e-3
+    return 1e-3 if task.normed else 3e-4

@@ -159,6 +159,7 @@ def _task(choice: Choice, data: DataSet, params: int) -> Task:
         layers=choice.layers,
         params=params,
         pairs=choice.pairs,
+        normed=choice.normed,
         radial=choice.radial,
     )
 
