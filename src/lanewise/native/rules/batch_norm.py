@@ -7,7 +7,7 @@ from math import prod
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import batch_norm
-from lanewise.native.nest import LANES, Kernel
+from lanewise.native.nest import LANES
 from lanewise.native.plan import FLOAT, PROLOGUE, Place, Planner, Region, Slot
 from lanewise.native.rules.windows import masked
 from lanewise.net.layers import BatchNorm
@@ -57,31 +57,57 @@ _TOLD = 2 * LANES * FLOAT  # bytes that a slice tells of one channel
 
 def forward(plan: Planner, operation: Operation) -> None:
     if plan.training:
-        constants, apart = _batch_moments(plan, operation), batch_norm.MOMENTS * FLOAT
-    else:
-        constants = inference_constants(plan, operation.node, _layer(operation), operation.shape)
-        apart = 0
-    # A joined ReLU is masked by those who write the gradient, a rectifier by this layer itself.
-    rectifier = "relu" if operation.relu else operation.rectifier
-    (channels, pixels), plus = _size(operation), len(operation.inputs) > 1
-    key, one = (pixels, bool(apart), plus, rectifier), _map_bytes(operation)
-    places = (
-        (plan.value(operation.inputs[0]), one),
-        (constants, apart),
-        *((plan.value(name), one) for name in operation.inputs[1:]),
-        (plan.value(operation.name), one),
+        moments = _batch_moments(plan, operation)
+        _normalise_channels(plan, operation, moments, plan.value(operation.name))
+        return
+    constants = inference_constants(plan, operation.node, _layer(operation), operation.shape)
+    rectifier, plus = _rectifier(operation), len(operation.inputs) > 1
+    plan.call(
+        "normalise_fixed",
+        (_size(operation), plus, rectifier),
+        lambda name: batch_norm.normalise(
+            name, *_size(operation), moments=False, plus=plus, rectifier=rectifier
+        ),
+        plan.value(operation.inputs[0]),
+        constants,
+        *map(plan.value, operation.inputs[1:]),
+        plan.value(operation.name),
     )
 
-    def write(name: str, block: int) -> Kernel:
-        return batch_norm.normalise(
-            name, block, pixels, moments=bool(apart), plus=plus, rectifier=rectifier
-        )
 
-    if apart:
-        plan.call_channels("normalise", key, write, channels, *places)
-    else:
-        only = [place for place, _ in places]
-        plan.call("normalise", (channels, key), lambda name: write(name, channels), *only)
+def _rectifier(operation: Operation) -> str:
+    """What follows in the same pass. (The gradient of a joined ReLU is masked by those who write
+    it, that of a rectifier by this layer itself.)"""
+    return "relu" if operation.relu else operation.rectifier
+
+
+def _normalise_channels(plan: Planner, operation: Operation, moments: Slot, target: Slot) -> None:
+    (channels, pixels), plus = _size(operation), len(operation.inputs) > 1
+    rectifier, one = _rectifier(operation), _map_bytes(operation)
+    plan.call_channels(
+        "normalise",
+        (pixels, plus, rectifier),
+        lambda name, block: batch_norm.normalise(
+            name, block, pixels, moments=True, plus=plus, rectifier=rectifier
+        ),
+        channels,
+        (plan.value(operation.inputs[0]), one),
+        (moments, batch_norm.MOMENTS * FLOAT),
+        *((plan.value(name), one) for name in operation.inputs[1:]),
+        (target, one),
+    )
+
+
+def value_again(plan: Planner, name: str) -> Slot:
+    """An operation's value for a gradient that looks at one channel at a time: a normalised value
+    that nobody else reads is worked out anew, which costs less than to keep it."""
+    operation = plan.by_name[name]
+    alone = plan.uses[name] == 1 and len(operation.inputs) == 1
+    if not (isinstance(operation.layer, BatchNorm) and alone and len(operation.shape) == 3):
+        return plan.value(name)
+    again = plan.scratch(f"{name} again", operation.elements * LANES * FLOAT)
+    _normalise_channels(plan, operation, _moments(plan, operation), again)
+    return again
 
 
 def inference_constants(plan: Planner, node: str, layer: BatchNorm, shape: tuple[int, ...]) -> Slot:

@@ -14,7 +14,7 @@ from lanewise.native.kernels.images import row_blocks
 from lanewise.native.kernels.taps import LONGEST_LINE, Taps, forward_taps, gradient_taps, joined
 from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import FLOAT, Place, Planner, Region, Slot
-from lanewise.native.rules.batch_norm import folded_norm
+from lanewise.native.rules.batch_norm import folded_norm, value_again
 from lanewise.native.rules.windows import masked, taps
 from lanewise.native.tiles import (
     LANE_PIXELS,
@@ -189,7 +189,7 @@ def _weight_gradient(plan: Planner, operation: Operation) -> None:
             (sizes, line),
             lambda name, block: depthwise.weight_gradient(name, replace(sizes, groups=block), line),
             groups,
-            (places[0], rows.source * columns.source * LANES * FLOAT),
+            (value_again(plan, operation.inputs[0]), rows.source * columns.source * LANES * FLOAT),
             (places[1], pixels * LANES * FLOAT),
             (partial, kernels * sizes.taps * FLOAT),
         )
