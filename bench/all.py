@@ -87,7 +87,7 @@ def run(script: str, *options: str) -> Document:
 
 def table(step: Document, networks: Document, startup: Document, mnist: Document | None) -> str:
     """The README's table and what stands below it."""
-    rows = [*_training_rows(step["training"]), *_inference_rows(step["inference"])]
+    rows: list[Row] = [*_training_rows(step["training"]), *_inference_rows(step["inference"])]
     rows += [_network_row(one) for one in networks["networks"]]
     if mnist:
         rows += _mnist_rows(mnist)
@@ -110,7 +110,7 @@ def networks_table(networks: Document) -> str:
     """The table of docs/performance.md and what stands below it."""
     head = ("network", "", "setting", "ms", "range", "images/s", "ratio", "of the peak")
     align = ("---", "---", "---", "---:", "---:", "---:", "---:", "---:")
-    rows = [row for one in networks["networks"] for row in _contender_rows(one)]
+    rows: list[Row] = [row for one in networks["networks"] for row in _contender_rows(one)]
     where, parts = networks["circumstances"], networks["networks"]
     left_out = [f"{one['net']}: {line}" for one in parts for line in one["skipped"]]
     quiet = min(one["peak_gflops"]["given"] for one in parts)
@@ -127,7 +127,7 @@ def networks_table(networks: Document) -> str:
 
 def _contender_rows(one: Document) -> list[Row]:
     """One network's, ours with its share of the peak and the claim."""
-    rows = []
+    rows: list[Row] = []
     for each in one["training"]["contenders"]:
         ours = each is one["training"]["contenders"][0]
         low, high = (milliseconds(ms / 1e3) for ms in each["range_ms"])

@@ -212,7 +212,7 @@ def step_multiply_adds(graph: Graph) -> int:
 
 def agree(expected: Arrays, rivals: Sequence[Rival]) -> dict[str, float]:
     """Relative difference of each rival from ours, in each thing; SystemExit where too large."""
-    found = {}
+    found: dict[str, float] = {}
     for rival in rivals:
         values = rival.check()
         name = f"{rival.contender.name} {rival.contender.setting}"
@@ -244,7 +244,7 @@ def agreed(agreement: Mapping[str, float]) -> str:
 
 def _difference(found: np.ndarray, theirs: np.ndarray) -> float:
     """How long the difference is, relative to the whole."""
-    return float(np.linalg.norm(found - theirs) / max(np.linalg.norm(theirs), 1e-30))
+    return float(np.linalg.norm(found - theirs)) / max(float(np.linalg.norm(theirs)), 1e-30)
 
 
 # ---- ratios -------------------------------------------------------------------------------------

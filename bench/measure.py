@@ -80,12 +80,8 @@ def interleave(
     """
     paces = [_pace(one, turn_seconds) for one in contenders]
     repetitions = [max(1, round(turn_seconds / pace)) for pace in paces]
-    turns = [
-        min(rounds, max(FEWEST, int(most_seconds / ((1 + count) * pace))))
-        if most_seconds < inf
-        else rounds
-        for count, pace in zip(repetitions, paces, strict=True)
-    ]
+    costs = [(1 + count) * pace for count, pace in zip(repetitions, paces, strict=True)]
+    turns = [int(min(rounds, max(FEWEST, most_seconds / cost))) for cost in costs]
     seconds: list[list[float]] = [[] for _ in contenders]
     for turn in range(rounds):
         each_round()
