@@ -176,7 +176,10 @@ def prefers_lanes(maps: int, sources: int, rows: Taps, columns: Taps) -> bool:
     loads = max(1.0, 2 * (wide[0] + wide[1]) / (wide[0] * wide[1]))
     ours = pixels / 2 * loads * vectors * LANES / maps + 1
     turned = TRANSPOSITION * pixels * vectors / (maps * sources * area)
-    with_images = pixels / 2 * (1.5 if area == 1 else 1.2) + LANE_SUM
+    waits = maps * sources * area * VECTOR_BYTES <= WAITING_BYTES
+    large = pixels * (maps + sources) * VECTOR_BYTES > 4 * WAITING_BYTES
+    afar = large and vectors > 1 and not waits
+    with_images = pixels / 2 * (2.4 if afar else 1.5 if area == 1 else 1.2) + LANE_SUM
     return ours + turned < with_images
 
 

@@ -84,16 +84,19 @@ def _lines(tile: Tile, sizes: Correlation, sources: int) -> _Lines:
     weight = tile.maps * high * across * FLOAT / LINE
     if sizes.weight_map < sizes.weight_source:
         weight += 1  # those of every source are a run of their own
-    plane = rows.source * columns.source
-    source, row = sources * high * wide, sources * high * columns.source
-    near = source + sources * weight <= NEAR_LINES
-    packed = tile.packs > 0
-    near = near and (packed or _fits(plane, columns.source, sources, high, wide, NEAR))
+    plane, line = rows.source * columns.source, columns.source
+    source, row = sources * high * wide, sources * high * line
+    if tile.packs:
+        again = 0.0 if source + sources * weight <= NEAR_LINES else MIDDLE / 4  # end to end
+    elif source + sources * weight <= NEAR_LINES and _fits(plane, line, sources, high, wide, NEAR):
+        again = 0.0
+    else:
+        again = MIDDLE if _fits(plane, line, sources, high, wide, MIDDLE_LEVEL) else FAR
     return _Lines(
         source,
-        0.0 if near else MIDDLE / 4 if packed else MIDDLE,  # end to end they come by themselves
+        again,
         row,
-        0.0 if _fits(plane, columns.source, sources, high, columns.source, MIDDLE_LEVEL) else FAR,
+        0.0 if _fits(plane, line, sources, high, line, MIDDLE_LEVEL) else FAR,
         sources * plane,
         sources * weight,
         sources * weight * sizes.maps / tile.maps,
