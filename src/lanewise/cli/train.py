@@ -24,6 +24,7 @@ examples:
   lanewise train                             the built-in digits, in seconds
   lanewise train photos/                     a folder of class folders
   lanewise train mnist/ --net lenet5 --epochs 10 --run runs/mine
+  lanewise train photos/ --net "resnet20 width=2"      a net with settings
   lanewise train photos/ --net "input 3x32x32; conv 8 k3; flatten; linear 2"
   lanewise train --resume runs/mine          go on, to the same bits
 
@@ -47,7 +48,7 @@ def add(parser: ArgumentParser) -> None:
     """The arguments of `lanewise train`."""
     parser.epilog = EXAMPLES
     parser.add_argument("data", metavar="DATA", nargs="?", help="images with labels (digits)")
-    parser.add_argument("--net", metavar="NET", help="zoo name, .net file or notation text")
+    parser.add_argument("--net", metavar="NET", help="zoo name, .net file (+ settings) or notation")
     parser.add_argument("--epochs", metavar="N", type=count, help="passes over the images")
     parser.add_argument("--batch", metavar="N", type=count, help="images per update")
     parser.add_argument("--lr", metavar="X", type=rate, help="highest learning rate")
