@@ -119,7 +119,7 @@ def networks_table(networks: Document) -> str:
         f"One training step, {networks['threads']} threads for everybody, medians and ranges; in"
         " one run, in turns, loss, changes of weights and running statistics compared first."
         f" {where['machine']}; peak {peak:.0f} GFLOP/s; {100 * quiet:.0f} % of the processors'"
-        f" time was ours; {_where(where)}. By `{where['command'].removesuffix(' --json')}`."
+        f" time was ours; {_where(where)}. By `{where['command'].replace(' --json', '')}`."
         f" Left out: {'; '.join(left_out) or 'nothing'}."
     )
     return f"{_markdown(head, align, rows)}\n\n{_filled(foot)}\n"
