@@ -43,8 +43,8 @@ MUCH_WORK = 3e9
 CROWD = 1_000_000
 # How many pairs of disturbances a gradient that differs is given to show that it has a kink.
 PATIENCE = 5
-# Fresh weights make values shrink from layer to layer; these keep them near 1, so that tanh,
-# sigmoid and softmax are asked about their whole range.
+# Most nets' fresh weights make values shrink from layer to layer; these keep them near 1, so that
+# tanh, sigmoid and softmax are asked about their whole range.
 GAIN = np.float32(2.5)
 # The pixel statistics of the uint8 road; any numbers will do that are not alike.
 MEAN, STD = (0.45, 0.5, 0.55), (0.2, 0.25, 0.3)
@@ -176,15 +176,21 @@ def _prepare(program: Program, graph: Graph, trial: Trial, number: int) -> Quest
 
 
 def _draw_weights(program: Program, trial: Trial, number: int) -> None:
-    """Matrices and kernels keep what they were given, times GAIN. Vectors, that begin as ones and
-    zeros, and running statistics are drawn anew, so that none of them is the same for all."""
+    """Matrices and kernels keep what they were given, times GAIN where that lets values shrink.
+    Vectors, that begin as ones and zeros, and running statistics are drawn anew, so that none of
+    them is the same for all."""
+    from lanewise.native.initial import deep_without_norms
+
+    gain = np.float32(1) if deep_without_norms(program.graph) else GAIN
     random = np.random.Generator(np.random.Philox((trial.seed, number, 1)))
     for name, array in program.parameters.items():
         if array.ndim > 1:
-            array *= GAIN
+            array *= gain
         elif name.endswith(".weight"):
             signs = random.choice([-1, 1, 1], array.shape)
             array[...] = signs * random.uniform(0.5, 1.5, array.shape)
+        elif not array.any():
+            array[...] = random.uniform(-0.5, 0.5, array.shape)
     for name, array in program.buffers.items():
         if name.endswith(".running_var"):
             array[...] = random.uniform(0.5, 2.0, array.shape)

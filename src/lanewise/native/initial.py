@@ -1,7 +1,10 @@
 """What parameters and running statistics begin with.
 
 Weights and biases of convolutions and full connections are uniform within ±1/√(inputs of one
-output), as PyTorch does by default. Factors of normalisations begin at 1, what they add at 0.
+output), as PyTorch does by default. Through many layers that no normalisation follows, such values
+die away; there weights are uniform within ±√(6/inputs), which keeps the size of what a ReLU passes
+(He, Zhang, Ren, Sun: Delving deep into rectifiers, 2015), and biases are 0. Factors of
+normalisations begin at 1, what they add at 0.
 """
 
 from __future__ import annotations
@@ -13,11 +16,15 @@ import numpy as np
 
 from lanewise.net.graph import Graph
 from lanewise.net.layers import (
+    CONVOLUTIONS,
+    NORMS,
     BatchNorm,
     ChannelScale,
     GroupNorm,
     Layer,
     LayerNorm,
+    Linear,
+    LocalResponseNorm,
     PReLU,
     Subsample,
 )
@@ -26,6 +33,8 @@ Arrays = Mapping[str, np.ndarray]
 Initial = Callable[[Layer, Arrays, np.random.Generator], None]
 
 PRELU_SLOPE = 0.25  # He et al. 2015, and PyTorch
+#: so many layers with weights may follow each other without normalisation before values die away
+SHALLOW = 7
 
 
 def fill(graph: Graph, parameters: Arrays, buffers: Arrays, seed: int) -> None:
@@ -35,11 +44,27 @@ def fill(graph: Graph, parameters: Arrays, buffers: Arrays, seed: int) -> None:
     for full, array in parameters.items():
         node, _, name = full.rpartition(".")
         own.setdefault(node, {})[name] = array
+    usual = _lasting if deep_without_norms(graph) else _uniform
     for node in graph.nodes:
         if node.name in own:
-            INITIAL.get(type(node.layer), _uniform)(node.layer, own[node.name], random)
+            INITIAL.get(type(node.layer), usual)(node.layer, own[node.name], random)
     for full, array in buffers.items():
         array[...] = 1.0 if full.endswith("running_var") else 0.0
+
+
+def deep_without_norms(graph: Graph) -> bool:
+    """Whether a net is so deep that its values need help, and has no normalisation that helps."""
+    kinds = [type(node.layer) for node in graph.nodes]
+    weighted = sum(kind in (*CONVOLUTIONS, Linear) for kind in kinds)
+    helped = any(kind in NORMS and kind is not LocalResponseNorm for kind in kinds)
+    return weighted > SHALLOW and not helped
+
+
+def _lasting(layer: Layer, own: Arrays, random: np.random.Generator) -> None:
+    bound = np.sqrt(6 / prod(own["weight"].shape[1:]))
+    own["weight"][...] = random.uniform(-bound, bound, own["weight"].shape)
+    if "bias" in own:
+        own["bias"][...] = 0.0
 
 
 def _uniform(layer: Layer, own: Arrays, random: np.random.Generator) -> None:
