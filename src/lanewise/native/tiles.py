@@ -263,9 +263,10 @@ def _weight_tile(
 
 
 def _weight_registers(maps: int, sources: int, taps: int, columns: int) -> int:
-    """Sums, gradients, source values; where maps are few, those that two columns share stay."""
-    shared = taps + 1 if columns > 1 and maps == 1 else 2 if maps < 6 else 3
-    return maps * (sources * taps + 1) + shared
+    """Sums, gradients, source values: those that two columns share stay."""
+    other = taps + 1 if columns > 1 and maps == 1 else 2 if maps < 6 else 3
+    shared = sources * (taps - 1) if columns > 1 else 0
+    return maps * (sources * taps + 1) + max(shared, other)
 
 
 def _tap_blocks(taps: int, limits: Limits) -> list[int]:
