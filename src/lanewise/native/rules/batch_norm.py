@@ -99,8 +99,9 @@ def _normalise_channels(plan: Planner, operation: Operation, moments: Slot, targ
 
 
 def value_again(plan: Planner, name: str) -> Slot:
-    """An operation's value for a gradient that looks at one channel at a time: a normalised value
-    that nobody else reads is worked out anew, which costs less than to keep it."""
+    """An operation's value for its only reader's gradient: a normalised value is worked out anew
+    from the value before it, which the gradient of the normalisation needs anyway. To keep it for
+    every slice until then would cost more, in memory and in time to fetch it."""
     operation = plan.by_name[name]
     alone = plan.uses[name] == 1 and len(operation.inputs) == 1
     if not (isinstance(operation.layer, BatchNorm) and alone and len(operation.shape) == 3):

@@ -178,7 +178,7 @@ def _packed(plan: Planner, operation: Operation, sizes: Any, tile: Any) -> list[
 def _weight_gradient(plan: Planner, operation: Operation) -> None:
     groups, kernels, channels = _parts(operation)
     rows, columns = taps(operation, forward_taps)
-    places = plan.value(operation.inputs[0]), plan.gradient(operation.name)
+    places = value_again(plan, operation.inputs[0]), plan.gradient(operation.name)
     partial = plan.partial(operation, "weight")
     line = map_weight_tile(plan.target, rows, columns) if _is_depthwise(operation) else None
     if line:
@@ -189,7 +189,7 @@ def _weight_gradient(plan: Planner, operation: Operation) -> None:
             (sizes, line),
             lambda name, block: depthwise.weight_gradient(name, replace(sizes, groups=block), line),
             groups,
-            (value_again(plan, operation.inputs[0]), rows.source * columns.source * LANES * FLOAT),
+            (places[0], rows.source * columns.source * LANES * FLOAT),
             (places[1], pixels * LANES * FLOAT),
             (partial, kernels * sizes.taps * FLOAT),
         )
