@@ -14,7 +14,7 @@ SIGNS = {
     1: "plan train: ",
     2: "multiply–adds",
     3: "named values: ",
-    4: "@conv_forward_2(ptr",
+    4: "define void @conv_forward_",
     5: "vector registers on the stack: ",
     6: "define void @run(",
 }
