@@ -42,8 +42,8 @@ def fill(graph: Graph, parameters: Arrays, buffers: Arrays, seed: int) -> None:
     random = np.random.Generator(np.random.Philox(seed))
     own: dict[str, dict[str, np.ndarray]] = {}
     for full, array in parameters.items():
-        node, _, name = full.rpartition(".")
-        own.setdefault(node, {})[name] = array
+        owner, _, name = full.rpartition(".")
+        own.setdefault(owner, {})[name] = array
     usual = _lasting if deep_without_norms(graph) else _uniform
     for node in graph.nodes:
         if node.name in own:

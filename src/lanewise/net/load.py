@@ -73,7 +73,13 @@ def _parted(spec: str) -> tuple[str, dict[str, str]]:
     if not count:
         return spec, {}
     name = " ".join(words[:-count])
-    return name, dict(assignment(word, name) for word in words[-count:])
+    settings: dict[str, str] = {}
+    for word in words[-count:]:
+        key, value = assignment(word, name)
+        if key in settings:
+            raise NetError(f"{name}: {key} is given twice; keep one")
+        settings[key] = value
+    return name, settings
 
 
 def _with_settings(text: str, settings: dict[str, str], name: str) -> str:

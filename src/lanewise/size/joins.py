@@ -24,15 +24,18 @@ class Mismatch(SizeError):
         names = [f"input {i + 1}" for i in range(len(in_shapes))]
         super().__init__(self.told(names, names))
 
-    def told(self, names: Sequence[str], places: Sequence[str]) -> str:
-        """The message with the inputs' names, and once with where each stands."""
+    def told(self, names: Sequence[str], places: Sequence[str], *, shortcut: bool = False) -> str:
+        """The message with the inputs' names, and once with where each stands.
+
+        `shortcut`: the second may be what a residual reads, with no branch of its own yet.
+        """
         first, second = self.pair
         shapes = f"{places[first]} is {show_shape(self.in_shapes[first])}, "
         shapes += f"{places[second]} is {show_shape(self.in_shapes[second])}"
         need = "maps of one size" if isinstance(self.layer, Concat) else "equal shapes"
         changed, layers = self.remedy()
         residual = ""
-        if isinstance(self.layer, Add) and changed == 1 and len(names) == 2:
+        if shortcut and isinstance(self.layer, Add) and changed == 1 and len(names) == 2:
             residual = f" (in a residual: `{{ … }} {{ {layers} }}`)"
         return (
             f"{shapes}, and {self.layer.word} needs {need}; "

@@ -74,7 +74,9 @@ def infer_shapes(graph: Graph) -> dict[str, Shape]:
         try:
             shapes[node.name] = SHAPES[type(node.layer)](node.layer, *inputs)
         except Mismatch as error:
-            told = error.told(node.inputs, [_whereabouts(graph.node(name)) for name in node.inputs])
+            places = [_whereabouts(graph.node(name)) for name in node.inputs]
+            readers = sum(node.inputs[-1] in other.inputs for other in graph.nodes)
+            told = error.told(node.inputs, places, shortcut=readers > 1)
             raise SizeError(f"{graph.place(node)}: {told}") from None
         except SizeError as error:
             raise SizeError(f"{graph.place(node)}: {error}") from None

@@ -306,8 +306,8 @@ def gradient_sums(
                 for k in range(count):
                     at = as_index(i) + k
                     x = writer.let(writer.load(source, c, at, 0), "x")
-                    dy = writer.load(gradient, c, at, 0)
-                    dy = writer.let(_through(rectifier, op("fma", x, scale, begin), dy), "dy")
+                    given = writer.load(gradient, c, at, 0)
+                    dy = writer.let(_through(rectifier, op("fma", x, scale, begin), given), "dy")
                     away = op("sub", x, mean)
                     writer.assign(sums[k], op("add", Read(sums[k]), dy))
                     writer.assign(products[k], op("fma", away, dy, Read(products[k])))
@@ -353,8 +353,8 @@ def collect_gradient_slice(name: str, channels: int, pixels: int) -> Kernel:
     count = op("lanesum", op("select", living, number(1.0), number(0.0)))
     share = writer.let(op("div", one(1.0 / pixels), count), "share")
     with writer.loop("c", channels) as c:
-        parts = (writer.let(writer.load(told, c, row, 0), "told") for row in range(2))
-        _store_pull(writer, pull, moments, c, *parts, share)
+        total, product = (writer.let(writer.load(told, c, row, 0), "told") for row in range(2))
+        _store_pull(writer, pull, moments, c, total, product, share)
     return writer.finish()
 
 
@@ -402,21 +402,14 @@ def gradient(
         x = writer.let(writer.load(source, c, at, 0), "x")
         dy = _through(rectifier, op("fma", x, scale, begin), writer.load(gradient_, c, at, 0))
         away = op("sub", x, mean)
-        dx = op("fma", scale, dy, op("fma", away, slope, offset))
-        dx = keep_where(living, dx)
+        dx = keep_where(living, op("fma", scale, dy, op("fma", away, slope, offset)))
         dx = op("add", writer.load(target, c, at, 0), dx) if add else dx
         return keep_where(is_positive(writer.load(value, c, at, 0)), dx) if mask else dx
 
     with writer.loop("c", channels) as c:
-        places = (
-            (moments, MEAN),
-            (moments, SCALE),
-            (moments, SHIFT),
-            (pull, SLOPE),
-            (pull, OFFSET),
-        )
+        rows = [(moments, MEAN), (moments, SCALE), (moments, SHIFT), (pull, SLOPE), (pull, OFFSET)]
         constants: list[Value] = [
-            writer.let(writer.splat(buffer, c, row), "constant") for buffer, row in places
+            writer.let(writer.splat(buffer, c, row), "constant") for buffer, row in rows
         ]
         for first, count, times in blocks(pixels, UNROLLED):
             with writer.loop("i", first + count * times, first, count) as i:

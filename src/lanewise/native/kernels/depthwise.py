@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from lanewise.native.kernels.conv import add_product
+from lanewise.native.kernels.lanes import add_lanes
 from lanewise.native.kernels.result import Result
 from lanewise.native.kernels.taps import Segment, Taps, column_segments
-from lanewise.native.kernels.weights import add_lanes
 from lanewise.native.nest import (
     LANES,
     Buffer,
@@ -191,7 +191,7 @@ def weight_gradient(name: str, sizes: Depthwise, tile: RowTile) -> Kernel:
                 _outer_products(writer, cells, at, error, value, tile.keep)
             for r, line in cells.items():
                 for s, cell in enumerate(line):
-                    add_lanes(writer, weight, (k, r, s), Read(cell))
+                    add_lanes(writer, weight, k, r, s, value=Read(cell))
     return writer.finish()
 
 

@@ -7,12 +7,13 @@ Each value of x and dy is a vector of L images, so a weight's gradient ends in a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from lanewise.native.kernels.conv import add_product, blocks
 from lanewise.native.kernels.functions import number
+from lanewise.native.kernels.lanes import add_lanes
 from lanewise.native.kernels.taps import Segment, Taps, column_segments
 from lanewise.native.nest import (
     LANES,
@@ -27,7 +28,6 @@ from lanewise.native.nest import (
     Var,
     Writer,
     as_index,
-    op,
     table,
 )
 
@@ -117,7 +117,9 @@ def weight_gradient(
                                 one_tile(strip, begin, ks, g, as_index(c), cs, range(t, t + ts))
     if tile.rows:
         _for_each_weight(
-            writer, shape, lambda at: add_lanes(writer, weight, at, writer.load(sums, *at, 0))
+            writer,
+            shape,
+            lambda at: add_lanes(writer, weight, *at, value=writer.load(sums, *at, 0)),
         )
     return writer.finish()
 
@@ -162,15 +164,9 @@ def _end_sums(
         for line, row in zip(plane, registers, strict=True):
             for at, cell in zip(line, row, strict=True):
                 if sums is None:
-                    add_lanes(writer, weight, at, Read(cell))
+                    add_lanes(writer, weight, *at, value=Read(cell))
                 else:
                     writer.store(sums, *at, 0, value=Read(cell))
-
-
-def add_lanes(writer: Writer, weight: Buffer, at: Sequence[IndexLike], value: Value) -> None:
-    """weight[at] += the sum of the lanes."""
-    total = op("add", writer.load(weight, *at, lanes=1), op("lanesum", value))
-    writer.store(weight, *at, value=total)
 
 
 def rows_of_tap(rows: Taps, height: int) -> tuple[Buffer, Buffer, Buffer]:
