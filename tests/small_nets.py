@@ -213,6 +213,15 @@ CHANNELS = {
     "upsample one pixel": "input 3x1x1; upsample 3 bilinear; upsample 2; conv 2 k2; flatten",
 }
 GRAPHS = {
+    # The gradient of a sum or a concatenation is that of its parts, until somebody adds to it.
+    "add: one value twice and another": (
+        "input 2x4x4; flatten; i: linear 6; a: tanh; z: flatten; b: linear 6 from i; s: sigmoid;"
+        "add a s z; linear 3"
+    ),
+    "concat: one value twice, then a sum": (
+        "input 2x4x4; flatten; i: linear 3; a: tanh; z: flatten; c: concat a z;"
+        "b: linear 6 from i; u: tanh; add c u; linear 3"
+    ),
     "residual": (
         "input 3x6x5; conv 4 k3 pad1; relu; residual { conv 4 k3 pad1; relu; conv 4 k3 pad1 };"
         "relu; residual { conv 4 k1 }; flatten; linear 3"

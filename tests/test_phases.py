@@ -8,6 +8,8 @@ from itertools import combinations, groupby
 import pytest
 
 from families import SMALL
+from lanewise.bridge.oracle import check
+from lanewise.native import chains
 from lanewise.native.chains import CHAIN_BYTES
 from lanewise.native.directions import plan_directions
 from lanewise.native.plan import PROLOGUE, Call, Plan, Slot
@@ -86,6 +88,28 @@ def test_chains_take_blocks_that_fit_the_cache() -> None:
     for call in blocked:
         assert call.channels % call.block == 0
         assert call.block == 1 or call.block * max(call.apart) <= CHAIN_BYTES
+
+
+# In the first, what is one channel of a layer's value is another one of the next layer's.
+CHAINED = {
+    "parts that lie across each other": (
+        "input 3x6x6; a: conv 2 k1; c: conv 2 k1 from input; z: conv 4 k1 from input; b: bn;"
+        "x: concat a b c; s: split 1 of 2 from x; t: split 2 of 2 from x;"
+        "d: depthwise k3 pad1 from t; e: depthwise k3 pad1 from s; add d e; flatten; linear 4"
+    ),
+    "several readers": (
+        "input 3x7x7; conv 6 k1; a: bn; r: relu; b: depthwise k3 pad1; c: bn from b;"
+        "d: maxpool 3 stride1 pad1; e: depthwise k3 pad1 from b; f: bn; g: add d f;"
+        "depthwise k 3x2 multiplier 2 pad1; bn; relu6; concat { } { bn }; maxpool 2; flatten;"
+        "linear 3"
+    ),
+}
+
+
+@pytest.mark.parametrize("net", CHAINED)
+def test_a_channel_at_a_time_is_the_same(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chains, "CHAIN_BYTES", 1)
+    check(parse(CHAINED[net]), batch=19, cache=False)
 
 
 def test_what_only_a_chain_reads_is_there_for_a_block_alone() -> None:

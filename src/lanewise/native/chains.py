@@ -6,9 +6,9 @@ chain itself reads need not exist for more than those few channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, product
 from typing import TYPE_CHECKING
 
 from lanewise.native.memory import rounded
@@ -23,9 +23,8 @@ CHAIN_BYTES = 512 << 10
 def form_chains(calls: Sequence[Call]) -> list[Call]:
     """The calls with their kernels made; chains of several with the block of channels they take."""
     made: list[Call] = []
-    for number, (count, group) in enumerate(groupby(calls, key=_together)):
-        chain = list(group)
-        if not count:
+    for number, chain in enumerate(_chains(calls)):
+        if _together(chain[0]) is None:
             made += chain
             continue
         block = _block(chain) if len(chain) > 1 else chain[0].channels
@@ -40,6 +39,36 @@ def form_chains(calls: Sequence[Call]) -> list[Call]:
 def _together(call: Call) -> tuple[int, int] | None:
     """What neighbours must have in common to form a chain."""
     return (call.phase, call.channels) if call.channels and call.who == "slice" else None
+
+
+def _chains(calls: Sequence[Call]) -> Iterator[list[Call]]:
+    """Neighbours that may take turns, in lists; and the calls between."""
+    for together, group in groupby(calls, key=_together):
+        chain: list[Call] = []
+        for call in group:
+            if together and any(_askew(call, before) for before in chain):
+                yield chain
+                chain = []
+            chain.append(call)
+        yield chain
+
+
+def _askew(one: Call, other: Call) -> bool:
+    """Whether what is one channel to the first is another one to the second: parts of a split and
+    of a concatenation may lie across each other, and then neither must be ahead."""
+    pairs = product(_spans(one), _spans(other))
+    return any(a != b and a[0] == b[0] and a[1] < b[2] and b[1] < a[2] for a, b in pairs)
+
+
+def _spans(call: Call) -> set[tuple[str, int, int, int]]:
+    """Name, first byte, end, and bytes from channel to channel of each value that a call names."""
+    from lanewise.native.plan import Slot
+
+    return {
+        (place.name, place.offset, place.offset + (apart * call.channels or place.size), apart)
+        for place, apart in zip(call.places, call.apart, strict=True)
+        if isinstance(place, Slot)
+    }
 
 
 def _block(chain: Sequence[Call]) -> int:

@@ -111,9 +111,11 @@ class GradientSharing:
         if any(share.adds for share in waiting):
             return False
         others = [i for i in self._last_reader[source] if i < now]
-        if wanted.adds and others:
-            if any(self._position[share.name] <= max(others) for share in waiting):
-                return False
+        if operation.inputs.count(source) > 1:
+            others.append(now)  # it reads the value again, and adds to these bytes at once
+        early = any(self._position[share.name] <= max(others, default=-1) for share in waiting)
+        if wanted.adds and early:
+            return False
         if any(self._masks_too_early(wanted, share) for share in waiting):
             return False
         self._shares.append(wanted)
