@@ -107,7 +107,9 @@ def value_again(plan: Planner, name: str) -> Slot:
     if not (isinstance(operation.layer, BatchNorm) and alone and len(operation.shape) == 3):
         return plan.value(name)
     again = plan.scratch(f"{name} again", operation.elements * LANES * FLOAT)
+    reader, plan.purpose = plan.purpose, f"{name} gradient"
     _normalise_channels(plan, operation, _moments(plan, operation), again)
+    plan.purpose = reader
     return again
 
 
