@@ -103,15 +103,21 @@ def _lines(tile: Tile, sizes: Correlation, sources: int) -> _Lines:
     )
 
 
+@lru_cache(maxsize=1 << 16)
 def _fits(
     plane: int, line: int, sources: int, high: int, wide: int, cache: tuple[int, int]
 ) -> bool:
     """Whether the lines of `high` × `wide` values of so many planes find room in their sets."""
     sets, ways = cache
-    planes = {c * plane % sets for c in range(min(sources, sets))}
-    inside = {(r * line + i) % sets for r in range(high) for i in range(wide)}
-    found = len({(a + b) % sets for a in planes for b in inside})
-    return sources * high * wide <= ways * found
+    inside = 0  # a bit for every set that the values of one plane meet
+    for r in range(high):
+        for i in range(min(wide, sets)):
+            inside |= 1 << (r * line + i) % sets
+    met = 0
+    for a in {c * plane % sets for c in range(min(sources, sets))}:
+        met |= inside << a
+    met = (met | met >> sets) & ((1 << sets) - 1)
+    return sources * high * wide <= ways * met.bit_count()
 
 
 def _far(lines: float) -> float:
