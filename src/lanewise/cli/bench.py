@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 Trains for some seconds on random images. The peak is what a loop of
 independent multiply–adds reaches on the same threads; GFLOP/s count the
-multiply–adds of conv and linear, twice. Other work on the machine makes both
-smaller: compare the shares.
+multiply–adds of convolutions and linear, twice. Other work on the machine
+makes the shares smaller, and the last lines then say so.
 
 examples:
   lanewise bench

@@ -4,17 +4,22 @@ A graph passes through this room in one direction, and the files are its station
 
     compile.py        the table of contents: graph → program
     directions.py     forward alone, and forward with loss and backward, as plans
-    fuse.py           graph → operations (activations joined to their producers)
-    kernels/          operations → loop nests, forward and gradients as neighbours
-    tiles.py          which register tile a nest gets;  target.py  knows the CPU
-    plan.py           operations → calls on buffers;  memory.py  places the buffers in one arena
+    fuse.py           graph → operations (rectifiers and normalisations joined to their producers)
+    rules/            what a layer asks of the plan: places, and calls of its kernels
+    kernels/          sizes → loop nests, forward and gradients as neighbours
+    tiles.py          which register tile a nest gets;  ways.py  the loops around it
+    target.py         knows the CPU
+    plan.py           operations → phases of calls;  chains.py  a few channels through several calls
+    sharing.py        who stands in whose place;  lifetimes.py, memory.py  all places in one arena
     nest.py           the loop-nest language; nest_*.py show, check, count and run it
     emit.py           everything → modules of LLVM IR, through
         lower.py          loop nest → function
         driver.py         plan → functions of segments and chunks;  driver_jobs.py  of jobs
         driver_loops.py   what no net changes: steps, tickets;  driver_threads.py  barriers, waiting
     machine_code.py   LLVM IR → machine code;  cache.py  keeps it on disk
-    program.py        what the user holds;  workers.py  its threads, which stay in native code
+    program.py        what the user holds;  initial.py  what its parameters begin with
+    given.py          callers' arrays, made usable or refused
+    workers.py        the program's threads, which stay in native code
     optimizers.py     the optimizers by name;  profile.py, peak.py, debug.py  for looking inside
 
 May import: errors, flags, net, size, numpy; llvmlite only inside the functions that compile.

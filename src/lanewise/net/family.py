@@ -81,9 +81,12 @@ def published(name: str) -> tuple[int, str]:
 
 def set_parameters(text: str, settings: dict[str, str], name: str) -> str:
     """The text with other values in its `parameters` line and without its variants, so that it
-    stands alone; NetError where it has no such parameter."""
+    stands alone; their lines stay, empty, so that a message names the line of the file. NetError
+    where it has no such parameter."""
     left = dict(settings)
-    lines = [_set_line(line, settings, left) for line in text.split("\n") if not _is_variant(line)]
+    lines = [
+        "" if _is_variant(line) else _set_line(line, settings, left) for line in text.split("\n")
+    ]
     for key in left:
         known = list(parameters_of(text))
         told = f"its parameters are {', '.join(known)}" if known else "it has none to set"

@@ -2,7 +2,7 @@
 
 Here live the arithmetic along one axis (`axis`), the windows of layers (`windows`), the shape of
 every layer's output (`shapes`, `joins`), what a network costs (`cost`, `field`, `memory`), and the
-report of it all (`formula`, `report`, `table`).
+report of it all (`formula`, `report`, `table`), also of two networks beside each other (`against`).
 
 May import: the standard library, `lanewise.errors`, `lanewise.flags`, `lanewise.net`.
 """
