@@ -218,6 +218,10 @@ GRAPHS = {
         "input 2x4x4; flatten; i: linear 6; a: tanh; z: flatten; b: linear 6 from i; s: sigmoid;"
         "add a s z; linear 3"
     ),
+    "add: one value twice and one that others read": (
+        "input 2x4x4; flatten; linear 6; i: tanh; s: relu; v: add i s; z: flatten; add v z i;"
+        "linear 3"
+    ),
     "concat: one value twice, then a sum": (
         "input 2x4x4; flatten; i: linear 3; a: tanh; z: flatten; c: concat a z;"
         "b: linear 6 from i; u: tanh; add c u; linear 3"

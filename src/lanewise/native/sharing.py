@@ -99,6 +99,8 @@ class GradientSharing:
     def may_share(self, operation: Operation, source: str, place: Slot) -> bool:
         """Whether `place`, in the gradient of an operation that is done with it, may become the
         gradient of its input; if so that is noted."""
+        if operation.inputs.count(source) > 1:
+            return False  # it would be added to before the operation's other inputs have read it
         now = self._position[operation.name]
         stop = place.offset + self._elements[source] * VECTOR_BYTES
         adds, masks = self._uses[source] > 1, source in self._relu
@@ -111,8 +113,6 @@ class GradientSharing:
         if any(share.adds for share in waiting):
             return False
         others = [i for i in self._last_reader[source] if i < now]
-        if operation.inputs.count(source) > 1:
-            others.append(now)  # it reads the value again, and adds to these bytes at once
         early = any(self._position[share.name] <= max(others, default=-1) for share in waiting)
         if wanted.adds and early:
             return False
