@@ -18,8 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Decoder = Callable[[bytes], npt.NDArray[np.uint8]]
-
 # Either may hold an orientation, which Pillow applies.
 _METADATA = (b"Exif", b"Orientation")
 _PLAIN = {"Gray": "GRAY", "YCbCr": "RGB"}

@@ -149,9 +149,7 @@ FORMS: dict[type[Layer], Form] = {
         None,
         (
             _KERNEL,
-            Option(
-                "multiplier", "multiplier", COUNT, "kernels for each channel", default=1, apart=True
-            ),
+            _MULTIPLIER,
             _STRIDE,
             _PAD,
             _DILATION,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from lanewise.native.kernels.conv import blocks
 from lanewise.native.kernels.functions import (
+    at_most_six,
     exponential,
     exponential_minus_one,
     is_positive,
@@ -52,10 +53,6 @@ def _leaky_gradient(writer: Writer, dy: Value, y: Value, slope: float) -> Value:
     return op("select", is_positive(y), dy, _scaled(dy, slope))
 
 
-def _relu6(writer: Writer, x: Value, _: float) -> Value:
-    return op("min", number(6.0), rectified(x))
-
-
 def _inside_gradient(dy: Value, y: Value, top: float) -> Value:
     """Zero at and beyond both kinks, as in PyTorch."""
     return keep_where(is_positive(y), keep_where(op("lt", y, number(top)), dy))
@@ -78,7 +75,7 @@ def _sigmoid_gradient(writer: Writer, dy: Value, y: Value, _: float) -> Value:
 
 
 def _hard_sigmoid(writer: Writer, x: Value, _: float = 0.0) -> Value:
-    return _scaled(_relu6(writer, op("add", x, number(3.0)), 0.0), 1 / 6)
+    return _scaled(at_most_six(op("add", x, number(3.0))), 1 / 6)
 
 
 def _hard_swish(writer: Writer, x: Value, _: float) -> Value:
@@ -123,7 +120,9 @@ ACTIVATIONS: dict[str, Activation] = {
         lambda w, x, _: rectified(x), lambda w, dy, y, _: keep_where(is_positive(y), dy)
     ),
     "leakyrelu": Activation(_leaky, _leaky_gradient),
-    "relu6": Activation(_relu6, lambda w, dy, y, _: _inside_gradient(dy, y, 6.0)),
+    "relu6": Activation(
+        lambda w, x, _: at_most_six(x), lambda w, dy, y, _: _inside_gradient(dy, y, 6.0)
+    ),
     "elu": Activation(_elu, _elu_gradient, forward_chain=True),
     "silu": Activation(_silu, _silu_gradient, True, forward_chain=True, gradient_chain=True),
     "gelu": Activation(_gelu, _gelu_gradient, True, forward_chain=True, gradient_chain=True),

@@ -18,7 +18,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lanewise.native.kernels.conv import blocks
-from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
+from lanewise.native.kernels.functions import (
+    at_most_six,
+    is_positive,
+    keep_where,
+    number,
+    rectified,
+)
 from lanewise.native.nest import (
     LANES,
     Buffer,
@@ -49,16 +55,11 @@ def one(value: float) -> Constant:
     return Constant(value, "f32", 1)
 
 
-def _at_most_six(x: Value) -> Value:
-    """min(max(x, 0), 6); NaN passes as in `rectified`."""
-    return op("min", number(6.0), rectified(x))
-
-
 #: what may follow the normalisation in the same pass: "" is nothing
 RECTIFIERS: dict[str, Callable[[Value], Value]] = {
     "": lambda x: x,
     "relu": rectified,
-    "relu6": _at_most_six,
+    "relu6": at_most_six,
 }
 
 

@@ -154,3 +154,8 @@ def keep_where(condition: Value, value: Value) -> Value:
 def rectified(value: Value) -> Value:
     """max(0, x). NaN passes: `max(a, b)` is b where the two do not compare."""
     return op("max", number(0.0), value)
+
+
+def at_most_six(value: Value) -> Value:
+    """min(max(x, 0), 6); NaN passes."""
+    return op("min", number(6.0), rectified(value))

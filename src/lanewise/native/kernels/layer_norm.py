@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lanewise.native.kernels.conv import add_product
 from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
 from lanewise.native.kernels.lanes import add_lanes
 from lanewise.native.kernels.norm import (
@@ -19,7 +20,6 @@ from lanewise.native.kernels.norm import (
     WEIGHT,
     Pull,
     add,
-    add_product,
     every,
     inverse_deviation,
     pull_of,

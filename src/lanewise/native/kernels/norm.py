@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lanewise.native.kernels.conv import blocks
+from lanewise.native.kernels.conv import add_product, blocks
 from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
 from lanewise.native.kernels.lanes import add_lanes, strip_sum, total
 from lanewise.native.nest import (
@@ -56,10 +56,6 @@ def inverse_deviation(squares: Value, count: int, eps: float) -> Value:
 
 def add(writer: Writer, cell: Register, value: Value) -> None:
     writer.assign(cell, op("add", Read(cell), value))
-
-
-def add_product(writer: Writer, cell: Register, a: Value, b: Value) -> None:
-    writer.assign(cell, op("fma", a, b, Read(cell)))
 
 
 @dataclass(frozen=True)
