@@ -41,7 +41,8 @@ from lanewise.native.machine_code import Library, compile_ir
 from lanewise.native.nest import LANES, Buffer, Kernel, Read, Writer, as_index, op
 from lanewise.native.nest_count import count
 from lanewise.native.peak import PeakMeter
-from lanewise.native.plan import Call, KernelShelf, Region
+from lanewise.native.plan import Call, Region
+from lanewise.native.planner import KernelShelf
 from lanewise.native.program import aligned
 from lanewise.native.target import Target, find_target
 from lanewise.native.tiles import LANE_SUM

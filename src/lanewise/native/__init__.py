@@ -9,7 +9,7 @@ A graph passes through this room in one direction, and the files are its station
     kernels/          sizes → loop nests, forward and gradients as neighbours
     tiles.py          which register tile a nest gets;  ways.py  the loops around it
     target.py         knows the CPU
-    plan.py           operations → phases of calls;  chains.py  a few channels through several calls
+    planner.py        operations → plan.py, phases of calls;  chains.py  few channels at a time
     sharing.py        who stands in whose place;  lifetimes.py, memory.py  all places in one arena
     nest.py           the loop-nest language; nest_*.py show, check, count and run it
     emit.py           everything → modules of LLVM IR, through

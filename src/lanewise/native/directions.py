@@ -11,14 +11,13 @@ from lanewise.native.plan import (
     PROLOGUE,
     Call,
     Choice,
-    KernelShelf,
     Layout,
     Plan,
-    Planner,
     Region,
     Slot,
     layout,
 )
+from lanewise.native.planner import KernelShelf, Planner
 from lanewise.native.rules import FORWARD, GRADIENT
 from lanewise.native.target import Target
 from lanewise.native.tiles import slices_together

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lanewise.native.fuse import Operation
-from lanewise.native.plan import Planner
+from lanewise.native.planner import Planner
 from lanewise.native.rules import (
     activations,
     batch_norm,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import activation
 from lanewise.native.nest import LANES
-from lanewise.native.plan import Planner
+from lanewise.native.planner import Planner
 from lanewise.native.rules.windows import masked
 from lanewise.native.target import Target
 from lanewise.net.layers import ELU, Layer, LeakyReLU

@@ -8,7 +8,8 @@ from math import prod
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import batch_norm
 from lanewise.native.nest import LANES
-from lanewise.native.plan import FLOAT, PROLOGUE, Place, Planner, Region, Slot
+from lanewise.native.plan import FLOAT, PROLOGUE, Place, Region, Slot
+from lanewise.native.planner import Planner
 from lanewise.native.rules.windows import masked
 from lanewise.net.layers import BatchNorm
 

@@ -8,7 +8,8 @@ from math import prod
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import channels
 from lanewise.native.nest import LANES
-from lanewise.native.plan import FLOAT, Planner, Slot
+from lanewise.native.plan import FLOAT, Slot
+from lanewise.native.planner import Planner
 from lanewise.native.rules.windows import masked
 from lanewise.net.layers import ChannelPad, ChannelShuffle, ChannelSplit
 

@@ -13,7 +13,8 @@ from lanewise.native.kernels.depthwise import Depthwise
 from lanewise.native.kernels.images import row_blocks
 from lanewise.native.kernels.taps import LONGEST_LINE, Taps, forward_taps, gradient_taps, joined
 from lanewise.native.nest import LANES, Kernel
-from lanewise.native.plan import FLOAT, Place, Planner, Region, Slot
+from lanewise.native.plan import FLOAT, Place, Region, Slot
+from lanewise.native.planner import Planner
 from lanewise.native.rules.batch_norm import folded_norm, value_again
 from lanewise.native.rules.windows import masked, taps
 from lanewise.native.tiles import (

@@ -6,7 +6,8 @@ from math import prod
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import factors
-from lanewise.native.plan import Planner, Slot
+from lanewise.native.plan import Slot
+from lanewise.native.planner import Planner
 from lanewise.net.layers import PReLU
 
 

@@ -7,7 +7,8 @@ from math import prod
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import images, linear
 from lanewise.native.nest import LANES
-from lanewise.native.plan import FLOAT, Planner, block_rows
+from lanewise.native.plan import FLOAT, block_rows
+from lanewise.native.planner import Planner
 from lanewise.native.rules.windows import masked
 from lanewise.native.tiles import linear_gradient_tile, linear_maps
 from lanewise.net.layers import Linear

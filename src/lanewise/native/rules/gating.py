@@ -8,7 +8,7 @@ from lanewise.native.fuse import Operation
 from lanewise.native.kernels import gating
 from lanewise.native.kernels.gating import Join
 from lanewise.native.nest import Kernel
-from lanewise.native.plan import Planner
+from lanewise.native.planner import Planner
 from lanewise.native.rules.windows import masked
 from lanewise.net.layers import Multiply
 

@@ -7,7 +7,8 @@ from math import prod
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import joins
-from lanewise.native.plan import FLOAT, LANES, Planner, Slot
+from lanewise.native.plan import FLOAT, LANES, Slot
+from lanewise.native.planner import Planner
 from lanewise.native.rules import gating
 
 

@@ -7,7 +7,7 @@ from zlib import crc32
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import dropout
 from lanewise.native.nest import LANES
-from lanewise.native.plan import Planner
+from lanewise.native.planner import Planner
 from lanewise.native.rules.windows import masked
 from lanewise.net.layers import Noise
 

@@ -8,7 +8,8 @@ from lanewise.native.fuse import Operation
 from lanewise.native.kernels import layer_norm, norm, response_norm
 from lanewise.native.kernels.taps import balanced_width
 from lanewise.native.nest import LANES
-from lanewise.native.plan import FLOAT, Planner, Region, Slot
+from lanewise.native.plan import FLOAT, Region, Slot
+from lanewise.native.planner import Planner
 from lanewise.native.target import Target
 from lanewise.net.layers import GroupNorm, LayerNorm, LocalResponseNorm
 

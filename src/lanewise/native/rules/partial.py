@@ -5,7 +5,8 @@ from __future__ import annotations
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import conv, partial_conv
 from lanewise.native.kernels.taps import forward_taps, gradient_taps
-from lanewise.native.plan import Planner, Slot
+from lanewise.native.plan import Slot
+from lanewise.native.planner import Planner
 from lanewise.native.rules.batch_norm import folded_norm
 from lanewise.native.rules.windows import masked, taps
 from lanewise.native.tiles import correlation_tile, weight_tile

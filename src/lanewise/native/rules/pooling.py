@@ -16,7 +16,8 @@ from lanewise.native.kernels.taps import (
 )
 from lanewise.native.memory import ALIGNMENT
 from lanewise.native.nest import ELEMENT_BYTES, LANES, Kernel
-from lanewise.native.plan import FLOAT, Place, Planner, Slot
+from lanewise.native.plan import FLOAT, Place, Slot
+from lanewise.native.planner import Planner
 from lanewise.native.rules.windows import masked, taps, window
 from lanewise.net.layers import (
     AdaptiveAvg,

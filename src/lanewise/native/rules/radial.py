@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import radial
-from lanewise.native.plan import Planner
+from lanewise.native.planner import Planner
 from lanewise.native.tiles import linear_maps
 from lanewise.net.codes import radial_codes
 from lanewise.net.layers import RadialBasis

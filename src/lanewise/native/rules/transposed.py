@@ -13,7 +13,8 @@ from lanewise.native.fuse import Operation
 from lanewise.native.kernels import conv, weights
 from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps
 from lanewise.native.nest import LANES
-from lanewise.native.plan import FLOAT, Planner, Slot
+from lanewise.native.plan import FLOAT, Slot
+from lanewise.native.planner import Planner
 from lanewise.native.rules.batch_norm import folded_norm
 from lanewise.native.rules.windows import masked
 from lanewise.native.tiles import correlation_tile, weight_tile

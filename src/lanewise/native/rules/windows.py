@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels.taps import Taps
-from lanewise.native.plan import Planner, Slot
+from lanewise.native.plan import Slot
+from lanewise.native.planner import Planner
 from lanewise.net.layers import Conv, DepthwiseConv, PartialConv, Pool
 from lanewise.size.shapes import Window, resolve_window
 

@@ -1,0 +1,310 @@
+"""Operations → a plan: the planner collects calls while the rules walk the operations.
+
+It knows where every value and every gradient stands, adds up the gradients of a value that several
+operations read, and at the end has a place found for everything (`chains.py`, `lifetimes.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from lanewise.native.chains import form_chains
+from lanewise.native.fuse import Operation, consumers
+from lanewise.native.kernels import joins
+from lanewise.native.lifetimes import lifetimes
+from lanewise.native.memory import rounded
+from lanewise.native.nest import LANES, Kernel
+from lanewise.native.plan import (
+    FLOAT,
+    Call,
+    Job,
+    Layout,
+    Parameter,
+    Place,
+    Plan,
+    Region,
+    Slot,
+    Who,
+)
+from lanewise.native.sharing import GradientSharing, value_places
+from lanewise.native.target import Target
+from lanewise.net.layers import Input, Linear
+from lanewise.size.cost import layer_parameters
+
+
+@dataclass
+class KernelShelf:
+    """Each distinct kernel is written once, whoever asks for it."""
+
+    made: dict[object, Kernel] = field(default_factory=dict)
+
+    def get(self, stem: str, key: object, write: Callable[[str], Kernel]) -> Kernel:
+        """The kernel of this stem and key; `write(name)` makes it."""
+        if (stem, key) not in self.made:
+            self.made[stem, key] = write(f"{stem}_{len(self.made)}")
+        return self.made[stem, key]
+
+
+@dataclass
+class Planner:
+    """Collects calls while the rules walk the operations."""
+
+    target: Target
+    operations: tuple[Operation, ...]
+    layout: Layout
+    buffers: Layout
+    shelf: KernelShelf
+    training: bool
+    input_gradient: bool = False
+    widths: tuple[int, ...] = (1,)
+    purpose: str = ""
+    phase: int = 0
+    calls: list[Call] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+    _written: set[str] = field(default_factory=set)
+    _unmasked: set[str] = field(default_factory=set)
+    _gradients: dict[str, Slot] = field(default_factory=dict)
+    _endings: list[Callable[[], None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.by_name = {operation.name: operation for operation in self.operations}
+        self._learning = self._which_learn()
+        self._parts = value_places(self.operations)
+        self._sharing = GradientSharing(self.operations)
+        self.uses = consumers(self.operations)
+
+    # -- places
+
+    def value(self, name: str) -> Slot:
+        """The output of an operation, 16 images of it."""
+        whole, before = self._parts.get(name, (name, 0))
+        size = self.by_name[whole].elements * LANES * FLOAT
+        return Slot(f"value {whole}", size, offset=before * LANES * FLOAT)
+
+    def gradient(self, name: str) -> Slot:
+        """The loss' gradient of that output (before a joined ReLU)."""
+        if name in self._gradients:
+            return self._gradients[name]
+        operation = self.by_name[name]
+        kept = isinstance(operation.layer, Linear)
+        return Slot(f"gradient {name}", operation.elements * LANES * FLOAT, kept)
+
+    def scratch(self, name: str, size: int, kept: bool = False) -> Slot:
+        """Other bytes of one slice: pooling arguments, rows for the weight gradient …"""
+        return Slot(name, rounded(size), kept)
+
+    def constants(self, name: str, size: int) -> Slot:
+        """Bytes that a worker computes once and reads for all its slices."""
+        return Slot(name, rounded(size), worker=True)
+
+    def parameter(self, operation: Operation, which: str, node: str = "") -> Region:
+        """Where `weight` or `bias` of an operation stands."""
+        name = f"{node or operation.node}.{which}"
+        return Region("parameters", self.layout.parameters[name].offset * FLOAT)
+
+    def partial(self, operation: Operation, which: str) -> Region:
+        """Where this group of slices sums the gradient of a parameter."""
+        parameter = self.layout.parameters[f"{operation.node}.{which}"]
+        return Region("partials", parameter.offset * FLOAT)
+
+    def buffer(self, node: str, which: str) -> Region:
+        """Where a layer's running statistic stands."""
+        return Region("buffers", self.buffers.parameters[f"{node}.{which}"].offset * FLOAT)
+
+    # -- calls
+
+    def call(
+        self,
+        stem: str,
+        key: object,
+        write: Callable[[str], Kernel],
+        *places: Place,
+        symbols: Sequence[str] = (),
+        who: Who = "slice",
+    ) -> None:
+        """Call a kernel for one slice (or once a phase: `who`)."""
+        kernel = self.shelf.get(stem, key, write)
+        self._add({1: kernel}, places, tuple(symbols), who=who)
+
+    def call_channels(
+        self,
+        stem: str,
+        key: object,
+        write: Callable[[str, int], Kernel],
+        channels: int,
+        *places: tuple[Place, int],
+    ) -> None:
+        """Call a kernel that looks at one channel at a time; `write(name, block)` makes it for
+        `block` channels. With every place: bytes from one channel to the next."""
+
+        def make(block: int) -> Kernel:
+            return self.shelf.get(stem, (key, block), lambda name: write(name, block))
+
+        call = Call(
+            {},
+            tuple(place for place, _ in places),
+            purpose=self.purpose,
+            phase=self.phase,
+            channels=channels,
+            apart=tuple(apart for _, apart in places),
+            make=make,
+        )
+        self.calls.append(call)
+
+    def call_wide(
+        self, stem: str, key: object, write: Callable[[str, int], Kernel], *places: Place
+    ) -> None:
+        """Call a kernel for several slices at once; `write(name, slices)`."""
+
+        def writer(width: int) -> Callable[[str], Kernel]:
+            return lambda name: write(name, width)
+
+        kernels = {w: self.shelf.get(stem, (key, w), writer(w)) for w in self.widths}
+        self._add(kernels, places, wide=True)
+
+    def _add(
+        self,
+        kernels: Mapping[int, Kernel],
+        places: tuple[Place, ...],
+        symbols: tuple[str, ...] = (),
+        wide: bool = False,
+        who: Who = "slice",
+    ) -> None:
+        call = Call(kernels, places, symbols, wide, self.purpose, self.phase, who)
+        self.calls.append(call)
+
+    def barrier(self) -> None:
+        """All slices must have come this far before any goes on."""
+        self.phase += 1
+
+    def at_end(self, emit: Callable[[], None]) -> None:
+        """Calls of the first worker for when all slices are through."""
+        self._endings.append(emit)
+
+    # -- gradients
+
+    def wants_gradient(self, name: str) -> bool:
+        """Whether anything behind this value learns (or the caller asked for the input's)."""
+        return name in self._learning
+
+    def joined_relu(self, name: str) -> bool:
+        """Whether the value went through a joined ReLU: its gradient must be masked."""
+        return self.by_name[name].relu
+
+    def has_gradient(self, name: str) -> None:
+        """Note that the gradient of a value stands in its place: later readers add to it."""
+        self._written.add(name)
+
+    def contribute(
+        self,
+        name: str,
+        emit: Callable[[Slot], None],
+        add: Callable[[Slot], None] | None = None,
+    ) -> None:
+        """Write a gradient of a value, or add to it where another reader already wrote one.
+
+        `emit` writes all of the slot it is given; `add`, where a kernel can do that itself, adds to
+        what stands there. Both set it to zero where the value went through a joined ReLU and is
+        not positive: of the sum, where they add.
+        """
+        target = self.gradient(name)
+        if name not in self._written:
+            self.has_gradient(name)
+            emit(target)
+        elif add is not None:
+            add(target)
+            self._unmasked.discard(name)
+        else:
+            more = Slot(f"more {len(self.calls)} {name}", self.by_name[name].elements * 64)
+            emit(more)
+            self._sum(name, more, target)
+
+    def _sum(self, name: str, more: Slot, target: Slot) -> None:
+        elements, mask = self.by_name[name].elements, self.joined_relu(name)
+        self.call(
+            "add",
+            (elements, mask),
+            lambda n: joins.add_to(n, elements, mask=mask),
+            more,
+            *([self.value(name)] if mask else []),
+            target,
+        )
+        self._unmasked.discard(name)
+
+    def pass_gradient(self, operation: Operation, source: str, before: int = 0) -> None:
+        """The gradient of `source` gets that of an operation, element `before` and the following,
+        as it is; the operation itself needs it no more.
+
+        Where possible both are one place. Then later readers of `source` add to the operation's
+        gradient, so nobody else may still have to read it.
+        """
+        if not self.wants_gradient(source):
+            return
+        own = self.gradient(operation.name)
+        here = replace(own, offset=own.offset + before * LANES * FLOAT)
+        if source in self._written:
+            self._sum(source, here, self.gradient(source))
+        elif not isinstance(self.by_name[source].layer, Linear) and self._sharing.may_share(
+            operation, source, here
+        ):
+            self._gradients[source] = here
+            self.has_gradient(source)
+            if self.joined_relu(source):
+                self._unmasked.add(source)
+        else:
+            self._copy(source, here)
+
+    def _copy(self, source: str, here: Slot) -> None:
+        elements, mask = self.by_name[source].elements, self.joined_relu(source)
+        self.contribute(
+            source,
+            lambda target: self.call(
+                "copy",
+                (elements, mask),
+                lambda n: joins.copy(n, elements, mask=mask),
+                here,
+                *([self.value(source)] if mask else []),
+                target,
+            ),
+        )
+
+    def settle(self, operation: Operation) -> None:
+        """Before an operation's gradient is used: mask it, if what was added last did not."""
+        if operation.name not in self._unmasked:
+            return
+        self._unmasked.discard(operation.name)
+        self.call(
+            "mask",
+            operation.elements,
+            lambda n: joins.mask(n, operation.elements),
+            self.value(operation.name),
+            self.gradient(operation.name),
+        )
+
+    def job(
+        self, parameter: Parameter, rows: int, kernel: Kernel, places: tuple[Slot, ...]
+    ) -> None:
+        """Finish a full connection's parameter in blocks of `rows` rows of its shape."""
+        self.jobs.append(Job(parameter, parameter.shape[0] // rows, rows, kernel, places))
+
+    def _which_learn(self) -> frozenset[str]:
+        learning: set[str] = set()
+        for operation in self.operations:
+            own = bool(layer_parameters(operation.layer, *operation.input_shapes))
+            image = isinstance(operation.layer, Input) and self.input_gradient
+            if own or image or any(name in learning for name in operation.inputs):
+                learning.add(operation.name)
+        return frozenset(learning)
+
+    # -- the result
+
+    def finish(self) -> Plan:
+        """Lifetimes → one arena for a worker, and one for what is kept of every slice."""
+        if self._endings:
+            self.barrier()
+        for emit in self._endings:
+            emit()
+        self.calls = form_chains(self.calls)
+        arena, kept, crossing = lifetimes(self.calls, self.jobs, self.widths[0])
+        return Plan(tuple(self.calls), arena, kept, crossing, tuple(self.jobs), self.widths)
