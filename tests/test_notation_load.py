@@ -55,6 +55,15 @@ def test_names_may_be_followed_by_settings(tmp_path: Path) -> None:
         load(f"{path} n=x")
 
 
+def test_a_message_names_the_line_of_the_file_with_settings_too(tmp_path: Path) -> None:
+    path = tmp_path / "mine.net"
+    path.write_text("parameters n=2\nvariant a n=1\nvariant b n=3\n\ninput 1x8x8\nconv n k1\n")
+    with pytest.raises(NetError, match=r"mine\.net n=1/2:6 conv1: number of kernels"):
+        load(f"{path} n=1/2")
+    with pytest.raises(NetError, match=r"mine\.net: n is given twice; keep one"):
+        load(f"{path} n=1 N=2")
+
+
 def test_networks_of_the_zoo_by_their_variants_and_settings() -> None:
     assert load("resnet20 n=9") == load("resnet56") == load("ResNet-CIFAR n=9")
     assert load("resnet56").origin == "resnet56"

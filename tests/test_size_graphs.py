@@ -133,6 +133,11 @@ REFUSED = [
         "pass add1 through `conv 4 k1` first (in a residual: `{ … } { conv 4 k1 }`)",
     ),
     (
+        "input 3x32x32\nresidual {\n conv 6 k3 stride2 pad1\n} {\n conv 4 k1 stride2\n}",
+        "n.net:2 add1: conv1 (line 3) is 6x16x16, conv2 (line 5) is 4x16x16, and add needs equal "
+        "shapes; pass conv2 through `conv 6 k1` first",
+    ),
+    (
         "input 3x32x32\nconcat { conv 4 k1 } {\n conv 4 k3 }",
         "n.net:2 concat1: conv1 (line 2) is 4x32x32, conv2 (line 3) is 4x30x30, and concat needs "
         "maps of one size; pass conv1 through `adaptiveavg 30x30` first",
