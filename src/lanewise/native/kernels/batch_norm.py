@@ -97,7 +97,9 @@ def statistics(name: str, channels: int, pixels: int) -> Kernel:
         total, square = (writer.let(_total([Read(r) for r in rs])) for rs in (sums, squares))
         shift = writer.let(op("mul", total, number(1.0 / pixels)), "shift")
         writer.store(told, c, 0, 0, value=op("add", pivot, shift))
-        writer.store(told, c, 1, 0, value=op("fma", op("neg", total), shift, square))
+        # Of very many equal pixels and an odd first one, rounding leaves less than nothing.
+        about = rectified(op("fma", op("neg", total), shift, square))
+        writer.store(told, c, 1, 0, value=about)
     return writer.finish()
 
 
@@ -394,23 +396,22 @@ def gradient(
     pull = Buffer("pull", (channels, 2), align=4)
     weights = Buffer("lane_weight", (LANES,))
     target = Buffer("target", shape, access="update" if add else "write")
-    buffers = [source, gradient_, moments, pull, weights, *[value] * mask, target]
-    writer = Writer(name, buffers)
+    writer = Writer(name, [source, gradient_, moments, pull, weights, *[value] * mask, target])
     living = writer.let(is_positive(writer.load(weights, 0)), "living")
 
     def result(c: Var, at: IndexLike, constants: list[Value]) -> Value:
         mean, scale, begin, slope, offset = constants
         x = writer.let(writer.load(source, c, at, 0), "x")
         dy = _through(rectifier, op("fma", x, scale, begin), writer.load(gradient_, c, at, 0))
-        away = op("sub", x, mean)
-        dx = keep_where(living, op("fma", scale, dy, op("fma", away, slope, offset)))
+        pulled = op("fma", op("sub", x, mean), slope, offset)
+        dx = keep_where(living, op("fma", scale, dy, pulled))
         dx = op("add", writer.load(target, c, at, 0), dx) if add else dx
         return keep_where(is_positive(writer.load(value, c, at, 0)), dx) if mask else dx
 
     with writer.loop("c", channels) as c:
         rows = [(moments, MEAN), (moments, SCALE), (moments, SHIFT), (pull, SLOPE), (pull, OFFSET)]
         constants: list[Value] = [
-            writer.let(writer.splat(buffer, c, row), "constant") for buffer, row in rows
+            writer.let(writer.splat(b, c, row), "constant") for b, row in rows
         ]
         for first, count, times in blocks(pixels, UNROLLED):
             with writer.loop("i", first + count * times, first, count) as i:
