@@ -156,6 +156,19 @@ def test_a_channel_that_is_constant() -> None:
         np.testing.assert_allclose(program.gradients["bn1.bias"], model.bn1.bias.grad, atol=1e-6)
 
 
+@pytest.mark.parametrize("odd", [0.7, 1.9, 3.3])
+def test_large_maps_of_one_odd_pixel(odd: float) -> None:
+    """What a ReLU leaves of a channel may be a corner: no variance is below 0, and none is NaN."""
+    net = parse("input 1x224x224; bn; globalmax; flatten; linear 2")
+    images = np.zeros((2, 1, 224, 224), np.float32)
+    images[:, :, 0, 0] = odd
+    with program_of(net, threads=1) as program:
+        program.initialise(0)
+        loss, _ = program.step(images, np.zeros(2, np.int32))
+        assert np.isfinite(loss)
+        assert program.buffers["bn1.running_var"][0] >= np.float32(0.9)
+
+
 def test_a_batch_too_small_for_its_statistics() -> None:
     net = parse("input 2x3x3; flatten; linear 4; bn; linear 3")
     with program_of(net) as program, pytest.raises(DataError, match=r"bn1.*single image"):
