@@ -15,6 +15,7 @@ STEPS, RATE = 12, 0.01
 #: a slow start where nothing normalises, or distances are squared
 SLOW = {"alexnet": 1e-3, "alexnet-2012": 1e-3, "zfnet": 1e-3, "lenet5-1998": 1e-4}
 
+
 @pytest.fixture(scope="session")
 def photos() -> tuple[np.ndarray, np.ndarray]:
     return cifar_sample()
