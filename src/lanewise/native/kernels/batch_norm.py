@@ -16,6 +16,7 @@ the part's plus n · (part's mean − mean)². Lanes beyond the last image are l
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isqrt
 
 from lanewise.native.kernels.conv import blocks
 from lanewise.native.kernels.functions import (
@@ -48,6 +49,7 @@ MOMENTS = 5
 #: what `collect_gradient` makes: factor of x − mean, and what is added
 SLOPE, OFFSET = range(2)
 UNROLLED = 4  # independent sums hide the latency of an addition
+STRIP = 1024  # pixels that are added up before they are added to the rest
 
 
 def one(value: float) -> Constant:
@@ -77,30 +79,48 @@ def _through(rectifier: str, normalised: Value, gradient: Value) -> Value:
 def statistics(name: str, channels: int, pixels: int) -> Kernel:
     """Buffers source, told (channels, 2, 16): each lane's mean, and squares about it.
 
-    One pass: sums are taken about the lane's first pixel, which lies among the values.
+    One pass: sums are taken about a pixel of the lane's middle, which lies among the values (one of
+    a corner would see mostly padding), strip by strip, so that no long sum loses small terms.
     """
     source = Buffer("source", (channels, pixels, LANES))
     told = Buffer("told", (channels, 2, LANES), access="write")
     writer = Writer(name, [source, told])
     with writer.loop("c", channels) as c:
-        pivot = writer.let(writer.load(source, c, 0, 0), "pivot")
-        wide = min(UNROLLED, pixels)
-        sums = writer.accumulators("sum", wide)
-        squares = writer.accumulators("square", wide)
-        for first, count, times in blocks(pixels, wide):
-            with writer.loop("i", first + count * times, first, count) as i:
-                for k in range(count):
-                    x = writer.load(source, c, as_index(i) + k, 0)
-                    away = writer.let(op("sub", x, pivot), "away")
-                    writer.assign(sums[k], op("add", Read(sums[k]), away))
-                    writer.assign(squares[k], op("fma", away, away, Read(squares[k])))
-        total, square = (writer.let(_total([Read(r) for r in rs])) for rs in (sums, squares))
-        shift = writer.let(op("mul", total, number(1.0 / pixels)), "shift")
+        pivot = writer.let(writer.load(source, c, _middle(pixels), 0), "pivot")
+        total, square = writer.accumulators("total", 2)
+        for begin, size, strips in blocks(pixels, STRIP):
+            with writer.loop("strip", begin + size * strips, begin, size) as strip:
+                parts = _strip_sums(writer, source, c, strip, size, pivot)
+                for register, part in zip((total, square), parts, strict=True):
+                    writer.assign(register, op("add", Read(register), part))
+        shift = writer.let(op("mul", Read(total), number(1.0 / pixels)), "shift")
         writer.store(told, c, 0, 0, value=op("add", pivot, shift))
         # Of very many equal pixels and an odd first one, rounding leaves less than nothing.
-        about = rectified(op("fma", op("neg", total), shift, square))
+        about = rectified(op("fma", op("neg", Read(total)), shift, Read(square)))
         writer.store(told, c, 1, 0, value=about)
     return writer.finish()
+
+
+def _middle(pixels: int) -> int:
+    """About the middle of a square map, whose sides are not known here."""
+    return min(pixels - 1, (pixels + isqrt(pixels)) // 2)
+
+
+def _strip_sums(
+    writer: Writer, source: Buffer, c: Var, strip: Var, size: int, pivot: Value
+) -> tuple[Value, Value]:
+    """Σ (x − pivot) and Σ (x − pivot)² over a strip of pixels."""
+    wide = min(UNROLLED, size)
+    sums, squares = (writer.accumulators(name, wide) for name in ("sum", "square"))
+    for first, count, times in blocks(size, wide):
+        with writer.loop("i", first + count * times, first, count) as i:
+            for k in range(count):
+                x = writer.load(source, c, as_index(strip) + i + k, 0)
+                away = writer.let(op("sub", x, pivot), "away")
+                writer.assign(sums[k], op("add", Read(sums[k]), away))
+                writer.assign(squares[k], op("fma", away, away, Read(squares[k])))
+    total, square = (_total([Read(register) for register in row]) for row in (sums, squares))
+    return total, square
 
 
 def _total(values: list[Value]) -> Value:
