@@ -91,7 +91,7 @@ MISTAKES = {
         "may_share",
         lambda *arguments: True,
     ),
-    "parts stand at the beginning": ("lanewise.native.plan.value_places", reversed_parts),
+    "parts stand at the beginning": ("lanewise.native.planner.value_places", reversed_parts),
 }
 
 
