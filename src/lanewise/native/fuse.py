@@ -18,6 +18,7 @@ Exact rewrites, each a pass from a list of operations to a list of operations:
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -166,23 +167,38 @@ class _Joining:
         return tuple(operation for operation in self.result if operation is not None)
 
 
-def fold_norm(made: Operations) -> Operations:
-    """conv, bn → conv with norm, where nobody reads between them."""
+def _join_readers(
+    made: Operations, joined: Callable[[Operation, Operation], Operation | None]
+) -> Operations:
+    """Join readers to what they alone read, wherever `joined(reader, producer)` is an operation
+    that does the work of both."""
     joining = _Joining(made)
     for operation in map(joining.current, made):
         producer = joining.producer(operation.inputs[0]) if operation.inputs else None
-        if (
-            isinstance(operation.layer, BatchNorm)
-            and producer is not None
-            and isinstance(producer.layer, FOLDS_NORM)
-            and producer.shape == operation.shape  # not flattened in between
+        both = joined(operation, producer) if producer is not None else None
+        if both is None:
+            joining.append(operation)
+        else:
+            joining.join(operation, both)
+    return joining.finish()
+
+
+def fold_norm(made: Operations) -> Operations:
+    """conv, bn → conv with norm, where nobody reads between them."""
+
+    def joined(reader: Operation, producer: Operation) -> Operation | None:
+        layer = reader.layer
+        fits = (
+            isinstance(producer.layer, FOLDS_NORM)
+            and producer.shape == reader.shape  # not flattened in between
             and producer.norm is None
             and not producer.relu
-        ):
-            joining.join(operation, replace(producer, norm=(operation.node, operation.layer)))
-        else:
-            joining.append(operation)
-    return joining.finish()
+        )
+        if not isinstance(layer, BatchNorm) or not fits:
+            return None
+        return replace(producer, norm=(reader.node, layer))
+
+    return _join_readers(made, joined)
 
 
 def join_add(made: Operations) -> Operations:
@@ -225,21 +241,18 @@ def _normalised_summand(joining: _Joining, operation: Operation) -> Operation | 
 def join_rectifier(made: Operations) -> Operations:
     """bn, relu or relu6 → bn that rectifies, where nobody reads between them and the bn adds
     nothing (a sum cannot be worked out again without its other part)."""
-    joining = _Joining(made)
-    for operation in map(joining.current, made):
-        producer = joining.producer(operation.inputs[0]) if operation.inputs else None
-        if (
-            isinstance(operation.layer, ReLU | ReLU6)
-            and operation.name != made[-1].name
-            and producer is not None
+
+    def joined(reader: Operation, producer: Operation) -> Operation | None:
+        fits = (
+            isinstance(reader.layer, ReLU | ReLU6)
+            and reader.name != made[-1].name
             and isinstance(producer.layer, BatchNorm)
             and len(producer.inputs) == 1
             and not producer.rectifier
-        ):
-            joining.join(operation, replace(producer, rectifier=operation.layer.word))
-        else:
-            joining.append(operation)
-    return joining.finish()
+        )
+        return replace(producer, rectifier=reader.layer.word) if fits else None
+
+    return _join_readers(made, joined)
 
 
 def _spreads(operation: Operation) -> bool:
@@ -249,18 +262,15 @@ def _spreads(operation: Operation) -> bool:
 
 def join_relu(made: Operations) -> Operations:
     """op, relu → op with relu, where nobody reads between them and relu is not the output."""
-    joining = _Joining(made)
-    for operation in map(joining.current, made):
-        producer = joining.producer(operation.inputs[0]) if operation.inputs else None
-        if (
-            isinstance(operation.layer, ReLU)
-            and operation.name != made[-1].name
-            and producer is not None
+
+    def joined(reader: Operation, producer: Operation) -> Operation | None:
+        fits = (
+            isinstance(reader.layer, ReLU)
+            and reader.name != made[-1].name
             and isinstance(producer.layer, JOINS_RELU)
             and not (producer.relu or producer.rectifier)
             and not _spreads(producer)
-        ):
-            joining.join(operation, replace(producer, relu=True))
-        else:
-            joining.append(operation)
-    return joining.finish()
+        )
+        return replace(producer, relu=True) if fits else None
+
+    return _join_readers(made, joined)

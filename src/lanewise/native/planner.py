@@ -98,10 +98,13 @@ class Planner:
         """Bytes that a worker computes once and reads for all its slices."""
         return Slot(name, rounded(size), worker=True)
 
-    def parameter(self, operation: Operation, which: str, node: str = "") -> Region:
+    def parameter(self, operation: Operation, which: str) -> Region:
         """Where `weight` or `bias` of an operation stands."""
-        name = f"{node or operation.node}.{which}"
-        return Region("parameters", self.layout.parameters[name].offset * FLOAT)
+        return self.parameter_of(operation.node, which)
+
+    def parameter_of(self, node: str, which: str) -> Region:
+        """Where `weight` or `bias` of a layer stands."""
+        return Region("parameters", self.layout.parameters[f"{node}.{which}"].offset * FLOAT)
 
     def partial(self, operation: Operation, which: str) -> Region:
         """Where this group of slices sums the gradient of a parameter."""

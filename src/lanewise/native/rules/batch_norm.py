@@ -124,10 +124,7 @@ def inference_constants(plan: Planner, node: str, layer: BatchNorm, shape: tuple
         lambda name: batch_norm.inference_constants(name, shape[0], layer.eps, affine=layer.affine),
         plan.buffer(node, "running_mean"),
         plan.buffer(node, "running_var"),
-        *(
-            Region("parameters", plan.layout.parameters[f"{node}.{which}"].offset * FLOAT)
-            for which in parameters
-        ),
+        *(plan.parameter_of(node, which) for which in parameters),
         target,
         who="worker",
     )
