@@ -1,9 +1,10 @@
-"""Arithmetic along one axis, in exact integers (PyTorch's convention).
+"""Arithmetic along one axis, in exact integers, all paddings being numbers.
 
     n input size    k kernel    d dilation    K = d·(k − 1) + 1 the kernel's extent
     s stride        b, e zeros added at the begin and the end        o output size
 
-Sources: PyTorch `aten/src/ATen/native/Pool.h` and `Convolution.cpp`, TensorFlow's `padding="SAME"`.
+How a framework comes to those numbers says `conventions`. Sources: PyTorch
+`aten/src/ATen/native/Pool.h` and `Convolution.cpp`, TensorFlow's `padding="SAME"`.
 Nothing here raises: an output size below 1 says that there is no output position.
 """
 
@@ -15,7 +16,11 @@ from math import gcd
 
 @dataclass(frozen=True)
 class Axis:
-    """A window moving along one axis of `n` values."""
+    """A window moving along one axis of `n` values; `out`, `begin`, `end` and `reads` tell all.
+
+    `ceil` rounds up, without a last window that would start in the end padding; where `keeps`, that
+    one counts too, though it may read nothing at all (Caffe, where there is no padding).
+    """
 
     n: int
     kernel: int
@@ -24,6 +29,7 @@ class Axis:
     end: int = 0
     dilation: int = 1
     ceil: bool = False
+    keeps: bool = False
 
     @property
     def extent(self) -> int:
@@ -38,7 +44,7 @@ class Axis:
     @property
     def drops(self) -> bool:
         """Whether ceil's last window is left out, because it would start in the end padding."""
-        if not self.ceil:
+        if not self.ceil or self.keeps:
             return False
         return -(-self.free // self.stride) * self.stride >= self.n + self.begin
 
@@ -51,6 +57,13 @@ class Axis:
         if self.ceil:
             return -(-self.free // self.stride) + 1 - self.drops
         return self.free // self.stride + 1
+
+    @property
+    def reads(self) -> tuple[range, ...]:
+        """The positions under the taps of every window: 0 … n − 1 are values, all others padding
+        (or, under ceil's last window, what lies behind it)."""
+        starts = (index * self.stride - self.begin for index in range(self.out))
+        return tuple(range(start, start + self.extent, self.dilation) for start in starts)
 
     @property
     def unread(self) -> int:
