@@ -17,6 +17,7 @@ from lanewise.native import target as target_module
 from lanewise.native.machine_code import (
     CompileTimes,
     Library,
+    Module,
     assembly,
     compile_ir,
     compile_modules,
@@ -262,7 +263,7 @@ def test_modules_are_the_same_on_any_number_of_threads() -> None:
     alone = tuple(compile_ir(text, find_target()) for text in texts)
     for threads in (1, 2, 4):
         times = CompileTimes()
-        assert compile_modules(texts, find_target(), threads, times) == alone
+        assert compile_modules(map(Module, texts), find_target(), threads, times) == alone
         assert times.codegen > 0
 
 
@@ -283,7 +284,7 @@ def test_objects_call_each_other_and_imports() -> None:
     outside = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(lambda value: value + 41)
     address = ctypes.cast(outside, ctypes.c_void_p).value
     assert address
-    objects = compile_modules([caller, constant("one", 1)], find_target())
+    objects = compile_modules([Module(caller), Module(constant("one", 1))], find_target())
     assert call(Library.load(objects, {"outside": address}), "both") == 42
 
 

@@ -32,7 +32,7 @@ def test_hot_kernels_do_not_spill(net: str, target: str) -> None:
     modules, _ = write_modules(parse(net) if ";" in net else load(net), machine, True, SGD())
     spills: dict[str, int] = {}
     for module in modules:
-        spills.update(count_spills(assembly(module, machine), machine))
+        spills.update(count_spills(assembly(module.text, machine, module.quick), machine))
     hot = {name: count for name, count in spills.items() if name.startswith(HOT)}
     assert len(hot) > 5
     assert {name: count for name, count in hot.items() if count} == {}

@@ -30,7 +30,7 @@ def test_values_stay_in_registers(target: str) -> None:
     modules, _ = write_modules(parse(NET), machine, True, SGD())
     spills: dict[str, int] = {}
     for module in modules:
-        spills.update(count_spills(assembly(module, machine), machine))
+        spills.update(count_spills(assembly(module.text, machine, module.quick), machine))
     lean = {name: count for name, count in spills.items() if name.startswith(LEAN)}
     assert len(lean) > 10
     assert {name: count for name, count in lean.items() if count} == {}

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from lanewise import flags
 from lanewise.errors import EngineError
@@ -21,6 +23,9 @@ from lanewise.native.target import Target, find_target
 from lanewise.net.check import check
 from lanewise.net.graph import Graph
 from lanewise.net.show import show
+
+if TYPE_CHECKING:
+    from lanewise.native.machine_code import Module
 
 
 def compile_net(
@@ -107,7 +112,7 @@ def build(
     from lanewise.native.machine_code import compile_modules
 
     modules, facts = write_modules(graph, target, training, optimizer, input_gradient, profile)
-    objects = compile_modules(modules, target, threads=min(len(modules), cores()))
+    objects = compile_modules(modules, target, threads=cores())
     return Entry(objects, asdict(facts))
 
 
@@ -118,8 +123,9 @@ def write_modules(
     optimizer: Optimizer,
     input_gradient: bool = False,
     profile: bool = False,
-) -> tuple[list[str], Facts]:
-    """The passes up to LLVM IR: modules of like size, and what the program must know."""
+) -> tuple[Iterator[Module], Facts]:
+    """The passes up to LLVM IR, and what the program must know. The kernels are lowered as their
+    modules are asked for, so that the first can be compiled meanwhile."""
     from lanewise.native import debug
     from lanewise.native.directions import parameter_layout, plan_directions
     from lanewise.native.emit import Emission

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 
 from lanewise import flags
 from lanewise.native.lower import LoweredKernel
+from lanewise.native.machine_code import Module
 from lanewise.native.nest import Kernel
 from lanewise.native.plan import Call, Choice, Place, Plan, Region
 from lanewise.native.target import Target
@@ -56,17 +57,17 @@ def kernel(nest: Kernel, lowered: LoweredKernel) -> None:
         _tell([lowered.function])
 
 
-def modules(texts: Sequence[str], target: Target) -> None:
-    """Levels 5 and 6: the assembler text of the modules, and their whole LLVM IR."""
+def module(one: Module, target: Target) -> Module:
+    """Levels 5 and 6: the assembler text of a module, and its whole LLVM IR; gives it back."""
+    if wanted(ALL):
+        _tell([one.text])
     if wanted(ASSEMBLY):
         from lanewise.native.machine_code import assembly, count_spills
 
-        for text in texts:
-            if wanted(ALL):
-                _tell([text])
-            code = assembly(text, target)
-            spills = {name: count for name, count in count_spills(code, target).items() if count}
-            _tell([code, f"vector registers on the stack: {spills or 'none'}"])
+        code = assembly(one.text, target, one.quick)
+        spills = {name: count for name, count in count_spills(code, target).items() if count}
+        _tell([code, f"vector registers on the stack: {spills or 'none'}"])
+    return one
 
 
 def _tell(lines: Sequence[str]) -> None:

@@ -1,11 +1,13 @@
 """Kernels and driver → modules of LLVM IR, checked on the way and shown where LANEWISE_DEBUG asks.
 
-The kernels are dealt out to modules of like size, so that cores can compile them side by side.
+The kernels are dealt out to modules of like size, so that cores can compile them side by side, the
+first while the last are still being lowered. The driver, which only calls them, is a module of its
+own that LLVM need not take pains with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lanewise import flags
@@ -14,12 +16,13 @@ from lanewise.native.driver_jobs import UpdateKernels, clear_partials, job_funct
 from lanewise.native.driver_loops import loops
 from lanewise.native.kernels.optimizer import reduce_groups
 from lanewise.native.lower import LoweredKernel, lower
-from lanewise.native.nest import Kernel
+from lanewise.native.machine_code import Module
+from lanewise.native.nest import Kernel, Loop, Statement
 from lanewise.native.optimizers import STATES, UPDATES, Optimizer
 from lanewise.native.plan import FLOAT, Choice, Layout, Plan
 from lanewise.native.target import Target
 
-MODULES = 4  # enough for cores to share, few enough to load in a millisecond each
+MODULES = 8  # of kernels: enough for cores to share, few enough to load in half a millisecond each
 
 
 @dataclass
@@ -74,8 +77,8 @@ class Emission:
             self.functions.append(clear_partials(self._partial_bytes))
         self.kernels += [updates.update, *([reduce] if reduce else [])]
 
-    def modules(self, widths: tuple[int, ...]) -> list[str]:
-        """Everything as textual modules."""
+    def modules(self, widths: tuple[int, ...]) -> Iterator[Module]:
+        """Everything as textual modules; the kernels are lowered as theirs are asked for."""
         ticks_at = None if self.profile is None else self.profile + 8 * self.words
         fixed = loops(self.target, self.phases, len(self.job_names), widths, ticks_at)
         choices = [driver.choice_function(choice) for choice in self.choices.values()]
@@ -83,27 +86,27 @@ class Emission:
             self.ticks["jobs"] = self.job_names
         kernels = tuple({kernel.name: kernel for kernel in self.kernels}.values())
         debug.kernels(kernels)
-        texts = deal(kernels, [*self.functions, *choices, fixed])
-        debug.modules(texts, self.target)
-        return texts
+        modules = deal(kernels, [*self.functions, *choices, fixed])
+        return (debug.module(module, self.target) for module in modules)
 
 
-def deal(kernels: Sequence[Kernel], driver: Sequence[str]) -> list[str]:
-    """Textual modules: the kernels dealt out, and the driver in the smallest."""
-    lowered = {kernel.name: _lowered(kernel) for kernel in kernels}
-    bins: list[list[str]] = [[] for _ in range(min(MODULES, max(1, len(kernels))))]
+def deal(kernels: Sequence[Kernel], driver: Sequence[str]) -> Iterator[Module]:
+    """Textual modules: the driver, and the kernels dealt out to others."""
+    yield Module(_module([], driver, kernels), quick=True)
+    bins: list[list[Kernel]] = [[] for _ in range(min(MODULES, len(kernels)))]
     sizes = [0] * len(bins)
-    for name, one in sorted(lowered.items(), key=lambda item: -len(item[1].function)):
+    length = {kernel.name: _statements(kernel.body) for kernel in kernels}
+    for kernel in sorted(kernels, key=lambda kernel: -length[kernel.name]):
         smallest = sizes.index(min(sizes))
-        bins[smallest].append(name)
-        sizes[smallest] += len(one.function)
-    home = sizes.index(min(sizes))
-    texts = []
-    for number, names in enumerate(bins):
-        own = driver if number == home else ()
-        outside = [k for k in kernels if k.name not in names] if number == home else []
-        texts.append(_module([lowered[name] for name in names], own, outside))
-    return texts
+        bins[smallest].append(kernel)
+        sizes[smallest] += length[kernel.name]
+    for some in bins:
+        yield Module(_module([_lowered(kernel) for kernel in some], [], []))
+
+
+def _statements(body: Iterable[Statement]) -> int:
+    """How many there are: what LLVM will spend on a kernel grows with them."""
+    return sum(_statements(one.body) if isinstance(one, Loop) else 1 for one in body)
 
 
 def _lowered(kernel: Kernel) -> LoweredKernel:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import Literal, TypeAlias
 
@@ -168,7 +169,7 @@ class Phase:
     leader: tuple[Call, ...]
     slices: tuple[Call, ...]
 
-    @property
+    @cached_property
     def segments(self) -> tuple[tuple[Call, ...], ...]:
         """Runs of narrow calls, and wide calls on their own."""
         return segments(self.slices)
@@ -204,7 +205,7 @@ class Plan:
         """Bytes that the whole batch keeps, per slice."""
         return self.kept.size
 
-    @property
+    @cached_property
     def phases(self) -> tuple[Phase, ...]:
         """The calls, between barriers."""
         found = []
