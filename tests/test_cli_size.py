@@ -74,6 +74,7 @@ def test_a_verb_s_help_has_examples_that_work(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("my.net").write_text("input 1x8x8\nconv 2 k3\n", encoding="utf-8")
+    Path("models.py").write_text("from torch import nn\n\nNet = nn.ReLU\n", encoding="utf-8")
     code, out, _ = run(capsys, verb, "--help")
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": BASE | {"net", "size", "native", "data", "api"},
     "see": BASE | {"net", "size", "native", "data", "training"},
     "ship": BASE | {"net", "size", "native", "data", "training"},
-    "api": BASE | {"net", "size", "native"},
+    "api": BASE | {"net", "size", "native", "bridge"},
     "": {"api", "errors", "training"},
 }
 MAY_IMPORT["cli"] = {room for room in MAY_IMPORT if room != "cli"} | {"lanewise"}

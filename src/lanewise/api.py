@@ -10,8 +10,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from lanewise.errors import EngineError
+from lanewise.net.check import require_own
 from lanewise.net.graph import Graph
-from lanewise.net.load import load, name_of, read_text
+from lanewise.net.load import name_of, read_text
 from lanewise.net.parse import parse
 from lanewise.net.show import show
 from lanewise.size.report import SizeReport, size
@@ -27,18 +28,20 @@ class Net:
     61706
     """
 
+    _text: str | None
+
     def __init__(self, spec: str | os.PathLike[str] | Graph | Net) -> None:
-        """`spec`: zoo name, path to a .net file, notation text, or a graph.
+        """`spec`: zoo name, path to a .net file, notation text, a PyTorch module
+        (`models.py:Net input=3x224x224`), or a graph.
 
         NetError (a ValueError) where there is no such network or its text is wrong.
         """
         if isinstance(spec, Net):
-            self._text, self._graph = spec.text, spec.graph
+            self._text, self._graph = spec._text, spec.graph
         elif isinstance(spec, Graph):
-            self._text, self._graph = show(spec), spec
+            self._text, self._graph = None, spec
         else:
-            self._text, origin = read_text(spec)
-            self._graph = parse(self._text, origin)
+            self._text, self._graph = _read(spec)
 
     @classmethod
     def of(cls, text: str, graph: Graph) -> Net:
@@ -49,7 +52,12 @@ class Net:
 
     @property
     def text(self) -> str:
-        """The description exactly as it was given."""
+        """The description exactly as it was given; of what is no text, the canonical one.
+
+        NetError for an imported network with layers that the notation does not have.
+        """
+        if self._text is None:
+            self._text = show(self._graph)
         return self._text
 
     @property
@@ -60,7 +68,7 @@ class Net:
     @property
     def name(self) -> str:
         """The zoo name, the file's name without .net, or "net"."""
-        return name_of(self._graph.origin)
+        return self._graph.title or name_of(self._graph.origin)
 
     def size(self, batch: int = 1) -> SizeReport:
         """Every size, exactly: `.rows`, `.totals`; SizeError (a ValueError) where one cannot exist.
@@ -81,10 +89,22 @@ class Net:
 
 
 def as_graph(net: str | os.PathLike[str] | Graph | Net) -> Graph:
-    """The graph of whatever names or holds a network."""
+    """The graph of whatever names or holds a network that can be compiled."""
     if isinstance(net, Graph):
         return net
-    return net.graph if isinstance(net, Net) else load(net)
+    return require_own(net.graph if isinstance(net, Net) else Net(net).graph)
+
+
+def _read(spec: str | os.PathLike[str]) -> tuple[str | None, Graph]:
+    """(the text, its graph); what is imported has no text."""
+    path = os.fspath(spec)
+    if ".py" in path:
+        from lanewise.bridge.networks import graph_of, is_imported
+
+        if is_imported(spec):
+            return None, graph_of(spec)
+    text, origin = read_text(spec)
+    return text, parse(text, origin)
 
 
 def compile(

@@ -6,9 +6,10 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from lanewise.cli.arguments import count
+from lanewise.cli.networks import NET, own_network
 from lanewise.cli.terminal import print_json
 from lanewise.net.graph import Graph
-from lanewise.net.load import load, name_of
+from lanewise.net.load import name_of
 from lanewise.size.report import size
 from lanewise.size.table import aligned
 
@@ -39,7 +40,7 @@ def add(parser: ArgumentParser) -> None:
         metavar="NET",
         nargs="?",
         default="lenet5",
-        help="zoo name, .net file or text (lenet5)",
+        help=f"{NET} (lenet5)",
     )
     parser.add_argument(
         "--batch",
@@ -54,7 +55,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Prints the measurement."""
-    graph = load(args.net)
+    graph = own_network(args.net)
     from lanewise.native.compile import thread_count
     from lanewise.native.profile import profile_net
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 from lanewise.cli.arguments import count
+from lanewise.cli.networks import NET, network
 from lanewise.cli.terminal import print_json, width
 from lanewise.errors import SizeError
-from lanewise.net.check import check
 from lanewise.net.graph import Graph
 from lanewise.net.layers import Input
-from lanewise.net.load import load
 from lanewise.net.values import TRIPLE
 from lanewise.size.report import size
 from lanewise.size.table import as_markdown, as_text
@@ -25,13 +24,17 @@ examples:
   lanewise size "input 1x28x28; conv 6 k5 pad2; relu; maxpool 2" --json
   lanewise size "mobilenet-v1 width=0.5"
   lanewise size resnet18 --against resnet34
+  lanewise size models.py:Net --input 3x224x224
+
+models.py is imported, which runs it, as Python would; nothing is trained, and
+weights take no memory.
 """
 
 
 def add(parser: ArgumentParser) -> None:
     """The arguments of `lanewise size`."""
     parser.epilog = EXAMPLES
-    parser.add_argument("net", metavar="NET", help="zoo name, .net file or notation text")
+    parser.add_argument("net", metavar="NET", help=NET)
     parser.add_argument(
         "--input", metavar="CxHxW", type=_input, help="another image than the network's own"
     )
@@ -55,8 +58,7 @@ def run(args: Namespace) -> int:
     if args.convention not in CONVENTIONS:
         known = ", ".join(CONVENTIONS)
         raise SizeError(f"--convention {args.convention}: not known; use one of: {known}")
-    graph = load(args.net)
-    graph = _with_input(graph, args.input) if args.input else graph
+    graph = network(args.net, args.input)
     if args.against is not None:
         return _compare(graph, args)
     report = size(graph, args.batch)
@@ -75,18 +77,13 @@ def _compare(graph: Graph, args: Namespace) -> int:
 
     if args.markdown:
         raise SizeError("--against: is shown as text or --json; leave out --markdown")
-    other = load(args.against)
-    other = _with_input(other, args.input) if args.input else other
+    other = network(args.against, args.input)
     comparison = against.compare(graph, other, args.batch)
     if args.json:
         print_json(comparison.as_json())
     else:
         print(against.as_text(comparison, width()), end="")
     return 0
-
-
-def _with_input(graph: Graph, layer: Input) -> Graph:
-    return check(graph.with_input(layer))
 
 
 def _input(text: str) -> Input:

@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from lanewise.cli.arguments import count, number, place, rate, share
+from lanewise.cli.networks import NET
 from lanewise.cli.terminal import print_json
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def add(parser: ArgumentParser) -> None:
     """The arguments of `lanewise train`."""
     parser.epilog = EXAMPLES
     parser.add_argument("data", metavar="DATA", nargs="?", help="images with labels (digits)")
-    parser.add_argument("--net", metavar="NET", help="zoo name, .net file (+ settings) or notation")
+    parser.add_argument("--net", metavar="NET", help=f"{NET} (each + settings)")
     parser.add_argument("--epochs", metavar="N", type=count, help="passes over the images")
     parser.add_argument("--batch", metavar="N", type=count, help="images per update")
     parser.add_argument("--lr", metavar="X", type=rate, help="highest learning rate")

@@ -8,9 +8,9 @@ from time import perf_counter
 
 from lanewise.bridge import require_torch
 from lanewise.cli.arguments import count, number
+from lanewise.cli.networks import NET, own_network
 from lanewise.cli.terminal import print_json
 from lanewise.net.graph import Graph
-from lanewise.net.load import load
 from lanewise.size.report import size
 
 EXAMPLES = """\
@@ -30,7 +30,7 @@ BATCH, FEW, MANY_MACS = 17, 2, 200_000_000
 def add(parser: ArgumentParser) -> None:
     """The arguments of `lanewise verify`."""
     parser.epilog = EXAMPLES
-    parser.add_argument("net", metavar="NET", help="zoo name, .net file or notation text")
+    parser.add_argument("net", metavar="NET", help=NET)
     parser.add_argument(
         "--batch", metavar="N", type=count, help=f"images ({BATCH}; {FEW} for large networks)"
     )
@@ -46,7 +46,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Prints the comparison; 1 if a tensor differs."""
-    graph = load(args.net)
+    graph = own_network(args.net)
     require_torch()
     from lanewise.bridge.oracle import compare
 

@@ -12,12 +12,15 @@ from typing import Any
 
 from lanewise.errors import NetError
 from lanewise.net.graph import Graph, Node
-from lanewise.net.layers import ChannelSplit, Input, Join, Layer, TransposedConv
+from lanewise.net.layers import ChannelSplit, Foreign, Input, Join, Layer, TransposedConv
 from lanewise.net.values import PAD, PAIR
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Far above any real layer; it keeps slips of the finger from becoming minutes of counting.
 LARGEST = 1_000_000
+_SOFTMAX = "leave it out: the loss contains it, and the largest logit is the largest probability"
+# What to do about functions that many networks end with.
+FOREIGN_REMEDIES = dict.fromkeys(("softmax", "log_softmax", "Softmax", "LogSoftmax"), _SOFTMAX)
 # Images that the engine works on side by side, one in each vector lane.
 LANES = 16
 
@@ -36,6 +39,27 @@ def check(graph: Graph) -> Graph:
             right.add(id(node.layer))
         known[node.name] = node
     _check_readers(graph)
+    return graph
+
+
+def require_own(graph: Graph) -> Graph:
+    """The same graph; NetError where it has a layer that is none of Lanewise's, or layers that
+    share weights."""
+    for node in graph.nodes:
+        if isinstance(node.layer, Foreign):
+            why = f" ({node.layer.reason})" if node.layer.reason else ""
+            remedy = FOREIGN_REMEDIES.get(
+                node.layer.operator, "write it with the layers of the notation"
+            )
+            raise NetError(
+                f"{graph.place(node)}: {node.layer.operator}{why} is no layer of Lanewise: "
+                f"`lanewise size` shows its size, and nothing else works with it; {remedy}"
+            )
+        if node.shares:
+            raise NetError(
+                f"{graph.place(node)}: has its weights together with {node.shares}, and layers of "
+                "Lanewise have weights of their own; `lanewise size` works, or make another module"
+            )
     return graph
 
 

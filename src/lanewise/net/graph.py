@@ -16,6 +16,8 @@ class Node:
     """A layer at its place: unique name, names of the nodes it reads, line of the text (1…).
 
     `within`: the blocks it was written in, outermost first, each with the line that calls it.
+    `shares`: the layer before it that owns some of its parameters, `shared` of them; that happens
+    in imported networks only.
     """
 
     name: str
@@ -23,14 +25,19 @@ class Node:
     inputs: tuple[str, ...] = ()
     line: int = field(default=0, compare=False)
     within: tuple[tuple[str, int], ...] = field(default=(), compare=False)
+    shares: str = ""
+    shared: int = 0
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A whole network. `origin` says where it came from (zoo name, path or "net")."""
+    """A whole network. `origin` says where it came from (zoo name, path or "net"); `title` is what
+    it is called where that is not said by the origin, `remarks` what its importer has to say."""
 
     nodes: tuple[Node, ...]
     origin: str = field(default="net", compare=False)
+    title: str = field(default="", compare=False)
+    remarks: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def output(self) -> Node:

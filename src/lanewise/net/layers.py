@@ -411,6 +411,23 @@ class Concat(Join):
     word: ClassVar[str] = "concat"
 
 
+@dataclass(frozen=True)
+class Foreign(Layer):
+    """A step of an imported network that the notation has no word for, as it was found there.
+
+    It can be sized and nothing else: no text, no code. `output` is its shape, `parameters` and
+    `buffers` are (name, shape) pairs, `macs` those of one image; `reason` says why it is no layer.
+    """
+
+    word: ClassVar[str] = "foreign"
+    operator: str
+    output: tuple[int, ...]
+    reason: str = ""
+    parameters: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    buffers: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    macs: int = 0
+
+
 # Value by value, with nothing to learn.
 ACTIVATIONS: tuple[type[Layer], ...] = (
     ReLU,

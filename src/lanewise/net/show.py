@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from lanewise.net.check import require_own
 from lanewise.net.grammar import FORMS, Option
 from lanewise.net.graph import Graph, Node
 from lanewise.net.layers import Input, Join, Layer
@@ -11,7 +12,9 @@ from lanewise.net.layers import Input, Join, Layer
 
 def show(graph: Graph) -> str:
     """The canonical text, flat and ending in a newline: `parse(show(g)) == g`, and showing a parsed
-    canonical text gives it back. A layer that does not read the one before says what it reads."""
+    canonical text gives it back. A layer that does not read the one before says what it reads.
+    NetError for an imported network with layers that the notation does not have."""
+    require_own(graph)
     lines: list[str] = []
     ordinals: Counter[type[Layer]] = Counter()
     before: tuple[str, ...] = ()

@@ -32,6 +32,7 @@ from lanewise.net.layers import (
     Conv,
     DepthwiseConv,
     Flatten,
+    Foreign,
     GroupNorm,
     Input,
     L2Pool,
@@ -166,6 +167,14 @@ def _running_statistics(layer: BatchNorm, in_shape: Shape) -> Parameters:
     return {"running_mean": in_shape[:1], "running_var": in_shape[:1]}
 
 
+def _foreign_parameters(layer: Foreign, *in_shapes: Shape) -> Parameters:
+    return dict(layer.parameters)
+
+
+def _foreign_buffers(layer: Foreign, *in_shapes: Shape) -> Parameters:
+    return dict(layer.buffers)
+
+
 def _no_macs(layer: Layer, *in_shapes: Shape) -> tuple[int, int]:
     return 0, 0
 
@@ -193,6 +202,10 @@ def _window_macs(pairs: int, window: Window) -> tuple[int, int]:
 
 def _pairs(layer: PartialConv) -> int:
     return sum(map(len, layer.table))
+
+
+def _foreign_macs(layer: Foreign, *in_shapes: Shape) -> tuple[int, int]:
+    return layer.macs, 0
 
 
 def _linear_macs(layer: Linear, in_shape: Shape) -> tuple[int, int]:
@@ -244,6 +257,7 @@ PARAMETERS: dict[type[Layer], Callable[..., Parameters]] = {
     ChannelScale: _scale_parameters,
     **dict.fromkeys((ChannelShuffle, ChannelSplit, ChannelPad, Upsample), _nothing),
     **dict.fromkeys((*NOISES, *JOINS), _nothing),
+    Foreign: _foreign_parameters,
 }
 
 # What neither multiplies in the sense of the convention nor keeps values.
@@ -267,6 +281,7 @@ BUFFERS: dict[type[Layer], Callable[..., Parameters]] = {
     **dict.fromkeys((Conv, DepthwiseConv, PartialConv, TransposedConv, Linear), _nothing),
     **dict.fromkeys((Subsample, RadialBasis), _nothing),
     BatchNorm: _running_statistics,
+    Foreign: _foreign_buffers,
 }
 
 # Kind → rule: (layer, input shape…) → (MACs, those of them that lie on padding).
@@ -277,11 +292,12 @@ MACS: dict[type[Layer], Callable[..., tuple[int, int]]] = {
     PartialConv: _partial_macs,
     TransposedConv: _transposed_macs,
     Linear: _linear_macs,
+    Foreign: _foreign_macs,
 }
 
 # Kind → rule: (layer, MACs not on padding, input shape…) → connections.
 CONNECTIONS: dict[type[Layer], Callable[..., int]] = {
-    **dict.fromkeys((*_PLAIN, BatchNorm), _no_connections),
+    **dict.fromkeys((*_PLAIN, BatchNorm, Foreign), _no_connections),
     **dict.fromkeys((Conv, DepthwiseConv, PartialConv, TransposedConv, Linear), _with_bias),
     Subsample: _window_values,
     RadialBasis: _all_pairs,

@@ -36,6 +36,7 @@ from lanewise.net.layers import (
     Conv,
     DepthwiseConv,
     Flatten,
+    Foreign,
     Input,
     Layer,
     Linear,
@@ -222,6 +223,21 @@ def _together(layer: Layer, *sources: Source) -> Field:
     )
 
 
+def _unknown(layer: Foreign, *sources: Source) -> Field:
+    """Everything that its inputs see, for nobody knows what it reads."""
+    fields = [_all_of(field, shape) for field, shape in sources] or [Field()]
+    return Field(
+        _span([field.height for field in fields], []),
+        _span([field.width for field in fields], []),
+    )
+
+
+def _all_of(field: Field, shape: Shape) -> Field:
+    if len(shape) == 3:
+        return Field(field.height.under(shape[1]), field.width.under(shape[2]))
+    return Field(field.height.whole(), field.width.whole())
+
+
 def _span(beside: Sequence[Reach], for_all: Sequence[Reach]) -> Reach:
     """From the first begin to the last end of those side by side; the others are seen by all."""
     if len(set(beside)) == 1 and not for_all:
@@ -253,4 +269,5 @@ FIELDS: dict[type[Layer], Callable[..., Field]] = {
     Upsample: _upsampled,
     **dict.fromkeys(NOISES, _unchanged),
     **dict.fromkeys((Add, Multiply, Concat), _together),
+    Foreign: _unknown,
 }

@@ -28,6 +28,7 @@ from lanewise.net.layers import (
     Conv,
     DepthwiseConv,
     Flatten,
+    Foreign,
     GroupNorm,
     Input,
     Layer,
@@ -168,6 +169,10 @@ def _channels(layer: Concat, *in_shapes: Shape) -> str:
     return f"{' + '.join(map(str, channels))} = {sum(channels)}"
 
 
+def _as_found(layer: Foreign, *in_shapes: Shape) -> str:
+    return f"{layer.operator}, not a layer of Lanewise"
+
+
 # Kind → rule: (layer, input shape…) → text.
 FORMULAS: dict[type[Layer], Formula] = {
     Input: _given,
@@ -191,4 +196,5 @@ FORMULAS: dict[type[Layer], Formula] = {
     Add: _sum,
     Multiply: _values_product,
     Concat: _channels,
+    Foreign: _as_found,
 }

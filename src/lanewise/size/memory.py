@@ -25,6 +25,7 @@ from lanewise.net.layers import (
     ChannelSplit,
     Concat,
     Flatten,
+    Foreign,
     GroupNorm,
     Input,
     Layer,
@@ -59,6 +60,7 @@ IN_PLACE: dict[type[Layer], bool] = {
     Add: True,
     Multiply: True,
     Concat: False,
+    Foreign: False,
 }
 
 

@@ -12,6 +12,7 @@ from lanewise.net.layers import (
     BatchNorm,
     Conv,
     DepthwiseConv,
+    Foreign,
     Input,
     Layer,
     PartialConv,
@@ -25,6 +26,9 @@ from lanewise.size.formula import FORMULAS
 from lanewise.size.memory import peak_bytes, stored_bytes
 from lanewise.size.shapes import infer_shapes
 from lanewise.size.windows import Shape, Windowed, resolve_window
+
+# So many names of foreign layers are told.
+_MANY = 5
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def size(graph: Graph, batch: int = 1) -> SizeReport:
     rows = [_row(node, shapes, fields[node.name], stored[node.name]) for node in graph.nodes]
     totals = _totals(rows, peak_bytes(graph, shapes, batch))
     return SizeReport(
-        name=name_of(graph.origin),
+        name=graph.title or name_of(graph.origin),
         input=shapes[graph.nodes[0].name],
         batch=batch,
         rows=tuple(rows),
@@ -121,10 +125,10 @@ def _row(node: Node, shapes: dict[str, Shape], field: Field, stored: int) -> Row
         inputs=node.inputs,
         output=shapes[node.name],
         formula=FORMULAS[type(node.layer)](node.layer, *inputs),
-        params=spent.params,
+        params=spent.params - node.shared,
         macs=spent.macs,
         padded_macs=spent.padded_macs,
-        buffers=spent.buffers,
+        buffers=0 if node.shared == spent.params > 0 else spent.buffers,
         connections=spent.connections,
         receptive_field=field.size,
         jump=field.jump,
@@ -147,10 +151,30 @@ def _totals(rows: list[Row], peak: int) -> Totals:
 
 
 def _remarks(graph: Graph, shapes: dict[str, Shape]) -> Iterator[str]:
+    yield from _imported(graph)
     for node in graph.nodes:
         rule = REMARKS.get(type(node.layer))
         if rule:
             yield from rule(node.name, node.layer, shapes[node.inputs[0]])
+
+
+def _imported(graph: Graph) -> Iterator[str]:
+    """What of an imported network the notation cannot say."""
+    yield from graph.remarks
+    foreign = [node for node in graph.nodes if isinstance(node.layer, Foreign)]
+    if foreign:
+        names = ", ".join(node.name for node in foreign[:_MANY])
+        more = f" and {len(foreign) - _MANY} more" if len(foreign) > _MANY else ""
+        yield (
+            f"Not layers of Lanewise: {names}{more}. They are sized as they were found; the "
+            "network can be neither compiled nor written as text."
+        )
+    for node in graph.nodes:
+        if node.shares:
+            yield (
+                f"{node.name} shares {node.shared:,} parameters with {node.shares}; they are "
+                "counted there."
+            )
 
 
 def _same_beyond(name: str, layer: Windowed, in_shape: Shape) -> Iterator[str]:

@@ -27,6 +27,7 @@ from lanewise.net.layers import (
     Conv,
     DepthwiseConv,
     Flatten,
+    Foreign,
     GroupNorm,
     Input,
     Layer,
@@ -214,6 +215,10 @@ def _padded_channels(layer: ChannelPad, in_shape: Shape) -> Shape:
     return (layer.before + in_shape[0] + layer.after, *in_shape[1:])
 
 
+def _as_found(layer: Foreign, *in_shapes: Shape) -> Shape:
+    return layer.output
+
+
 def _upsampled(layer: Upsample, in_shape: Shape) -> Shape:
     require_maps(layer, in_shape)
     return (in_shape[0], in_shape[1] * layer.scale[0], in_shape[2] * layer.scale[1])
@@ -247,4 +252,5 @@ SHAPES: dict[type[Layer], Callable[..., Shape]] = {
     Add: elementwise_shape,
     Multiply: elementwise_shape,
     Concat: concat_shape,
+    Foreign: _as_found,
 }

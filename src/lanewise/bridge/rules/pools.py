@@ -23,11 +23,12 @@ def max_pool(draft: Draft, node: Node, read: Read) -> fx.Node:
 
 
 def avg_pool(draft: Draft, node: Node, read: Read) -> fx.Node:
-    """Where torch's mean does not know the pads: the sum, divided by what each window counts."""
+    """Where windows reach beyond pads that torch's mean does not know: the sum, divided by what
+    each window counts."""
     from torch import nn
 
     _, window = _window(node, read[1])
-    if windows.even(window):
+    if windows.even(window) or not any(axis.overhang for axis in window.axes):
         return _pooled(draft, node, read, nn.AvgPool2d, 0.0)
     total = sum_pool(draft, node, read)
     return draft.call(window_mean, total, *map(windows.counted, window.axes))

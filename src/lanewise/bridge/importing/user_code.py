@@ -1,0 +1,228 @@
+"""A module from the user's own file: found, imported, built without memory for its weights.
+
+Importing a file runs it. What it prints goes to standard error; what it raises becomes one message
+with the line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from importlib.util import module_from_spec, spec_from_file_location
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from lanewise.bridge import require_torch
+from lanewise.bridge.importing.places import Place, here, of_error, shown_path
+from lanewise.errors import NetError
+from lanewise.net.elsewhere import nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_SUFFIX = ".py"
+
+
+@dataclass(frozen=True)
+class Built:
+    """A module, and where in the source each of its parts was made (by the part's `id`)."""
+
+    module: nn.Module
+    title: str
+    file: str
+    made_at: dict[int, Place] = field(default_factory=dict)
+
+
+def is_python(spec: str) -> bool:
+    """Whether a NET is `file.py` or `file.py:attribute`."""
+    path, _, _ = split(spec)
+    return path.endswith(_SUFFIX) and "\n" not in spec and ";" not in spec
+
+
+def split(spec: str) -> tuple[str, str, str]:
+    """(file, ":" or "", attribute)."""
+    stem, dot, attribute = spec.rpartition(f"{_SUFFIX}:")
+    return (stem + _SUFFIX, ":", attribute) if dot else (spec, "", "")
+
+
+def build(spec: str, *, weights: bool = False) -> Built:
+    """The module that `file.py:attribute` names: an instance, a class, or a function without
+    arguments. NetError with the line where the file or the module's making raises.
+
+    weights=False: parameters lie on the device meta, without memory.
+    """
+    require_torch()
+    path, _, attribute = split(spec)
+    if not os.path.isfile(path):
+        raise NetError(f"{path}: no such file; give file.py:Net, a .net file or a zoo name")
+    made_at: dict[int, Place] = {}
+    with _users_turn(path), _noting(made_at), _memory(weights):
+        source = _imported(path)
+        attribute = attribute or _only_module(source, path)
+        module = _instance(_attribute(source, path, attribute), f"{path}:{attribute}")
+    module = module.eval() if weights else module.to("meta").eval()
+    title = f"{os.path.basename(path)}:{attribute}"
+    return Built(module, title, os.path.abspath(path), made_at)
+
+
+@contextmanager
+def _users_turn(path: str) -> Iterator[None]:
+    """The user's folder is where imports are looked for, and prints go to standard error."""
+    folder = os.path.dirname(os.path.abspath(path))
+    sys.path.insert(0, folder)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+
+
+def _imported(path: str) -> ModuleType:
+    name = f"lanewise_user_{os.path.basename(path)[: -len(_SUFFIX)]}"
+    spec = spec_from_file_location(name, os.path.abspath(path))
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise raised(error, path, "importing the file") from None
+    return module
+
+
+def raised(error: BaseException, path: str, doing: str) -> NetError:
+    """`net.py:12: importing the file raises ValueError: …; …`"""
+    place = of_error(error)
+    where = str(place) if place else shown_path(path)
+    told = str(error).strip().split("\n")[0]
+    remedy = f"make `python {shown_path(path)}` run, with training under `if __name__ == …`"
+    if "meta" in told:
+        remedy = "sizes are found without values; read them under `if __name__ == …`, not here"
+    return NetError(f"{where}: {doing} raises {type(error).__name__}: {told}; {remedy}")
+
+
+def _only_module(source: ModuleType, path: str) -> str:
+    """The one network that the file defines itself."""
+    found = _candidates(source)
+    if len(found) == 1:
+        return found[0]
+    known = f"one of {', '.join(found)}" if found else "a torch.nn.Module or a function making one"
+    raise NetError(f"{path}: which network? Write {path}:NAME, NAME being {known}")
+
+
+def _candidates(source: ModuleType) -> list[str]:
+    """Modules of the file that no other class of it uses: what is not a part of another."""
+    from torch import nn
+
+    own = {
+        name: value
+        for name, value in vars(source).items()
+        if isinstance(value, nn.Module)
+        or (
+            isinstance(value, type)
+            and issubclass(value, nn.Module)
+            and value.__module__ == source.__name__
+        )
+    }
+    instances = [name for name, value in own.items() if isinstance(value, nn.Module)]
+    return instances or list(own)
+
+
+def _attribute(source: ModuleType, path: str, attribute: str) -> Any:
+    found: Any = source
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            known = _candidates(source) or [n for n in vars(source) if not n.startswith("_")]
+            hint = nearest(part, known) or f"it has {', '.join(known[:8]) or 'nothing'}"
+            raise NetError(f"{path}: no {attribute} in this file; {hint.strip()}")
+        found = getattr(found, part)
+    return found
+
+
+def _instance(found: Any, spec: str) -> nn.Module:
+    from torch import nn
+
+    path = split(spec)[0]
+    if not isinstance(found, nn.Module) and callable(found):
+        _require_no_arguments(found, spec)
+        try:
+            found = found()
+        except (Exception, SystemExit) as error:
+            raise raised(error, path, f"making {spec.rpartition(':')[2]}") from None
+    if not isinstance(found, nn.Module):
+        raise NetError(
+            f"{spec}: is a {type(found).__name__}; name a torch.nn.Module, a class of "
+            "them, or a function that makes one"
+        )
+    return found
+
+
+def _require_no_arguments(found: Any, spec: str) -> None:
+    import inspect
+
+    try:
+        parameters = inspect.signature(found).parameters.values()
+    except (TypeError, ValueError):
+        return
+    plain = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.KEYWORD_ONLY,
+    )
+    missing = [p.name for p in parameters if p.default is p.empty and p.kind in plain]
+    if missing:
+        name = spec.rpartition(":")[2]
+        given = ", ".join(f"{argument}=…" for argument in missing)
+        raise NetError(
+            f"{spec}: needs {', '.join(missing)}; give the file a function without arguments, like "
+            f"`def net(): return {name}({given})`, and name that"
+        )
+
+
+@contextmanager
+def _noting(made_at: dict[int, Place]) -> Iterator[None]:
+    """Where each module is made: the user's call that leads to `nn.Module.__init__`."""
+    from torch import nn
+
+    original = nn.Module.__init__
+
+    def noted(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        place = here(sys._getframe(1))
+        if place is not None:
+            made_at[id(self)] = place
+        original(self, *args, **kwargs)
+
+    nn.Module.__init__ = noted  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.__init__ = original  # type: ignore[method-assign]
+
+
+# Functions that make tensors whose numbers a network's making does not look at.
+_FILLED = ("empty", "zeros", "ones", "full", "rand", "randn")
+
+
+@contextmanager
+def _memory(weights: bool) -> Iterator[None]:
+    """Unless weights are wanted, new tensors have none; what is computed from numbers has."""
+    from torch.overrides import TorchFunctionMode
+
+    class Weightless(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            kwargs = dict(kwargs or {})
+            if getattr(func, "__name__", "") in _FILLED:
+                kwargs["device"] = "meta"
+            return func(*args, **kwargs)
+
+    if weights:
+        yield
+        return
+    with Weightless():
+        yield

@@ -1,0 +1,128 @@
+"""Whether a network and what became of it compute the same, on random images.
+
+The notation's side is `to_torch` of the graph. Weights that a network does not bring are drawn from
+a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from lanewise.bridge.torch_module import copy_weights, to_torch
+from lanewise.errors import LanewiseError
+from lanewise.net.graph import Graph
+from lanewise.size.cost import learned_shapes
+from lanewise.size.shapes import infer_shapes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from lanewise.bridge.importing.builder import Weights
+
+Arrays: TypeAlias = "dict[str, np.ndarray]"
+# float32 sums in another order, relative to the largest value of the result.
+TOLERANCE = 2e-4
+IMAGES = 3
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The largest difference of the results, relative to the largest value, over some images."""
+
+    error: float
+    images: int = IMAGES
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is rounding (NaN is not)."""
+        return self.error <= TOLERANCE
+
+    def __str__(self) -> str:
+        return f"largest difference {self.error:.1e} over {self.images} random images"
+
+
+def drawn_weights(graph: Graph, seed: int = 0) -> Arrays:
+    """torch's own initial weights, and running statistics that are not those of a fresh layer."""
+    import numpy as np
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = to_torch(graph)
+    arrays = {name: value.numpy().copy() for name, value in model.state_dict().items()}
+    random = np.random.Generator(np.random.Philox(seed))
+    for name, array in arrays.items():
+        if name.endswith("running_mean"):
+            array[...] = random.standard_normal(array.shape) / 4
+        elif name.endswith("running_var"):
+            array[...] = random.uniform(0.5, 2.0, array.shape)
+    return {name: array for name, array in arrays.items() if name in learned_shapes(graph)}
+
+
+def module_weights(graph: Graph, sources: Weights, module: nn.Module) -> Arrays:
+    """The module's own parameters under our names; one number for each place in the same order."""
+    held = dict(module.named_parameters()) | dict(module.named_buffers())
+    arrays = {name: held[source.name].detach().cpu().numpy() for name, source in sources.items()}
+    return in_shape(graph, arrays)
+
+
+def in_shape(graph: Graph, arrays: Mapping[str, Any]) -> Arrays:
+    """The arrays in the shapes of the graph's layers: a full connection of single pixels is a
+    convolution here."""
+    import numpy as np
+
+    shapes = learned_shapes(graph)
+    return {
+        name: np.array(arrays[name], np.float32).reshape(shape)
+        for name, shape in shapes.items()
+        if name in arrays
+    }
+
+
+def module_of(graph: Graph, weights: Arrays) -> nn.Module:
+    """The graph as a torch module with these weights, for inference."""
+    model = to_torch(graph).eval()
+    copy_weights(weights, model)
+    return model
+
+
+def images_of(graph: Graph, seed: int = 0) -> np.ndarray:
+    """Random images of the graph's size, N×C×H×W."""
+    import numpy as np
+
+    shape = infer_shapes(graph)[graph.nodes[0].name]
+    random = np.random.Generator(np.random.Philox(seed))
+    return random.standard_normal((IMAGES, *shape), dtype=np.float32)
+
+
+def agreement(
+    graph: Graph, weights: Arrays, other: Callable[[np.ndarray], np.ndarray]
+) -> Agreement:
+    """The graph's results with these weights beside those of another form of the network."""
+    import numpy as np
+    import torch
+
+    images = images_of(graph)
+    with torch.no_grad():
+        wanted = module_of(graph, weights)(torch.from_numpy(images)).numpy()
+    found = np.asarray(other(images))
+    if found.shape != wanted.shape:
+        raise LanewiseError(
+            f"the results differ in shape: {found.shape}, and {wanted.shape} by Lanewise"
+        )
+    size = float(np.abs(wanted).max(initial=0.0)) or 1.0
+    return Agreement(float(np.abs(found - wanted).max(initial=0.0)) / size)
+
+
+def called(module: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
+    """A torch module as a function of arrays."""
+    import torch
+
+    def run(images: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return module.eval()(torch.from_numpy(images)).numpy()
+
+    return run
