@@ -134,7 +134,7 @@ REFUSED = [
     (("size", "lenet5", "--batch"), "argument --batch: expected one argument"),
     (("size", "lenet5", "--input", "8x8"), "argument --input: `8x8`; use channels x height x wid"),
     (("size", "lenet5", "--input", "0x8x8"), "lenet5:4 input: channels is 0; use 1 or more"),
-    (("size", "lenet5", "--convention", "keras"), "--convention keras: not known; use one of"),
+    (("size", "lenet5", "--convention", "kreas"), "convention kreas: not known; use one of"),
     (("size", "lenet"), "lenet: neither a network of the zoo nor a file; did you mean `lenet5`?"),
     (("size", "no.net"), "no.net: no such file"),
     (("size", ""), "the network is empty"),

@@ -207,7 +207,9 @@ def one_off(real: Callable[..., taps.Taps]) -> Callable[..., taps.Taps]:
     return shifted
 
 
-def divides_by_the_whole_window(window: Any) -> tuple[tuple[float, ...], ...]:
+def divides_by_the_whole_window(
+    window: Any, unpadded: bool = False
+) -> tuple[tuple[float, ...], ...]:
     """The average's divisor without the padding rule."""
     area = window.kernel[0] * window.kernel[1]
     return ((1 / (area + 1),) * window.out[1],) * window.out[0]

@@ -30,11 +30,15 @@ class Net:
 
     _text: str | None
 
-    def __init__(self, spec: str | os.PathLike[str] | Graph | Net) -> None:
+    def __init__(
+        self, spec: str | os.PathLike[str] | Graph | Net, convention: str = "torch"
+    ) -> None:
         """`spec`: zoo name, path to a .net file, notation text, a PyTorch module
-        (`models.py:Net input=3x224x224`), or a graph.
+        (`models.py:Net input=3x224x224`), or a graph. `convention`: by whose rules the text is
+        read; `text` is then what it means, with all paddings as numbers.
 
-        NetError (a ValueError) where there is no such network or its text is wrong.
+        NetError (a ValueError) where there is no such network or its text is wrong, SizeError where
+        the convention cannot say it.
         """
         if isinstance(spec, Net):
             self._text, self._graph = spec._text, spec.graph
@@ -42,6 +46,9 @@ class Net:
             self._text, self._graph = None, spec
         else:
             self._text, self._graph = _read(spec)
+        if convention != "torch":
+            self._graph = read_by(self._graph, convention)
+            self._text = show(self._graph)
 
     @classmethod
     def of(cls, text: str, graph: Graph) -> Net:
@@ -86,6 +93,14 @@ class Net:
 
     def __repr__(self) -> str:
         return f"<Net {self.name}: {len(self._graph.nodes)} layers>"
+
+
+def read_by(graph: Graph, name: str) -> Graph:
+    """The network as the convention of this name reads it; SizeError where that cannot be."""
+    from lanewise.size.conventions import convention
+    from lanewise.size.reading import read
+
+    return read(graph, convention(name))
 
 
 def as_graph(net: str | os.PathLike[str] | Graph | Net) -> Graph:

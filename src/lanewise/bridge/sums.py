@@ -16,7 +16,7 @@ from math import hypot, prod, sqrt
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lanewise.net import layers as kinds
-from lanewise.size.shapes import Shape
+from lanewise.size.shapes import Shape, resolve_window
 
 if TYPE_CHECKING:
     import torch
@@ -156,7 +156,10 @@ def _max_pool(layer: kinds.MaxPool, seen: Seen) -> Arithmetic:
 
 
 def _avg_pool(layer: kinds.AvgPool, seen: Seen) -> Arithmetic:
-    window = Sum(prod(layer.kernel), 1 / prod(layer.kernel))
+    """A window at the border divides by less: by the values it has."""
+    axes = resolve_window(layer, seen.in_shapes[0]).axes
+    least = prod(min(axis.counted(layer.unpadded)) for axis in axes)
+    window = Sum(prod(layer.kernel), 1 / least)
     return _one(seen, window, window)
 
 

@@ -11,10 +11,10 @@ from lanewise.errors import SizeError
 from lanewise.net.graph import Graph
 from lanewise.net.layers import Input
 from lanewise.net.values import TRIPLE
+from lanewise.size.conventions import Convention, convention
+from lanewise.size.reading import read
 from lanewise.size.report import size
 from lanewise.size.table import as_markdown, as_text
-
-CONVENTIONS = ("torch",)
 
 EXAMPLES = """\
 examples:
@@ -24,6 +24,8 @@ examples:
   lanewise size "input 1x28x28; conv 6 k5 pad2; relu; maxpool 2" --json
   lanewise size "mobilenet-v1 width=0.5"
   lanewise size resnet18 --against resnet34
+  lanewise size "input 3x224x224; conv 64 k7 stride2 pad3" --convention keras
+  lanewise size resnet18 --against-convention keras
   lanewise size models.py:Net --input 3x224x224
 
 models.py is imported, which runs it, as Python would; nothing is trained, and
@@ -45,7 +47,15 @@ def add(parser: ArgumentParser) -> None:
         "--against", metavar="NET", help="another network: what it has and costs differently"
     )
     parser.add_argument(
-        "--convention", metavar="NAME", default="torch", help="rounding and padding rules (torch)"
+        "--convention",
+        metavar="NAME",
+        default="torch",
+        help="whose rounding and padding rules the text is read by (torch)",
+    )
+    parser.add_argument(
+        "--against-convention",
+        metavar="NAME",
+        help="another's rules: where the same text gives other sizes or pixels",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON document")
@@ -55,12 +65,13 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Prints the report."""
-    if args.convention not in CONVENTIONS:
-        known = ", ".join(CONVENTIONS)
-        raise SizeError(f"--convention {args.convention}: not known; use one of: {known}")
+    rule = convention(args.convention)
     graph = network(args.net, args.input)
+    if args.against_convention is not None:
+        return _compare_readings(graph, rule, args)
+    graph = read(graph, rule)
     if args.against is not None:
-        return _compare(graph, args)
+        return _compare(graph, rule, args)
     report = size(graph, args.batch)
     if args.json:
         print_json(report.as_json())
@@ -71,18 +82,34 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _compare(graph: Graph, args: Namespace) -> int:
+def _compare(graph: Graph, rule: Convention, args: Namespace) -> int:
     """Prints the network beside the one it is compared with."""
     from lanewise.size import against
 
     if args.markdown:
         raise SizeError("--against: is shown as text or --json; leave out --markdown")
-    other = network(args.against, args.input)
+    other = read(network(args.against, args.input), rule)
     comparison = against.compare(graph, other, args.batch)
     if args.json:
         print_json(comparison.as_json())
     else:
         print(against.as_text(comparison, width()), end="")
+    return 0
+
+
+def _compare_readings(graph: Graph, rule: Convention, args: Namespace) -> int:
+    """Prints how two conventions read the network."""
+    from lanewise.size import against_convention
+
+    if args.markdown or args.against is not None:
+        other = "--markdown" if args.markdown else "--against"
+        raise SizeError(f"--against-convention: not together with {other}; leave one out")
+    other_rule = convention(args.against_convention)
+    readings = against_convention.compare(graph, rule, other_rule, args.batch)
+    if args.json:
+        print_json(readings.as_json())
+    else:
+        print(against_convention.as_text(readings, width()), end="")
     return 0
 
 

@@ -249,6 +249,7 @@ RULES: dict[str, Callable[[Any], str]] = {
     "slope": _slope,
     "stride": _at_least_one,
     "table": _table,
+    "unpadded": _truth,
     "width": _at_least_one,
 }
 

@@ -25,6 +25,7 @@ from lanewise.net.layers import (
     NO_PAD,
     NOISES,
     WINDOW_POOLS,
+    AvgPool,
     BatchNorm,
     ChannelPad,
     ChannelScale,
@@ -115,12 +116,12 @@ _FEATURES = Slot(("features",), COUNT, "number of features")
 _NOBIAS = Flag("nobias", "bias", False)
 
 
-def _pool(word: str) -> Form:
+def _pool(word: str, *flags: Flag) -> Form:
     return Form(
         f"{word} 3 stride2 pad1 ceil",
         Slot(("kernel",), PAIR, "window"),
         (Option("stride", "stride", PAIR, "the step of the window", like="kernel"), _PAD),
-        (Flag("ceil", "ceil", True),),
+        (Flag("ceil", "ceil", True), *flags),
     )
 
 
@@ -178,6 +179,7 @@ FORMS: dict[type[Layer], Form] = {
         (_NOBIAS,),
     ),
     **{kind: _pool(kind.word) for kind in WINDOW_POOLS},
+    AvgPool: _pool(AvgPool.word, Flag("unpadded", "unpadded", True)),
     **{kind: _adaptive(kind.word) for kind in ADAPTIVE_POOLS},
     **{kind: Form(kind.word) for kind in GLOBAL_POOLS},
     Flatten: Form("flatten"),

@@ -32,12 +32,14 @@ class Node:
 @dataclass(frozen=True)
 class Graph:
     """A whole network. `origin` says where it came from (zoo name, path or "net"); `title` is what
-    it is called where that is not said by the origin, `remarks` what its importer has to say."""
+    it is called where that is not said by the origin, `remarks` what its importer has to say;
+    `convention` whose rules its text was read by: what PyTorch's refuse may then be in it."""
 
     nodes: tuple[Node, ...]
     origin: str = field(default="net", compare=False)
     title: str = field(default="", compare=False)
     remarks: tuple[str, ...] = field(default=(), compare=False)
+    convention: str = field(default="torch", compare=False)
 
     @property
     def output(self) -> Node:

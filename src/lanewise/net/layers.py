@@ -117,10 +117,13 @@ class MaxPool(Pool):
     word: ClassVar[str] = "maxpool"
 
 
+@dataclass(frozen=True)
 class AvgPool(Pool):
-    """The mean of each window; padding counts as zeros (PyTorch's count_include_pad=True)."""
+    """The mean of each window; padding counts as zeros (PyTorch's count_include_pad=True), or not
+    at all where `unpadded`."""
 
     word: ClassVar[str] = "avgpool"
+    unpadded: bool = False
 
 
 class SumPool(Pool):

@@ -105,7 +105,7 @@ def as_text(comparison: Comparison, width: int = 80) -> str:
     ]
     rows = [_TITLES, *_rows(comparison.pairs)]
     lines += aligned(_cut(rows, width), _RIGHT)
-    lines += ["", *aligned(list(_totals(comparison)), (False, True, True, True))]
+    lines += ["", *total_lines(a, b, (a.name, b.name))]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -179,20 +179,25 @@ def _cut(rows: list[tuple[str, ...]], width: int) -> list[tuple[str, ...]]:
     ]
 
 
-def _totals(comparison: Comparison) -> Iterator[tuple[str, ...]]:
+def total_lines(one: SizeReport, other: SizeReport, names: tuple[str, str]) -> list[str]:
     """A line for each total: both values, the difference and the ratio."""
-    a, b = comparison.a.totals, comparison.b.totals
-    names = comparison.a.name, comparison.b.name
+    return aligned(list(_totals(one, other, names)), (False, True, True, True))
+
+
+def _totals(
+    one: SizeReport, other: SizeReport, names: tuple[str, str]
+) -> Iterator[tuple[str, ...]]:
+    a, b = one.totals, other.totals
     fitting = max(map(len, names)) <= _LONGEST_NAME
     yield "total", *(names if fitting else ("-", "+")), "difference"
-    for title, one, two in (
-        ("layers", len(comparison.a.rows) - 1, len(comparison.b.rows) - 1),
+    for title, left, right in (
+        ("layers", len(one.rows) - 1, len(other.rows) - 1),
         ("params", a.params, b.params),
         ("MACs", a.macs, b.macs),
         ("activation bytes", a.activations_bytes, b.activations_bytes),
         ("peak bytes", a.peak_bytes, b.peak_bytes),
     ):
-        yield title, f"{one:,}", f"{two:,}", _difference(one, two)
+        yield title, f"{left:,}", f"{right:,}", _difference(left, right)
 
 
 def _difference(one: int, two: int) -> str:

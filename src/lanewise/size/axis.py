@@ -75,6 +75,12 @@ class Axis:
         """How far ceil's last window reaches beyond the end padding."""
         return max(0, (self.out - 1) * self.stride - self.free)
 
+    def counted(self, unpadded: bool = False) -> tuple[int, ...]:
+        """How many positions the mean of each window divides by: those on values, and those on
+        padding unless `unpadded`, but none behind it. For windows without dilation."""
+        first, last = (0, self.n) if unpadded else (-self.begin, self.n + self.end)
+        return tuple(min(read.stop, last) - max(read.start, first) for read in self.reads)
+
     @property
     def real_taps(self) -> int:
         """Over all windows, the kernel taps that lie on real values and not on padding."""

@@ -70,7 +70,7 @@ class Totals:
 @dataclass(frozen=True)
 class SizeReport:
     """Every size of a network; `rows` starts with the input. `remarks` tell where a layer is legal
-    here and not in PyTorch."""
+    here and not in PyTorch, `convention` whose rules the text was read by."""
 
     name: str
     input: Shape
@@ -78,12 +78,14 @@ class SizeReport:
     rows: tuple[Row, ...]
     totals: Totals
     remarks: tuple[str, ...] = ()
+    convention: str = "torch"
 
     def as_json(self) -> dict[str, Any]:
         """The document of `lanewise size --json`: the layers after the input, and the totals."""
         return {
             "name": self.name,
             "input": list(self.input),
+            "convention": self.convention,
             "layers": [_row_json(row) for row in self.rows if row.kind != Input.word],
             "totals": {
                 "params": self.totals.params,
@@ -113,6 +115,7 @@ def size(graph: Graph, batch: int = 1) -> SizeReport:
         rows=tuple(rows),
         totals=totals,
         remarks=tuple(_remarks(graph, shapes)),
+        convention=graph.convention,
     )
 
 

@@ -5,7 +5,7 @@ A shape is channels × height × width, or a single number of features after `fl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import gcd, prod
 
 from lanewise.errors import SizeError
@@ -47,6 +47,7 @@ from lanewise.size.windows import (
     Shape,
     Window,
     Windowed,
+    check_pool_pad,
     conv_of,
     require_maps,
     resolve_transposed,
@@ -71,17 +72,22 @@ def infer_shapes(graph: Graph) -> dict[str, Shape]:
     """Node name → output shape, for every node. SizeError: `lenet.net:7 conv2: input …; use …`."""
     shapes: dict[str, Shape] = {}
     for node in graph.nodes:
-        inputs = [shapes[name] for name in node.inputs]
-        try:
-            shapes[node.name] = SHAPES[type(node.layer)](node.layer, *inputs)
-        except Mismatch as error:
-            places = [_whereabouts(graph.node(name)) for name in node.inputs]
-            readers = sum(node.inputs[-1] in other.inputs for other in graph.nodes)
-            told = error.told(node.inputs, places, shortcut=readers > 1)
-            raise SizeError(f"{graph.place(node)}: {told}") from None
-        except SizeError as error:
-            raise SizeError(f"{graph.place(node)}: {error}") from None
+        shapes[node.name] = output_shape(graph, node, [shapes[name] for name in node.inputs])
     return shapes
+
+
+def output_shape(graph: Graph, node: Node, inputs: Sequence[Shape]) -> Shape:
+    """The shape of one node's output. SizeError as `infer_shapes`."""
+    rules = SHAPES if graph.convention == "torch" else ELSEWHERE
+    try:
+        return rules[type(node.layer)](node.layer, *inputs)
+    except Mismatch as error:
+        places = [_whereabouts(graph.node(name)) for name in node.inputs]
+        readers = sum(node.inputs[-1] in other.inputs for other in graph.nodes)
+        told = error.told(node.inputs, places, shortcut=readers > 1)
+        raise SizeError(f"{graph.place(node)}: {told}") from None
+    except SizeError as error:
+        raise SizeError(f"{graph.place(node)}: {error}") from None
 
 
 def _whereabouts(node: Node) -> str:
@@ -142,6 +148,11 @@ def _or(numbers: list[int]) -> str:
 
 
 def _pool_shape(layer: Pool, in_shape: Shape) -> Shape:
+    check_pool_pad(layer, in_shape)
+    return _read_pool_shape(layer, in_shape)
+
+
+def _read_pool_shape(layer: Pool, in_shape: Shape) -> Shape:
     return (in_shape[0], *resolve_window(layer, in_shape).out)
 
 
@@ -253,4 +264,10 @@ SHAPES: dict[type[Layer], Callable[..., Shape]] = {
     Multiply: elementwise_shape,
     Concat: concat_shape,
     Foreign: _as_found,
+}
+
+# The same for what was read by another convention, which has its own bound on a pool's padding.
+ELSEWHERE: dict[type[Layer], Callable[..., Shape]] = {
+    **SHAPES,
+    **dict.fromkeys(WINDOW_POOLS, _read_pool_shape),
 }

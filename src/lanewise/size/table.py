@@ -138,7 +138,8 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
 
 def _heading(report: SizeReport) -> str:
     batch = f", batch {report.batch}" if report.batch > 1 else ""
-    return f"{report.name}: input {show_shape(report.input)}{batch}"
+    rules = f", read by {report.convention}'s rules" if report.convention != "torch" else ""
+    return f"{report.name}: input {show_shape(report.input)}{batch}{rules}"
 
 
 def _columns(report: SizeReport) -> tuple[Column, ...]:

@@ -80,13 +80,10 @@ def conv_of(layer: Conv | DepthwiseConv, in_shape: Shape) -> Conv:
 def resolve_window(layer: Windowed, in_shape: Shape) -> Window:
     """The window of a layer over an input of shape (C, H, W), `same` and `valid` as numbers.
 
-    SizeError (without a place) if there is no output position, or if a pool's padding is more than
-    half its window, where PyTorch refuses it.
+    SizeError (without a place) if there is no output position.
     """
     require_maps(layer, in_shape)
     axes = _axes(layer, in_shape[1:])
-    if isinstance(layer, Pool):
-        _check_pool_pad(layer, axes)
     if min(axes[0].out, axes[1].out) < 1:
         raise SizeError(_no_position(layer, in_shape, axes))
     return _window(axes)
@@ -146,7 +143,11 @@ def _swapped(layer: TransposedConv, axis: int, n: int) -> Axis:
     return Axis(out, kernel, stride, begin, end - longer // stride * stride, dilation)
 
 
-def _check_pool_pad(layer: Pool, axes: tuple[Axis, Axis]) -> None:
+def check_pool_pad(layer: Pool, in_shape: Shape) -> None:
+    """SizeError (without a place) if a pool's padding is more than half its window, which PyTorch
+    refuses."""
+    require_maps(layer, in_shape)
+    axes = _axes(layer, in_shape[1:])
     if _too_much_pad(axes):
         most = (axes[0].kernel // 2, axes[1].kernel // 2)
         least = (2 * max(axes[0].begin, axes[0].end), 2 * max(axes[1].begin, axes[1].end))

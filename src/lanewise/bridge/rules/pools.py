@@ -25,13 +25,19 @@ def max_pool(draft: Draft, node: Node, read: Read) -> fx.Node:
 def avg_pool(draft: Draft, node: Node, read: Read) -> fx.Node:
     """Where windows reach beyond pads that torch's mean does not know: the sum, divided by what
     each window counts."""
+    from functools import partial
+
     from torch import nn
 
-    _, window = _window(node, read[1])
-    if windows.even(window) or not any(axis.overhang for axis in window.axes):
+    layer, window = _window(node, read[1])
+    assert isinstance(layer, kinds.AvgPool)
+    if windows.even(window):
+        make = partial(nn.AvgPool2d, count_include_pad=not layer.unpadded)
+        return _pooled(draft, node, read, make, 0.0)
+    if not layer.unpadded and not any(axis.overhang for axis in window.axes):
         return _pooled(draft, node, read, nn.AvgPool2d, 0.0)
     total = sum_pool(draft, node, read)
-    return draft.call(window_mean, total, *map(windows.counted, window.axes))
+    return draft.call(window_mean, total, *(axis.counted(layer.unpadded) for axis in window.axes))
 
 
 def sum_pool(draft: Draft, node: Node, read: Read) -> fx.Node:

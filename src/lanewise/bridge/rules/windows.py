@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from lanewise.bridge.draft import Draft
 from lanewise.net import layers as kinds
 from lanewise.net.graph import Node
-from lanewise.size.axis import Axis
 from lanewise.size.shapes import Window
 
 if TYPE_CHECKING:
@@ -30,13 +29,6 @@ def exact_sides(window: Window) -> kinds.Sides:
     """Pads that end each axis where its last window ends; negative where rows stay unread."""
     height, width = ((axis.begin, axis.end + axis.overhang - axis.unread) for axis in window.axes)
     return height, width
-
-
-def counted(axis: Axis) -> tuple[int, ...]:
-    """How many positions of each window the mean counts: padding too, but nothing beyond it."""
-    limit = axis.begin + axis.n + axis.end
-    first = (index * axis.stride for index in range(axis.out))
-    return tuple(min(start + axis.kernel, limit) - start for start in first)
 
 
 def padded(

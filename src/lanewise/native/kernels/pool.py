@@ -184,18 +184,12 @@ def gather(
 # ---- sums and means of each window --------------------------------------------------------------
 
 
-def average_scale(window: Window) -> Scale:
+def average_scale(window: Window, unpadded: bool = False) -> Scale:
     """1 / divisor per output position, as PyTorch's AvgPool2d (count_include_pad=True): the
-    window's area within input and padding; what a ceil rule adds beyond that does not count."""
-    down, across = (_extents(window, axis) for axis in (0, 1))
+    window's area within input and padding; what a ceil rule adds beyond that does not count.
+    `unpadded`: the area within the input alone."""
+    down, across = (axis.counted(unpadded) for axis in window.axes)
     return tuple(tuple(1.0 / (height * width) for width in across) for height in down)
-
-
-def _extents(window: Window, axis: int) -> list[int]:
-    begin, end = window.pad[axis]
-    stop = begin + window.axes[axis].n + end
-    kernel, stride = window.kernel[axis], window.stride[axis]
-    return [min(o * stride + kernel, stop) - o * stride for o in range(window.out[axis])]
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def max_pool_gradient(plan: Planner, operation: Operation) -> None:
 def _scale(operation: Operation) -> pool.Scale | None:
     """What each sum is multiplied by: the average's divisor, or nothing."""
     if isinstance(operation.layer, AvgPool):
-        return pool.average_scale(window(operation))
+        return pool.average_scale(window(operation), operation.layer.unpadded)
     if isinstance(operation.layer, AdaptiveAvg):
         return pool.adaptive_scale(*_forward_taps(operation))
     return None

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lanewise.errors import EngineError
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels.taps import Taps
 from lanewise.native.plan import Slot
 from lanewise.native.planner import Planner
 from lanewise.net.layers import Conv, DepthwiseConv, PartialConv, Pool
-from lanewise.size.shapes import Window, resolve_window
+from lanewise.net.show import show_layer
+from lanewise.size.axis import Axis
+from lanewise.size.shapes import Window, resolve_window, show_shape
 
 
 def window(operation: Operation) -> Window:
     """How the operation's window moves over its input."""
     layer = operation.layer
     assert isinstance(layer, Conv | DepthwiseConv | PartialConv | Pool)
-    return resolve_window(layer, operation.input_shapes[0])
+    moves = resolve_window(layer, operation.input_shapes[0])
+    if isinstance(layer, Pool) and not all(map(_has_values, moves.axes)):
+        raise EngineError(
+            f"{operation.node}: {show_layer(layer)} over "
+            f"{show_shape(operation.input_shapes[0])} has a window of padding alone; "
+            "make the padding smaller"
+        )
+    return moves
+
+
+def _has_values(axis: Axis) -> bool:
+    """Whether every window reads a value; one behind the image, as Caffe's may, has none."""
+    return min(axis.counted(unpadded=True)) > 0
 
 
 def taps(operation: Operation, make: Callable[..., Taps]) -> tuple[Taps, Taps]:
