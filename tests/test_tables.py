@@ -15,7 +15,7 @@ from lanewise.net.layers import KINDS, Flatten, Foreign, Input, Layer, Pool
 
 NO_KERNEL: dict[type[Layer], str] = {
     Input: "images are gathered, normalised and laid out before the first layer",
-    Flatten: "the lane layout already is C, H, W: another name for the same values",
+    Flatten: "another name for the same values; whoever reads them knows how they lie",
 }
 
 # Kinds of imported networks that can be sized and nothing else.
@@ -37,6 +37,7 @@ TABLES: dict[tuple[str, str], dict[type[Layer], str]] = {
     ("lanewise.bridge.rounding", "ARITHMETIC"): {},
     ("lanewise.native.rules", "FORWARD"): NO_KERNEL,
     ("lanewise.native.rules", "GRADIENT"): NO_KERNEL,
+    ("lanewise.native.latency.rules", "RULES"): NO_KERNEL,
 }
 
 

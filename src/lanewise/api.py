@@ -131,11 +131,15 @@ def compile(
 ) -> Program:
     """The engine's program for a network; further `options` as `lanewise.native.compile_net`.
 
-    A program takes any batch with each call: `batch` may be said, is checked, and binds nothing.
+    batch: how many images most calls will bring. A program takes any number, but one for inference
+    that is told of a few (below 8) takes them one after the other, with channels in the lanes of a
+    vector; else sixteen lie side by side, and one image costs as much as sixteen.
     EngineError where this machine cannot run it; SizeError or NetError for the network itself.
     """
     if batch is not None and batch < 1:
         raise EngineError(f"batch is {batch}; use 1 or more")
     from lanewise.native import compile_net
 
+    if batch is not None and not training:
+        options["batch"] = batch
     return compile_net(as_graph(net), training=training, **options)

@@ -70,11 +70,13 @@ def compare(
     target: str = "host",
     threads: int | None = None,
     cache: bool = True,
+    one_by_one: bool = False,
 ) -> Comparison:
     """The engine against PyTorch on random weights, images and labels drawn from `seed`.
 
     training=False compares the logits only; pixels=True gives the engine uint8 images, which it
-    normalises itself; an optimizer adds rows for its state and the parameters after three steps.
+    normalises itself; an optimizer adds rows for its state and the parameters after three steps;
+    one_by_one=True asks the program for single images instead of the one for many (inference).
     """
     require_torch()
     from lanewise.bridge.updates import judge_updates
@@ -88,6 +90,7 @@ def compare(
         threads=threads,
         target=target,
         cache=cache,
+        batch=1 if one_by_one else None,
     )
     trial = Trial(batch, seed, training, pixels, label_smoothing)
     with closing(program):
@@ -183,7 +186,9 @@ def _draw_weights(program: Program, trial: Trial, number: int) -> None:
 
     gain = np.float32(1) if deep_without_norms(program.graph) else GAIN
     random = np.random.Generator(np.random.Philox((trial.seed, number, 1)))
-    for name, array in program.parameters.items():
+    drawn = {name: array.copy() for name, array in program.learned.items()}
+    for name in program.parameters:
+        array = drawn[name]
         if array.ndim > 1:
             array *= gain
         elif name.endswith(".weight"):
@@ -191,11 +196,13 @@ def _draw_weights(program: Program, trial: Trial, number: int) -> None:
             array[...] = signs * random.uniform(0.5, 1.5, array.shape)
         elif not array.any():
             array[...] = random.uniform(-0.5, 0.5, array.shape)
-    for name, array in program.buffers.items():
+    for name in program.buffers:
+        array = drawn[name]
         if name.endswith(".running_var"):
             array[...] = random.uniform(0.5, 2.0, array.shape)
         else:
             array[...] = random.standard_normal(array.shape)
+    program.set_learned(drawn)
 
 
 def question(

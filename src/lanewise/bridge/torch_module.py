@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lanewise.bridge import require_torch
 from lanewise.bridge.draft import Draft, Mask, Watch
 from lanewise.bridge.rules import RULES
@@ -57,6 +59,9 @@ def copy_weights(source: Any, target: Any) -> None:
     """
     given, wanted = _arrays(source), _arrays(target)
     _require_same(given, wanted)
+    if hasattr(target, "set_learned"):  # a program may have to lay weights out anew
+        target.set_learned({name: np.asarray(given[name]) for name in wanted})
+        return
     for name, array in wanted.items():
         array[...] = given[name]
 

@@ -19,6 +19,7 @@ A graph passes through this room in one direction, and the files are its station
     machine_code.py   LLVM IR → machine code;  cache.py  keeps it on disk
     program.py        what the user holds;  initial.py  what its parameters begin with
     given.py          callers' arrays, made usable or refused
+    latency/          the other way: one image, with channels in the lanes
     workers.py        the program's threads, which stay in native code
     optimizers.py     the optimizers by name;  profile.py, peak.py, debug.py  for looking inside
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from lanewise import flags
 from lanewise.errors import EngineError
 from lanewise.native.cache import Entry, MachineCodeCache, fingerprint
+from lanewise.native.latency.compile import FEWEST_IN_LANES, build_image, image_program
 from lanewise.native.optimizers import SGD, Optimizer
 from lanewise.native.program import Facts, Program
 from lanewise.native.target import Target, find_target
@@ -38,13 +39,16 @@ def compile_net(
     cache: bool = True,
     input_gradient: bool = False,
     profile: bool = False,
+    batch: int | None = None,
 ) -> Program:
     """A net as machine code for this CPU.
 
     training: also compile the loss, all gradients and the optimizer's update. threads: workers
     (default: one per core this process may use, or LANEWISE_THREADS). input_gradient: also keep the
     gradient of the images. profile: count clock ticks around every kernel (`Program.profile`).
-    The batch size is free: it is given with each call.
+    batch: how many images a call will mostly bring. Few (below `FEWEST_IN_LANES`), and not for
+    training: a program that takes one image after the other, with channels in the lanes. Else, or
+    None: sixteen images side by side. Both take any number.
 
     Raises SizeError or NetError where the net cannot exist, EngineError where this machine cannot
     run it.
@@ -60,18 +64,31 @@ def compile_net(
     workers = thread_count(threads)
     optimizer = optimizer or SGD()
     shelf = MachineCodeCache() if cache else None
-    key = fingerprint(show(graph), _options(training, optimizer, input_gradient, profile), machine)
+    single = one_by_one(batch) and not (training or profile or input_gradient)
+    options = _options(training, optimizer, input_gradient, profile)
+    key = fingerprint(show(graph), options | ({"one image": True} if single else {}), machine)
     entry = shelf.get(key) if shelf and not flags.value("LANEWISE_DEBUG") else None
     made = entry is None
     if entry is None:
-        entry = build(graph, machine, training, optimizer, input_gradient, profile)
+        if single:
+            entry = build_image(graph, machine, cores())
+        else:
+            entry = build(graph, machine, training, optimizer, input_gradient, profile)
         if shelf:
             shelf.put(key, entry)
-    facts = Facts(**entry.metadata)
-    program = Program(graph, machine, entry.objects, facts, optimizer, workers)
+    if single:
+        program: Program = image_program(graph, machine, entry, workers)
+    else:
+        facts = Facts(**entry.metadata)
+        program = Program(graph, machine, entry.objects, facts, optimizer, workers)
     program.compile_seconds = time.perf_counter() - started
     program.from_cache = not made
     return program
+
+
+def one_by_one(batch: int | None) -> bool:
+    """Whether so many images are better taken one after the other than side by side."""
+    return batch is not None and batch < FEWEST_IN_LANES
 
 
 def _options(

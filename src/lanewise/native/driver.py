@@ -73,6 +73,10 @@ FIELDS = (
     "input_gradient",
     "groups",
     "together",  # groups (training) or slices (forward) that a thread takes at once
+    # for one image (`latency/`):
+    "packed",  # weights as its kernels read them
+    "faults",  # a vector that is NaN where a pixel was not finite
+    "busy",  # whether a thread is on the long way
 )
 WORDS_PER_LINE = 8
 TRAIN, FORWARD = 0, 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lanewise.errors import DataError
+from lanewise.errors import DataError, EngineError
 from lanewise.native.nest import LANES
 from lanewise.net.graph import Graph, Node
 from lanewise.net.layers import BatchNorm
@@ -180,3 +180,17 @@ def per_channel(values: Any, channels: int, name: str) -> np.ndarray:
     if array.shape not in ((), (1,), (channels,)):
         raise DataError(f"{name} has shape {array.shape}; give one number, or {channels}")
     return np.broadcast_to(array, (channels,))
+
+
+def check_learned(
+    graph: Graph, learned: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]
+) -> None:
+    """EngineError where names or shapes are not those of `learned`."""
+    if set(values) != set(learned):
+        odd = sorted(set(values) ^ set(learned))
+        raise EngineError(f"{graph.origin}: parameters do not match the net: {odd}")
+    for name, view in learned.items():
+        if np.shape(values[name]) != view.shape:
+            raise EngineError(
+                f"{graph.origin}: {name} is {np.shape(values[name])}, not {view.shape}"
+            )

@@ -14,6 +14,7 @@ from lanewise.native.directions import buffer_layout, parameter_layout
 from lanewise.native.driver import CONTEXT_WORDS, FORWARD, TRAIN, WORD, WORDS_PER_LINE
 from lanewise.native.given import (
     Batches,
+    check_learned,
     enough_for_statistics,
     normalised_shapes,
     per_channel,
@@ -120,9 +121,12 @@ class Program:
         self._layout, self._buffer_layout = parameter_layout(graph), buffer_layout(graph)
         self._context = aligned(CONTEXT_WORDS, np.int64)
         self._make_arrays()
-        self._library = Library.load(objects)
+        self._library = self._load(objects)
         self._workers = Workers(threads, self._context, self._library)
         self._finalizer = close_at_end(self, self._workers)
+
+    def _load(self, objects: tuple[bytes, ...]) -> Library:
+        return Library.load(objects)
 
     # -- arrays and views
 
@@ -171,14 +175,8 @@ class Program:
     def set_learned(self, values: Mapping[str, np.ndarray]) -> None:
         """Copy parameters and running statistics in; names and shapes must be exactly those of
         `learned`."""
-        if set(values) != set(self.learned):
-            odd = sorted(set(values) ^ set(self.learned))
-            raise EngineError(f"{self.graph.origin}: parameters do not match the net: {odd}")
+        check_learned(self.graph, self.learned, values)
         for name, view in self.learned.items():
-            if np.shape(values[name]) != view.shape:
-                raise EngineError(
-                    f"{self.graph.origin}: {name} is {np.shape(values[name])}, not {view.shape}"
-                )
             view[...] = values[name]
 
     def set_normalisation(self, mean: np.ndarray | tuple, std: np.ndarray | tuple) -> None:

@@ -138,7 +138,8 @@ class Model:
     history: tuple[EpochRecord, ...] = field(repr=False)
     record: dict[str, Any] = field(repr=False)
     threads: int | None = None
-    _program: Program | None = field(default=None, init=False, repr=False)
+    # one for images side by side (False), one for single images (True)
+    _programs: dict[bool, Program] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(cls, outcome: Outcome) -> Model:
@@ -184,10 +185,17 @@ class Model:
         return self.forward(_decoded(list_images(paths), self.preprocessing))
 
     def forward(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """The net itself: uint8 (N, C, H, W), prepared already → float32 (N, K)."""
-        if self._program is None:
-            self._program = self._compile()
-        return self._program.forward(images)
+        """The net itself: uint8 (N, C, H, W), prepared already → float32 (N, K).
+
+        A few images are taken one after the other, more of them side by side; logits of the two
+        ways differ by rounding only.
+        """
+        from lanewise.native.compile import one_by_one
+
+        single = one_by_one(len(images))
+        if single not in self._programs:
+            self._programs[single] = self._compile(len(images))
+        return self._programs[single].forward(images)
 
     def judge(self, split: Split) -> Scores:
         """How good the model is on labelled images."""
@@ -204,18 +212,17 @@ class Model:
 
     def close(self) -> None:
         """End the engine's threads; the model stays usable and compiles again when asked."""
-        if self._program is not None:
-            self._program.close()
-            self._program = None
+        while self._programs:
+            self._programs.popitem()[1].close()
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and worker processes compile their own program."""
-        return {**self.__dict__, "_program": None}
+        return {**self.__dict__, "_programs": {}}
 
-    def _compile(self) -> Program:
+    def _compile(self, batch: int) -> Program:
         from lanewise.native import compile_net
 
-        program = compile_net(self.net.graph, threads=self.threads)
+        program = compile_net(self.net.graph, threads=self.threads, batch=batch)
         rule = self.preprocessing
         program.set_normalisation(rule.mean, rule.std)
         program.set_learned(self.weights)

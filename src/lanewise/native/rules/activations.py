@@ -12,10 +12,11 @@ from lanewise.net.layers import ELU, Layer, LeakyReLU
 
 
 def _activation(operation: Operation) -> tuple[str, int, float]:
-    return operation.layer.word, operation.elements, _parameter(operation.layer)
+    return operation.layer.word, operation.elements, activation_parameter(operation.layer)
 
 
-def _parameter(layer: Layer) -> float:
+def activation_parameter(layer: Layer) -> float:
+    """The number an activation is given: a slope, an alpha, or 0."""
     if isinstance(layer, LeakyReLU):
         return layer.slope
     return layer.alpha if isinstance(layer, ELU) else 0.0

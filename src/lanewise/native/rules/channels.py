@@ -14,7 +14,7 @@ from lanewise.native.rules.windows import masked
 from lanewise.net.layers import ChannelPad, ChannelShuffle, ChannelSplit
 
 
-def _origins(operation: Operation) -> tuple[channels.Origins, int, int]:
+def channel_origins(operation: Operation) -> tuple[channels.Origins, int, int]:
     """Where each channel comes from, out of how many, and their pixels."""
     layer, (count, *size) = operation.layer, operation.input_shapes[0]
     if isinstance(layer, ChannelShuffle):
@@ -29,7 +29,7 @@ def _origins(operation: Operation) -> tuple[channels.Origins, int, int]:
 
 def move_forward(plan: Planner, operation: Operation) -> None:
     """A part of a split mostly stands where it should already."""
-    key, source = _origins(operation), plan.value(operation.inputs[0])
+    key, source = channel_origins(operation), plan.value(operation.inputs[0])
     if isinstance(operation.layer, ChannelSplit):
         before = (operation.layer.part - 1) * operation.elements * LANES * FLOAT
         if plan.value(operation.name) == replace(source, offset=source.offset + before):
@@ -44,7 +44,7 @@ def move_forward(plan: Planner, operation: Operation) -> None:
 
 
 def move_gradient(plan: Planner, operation: Operation) -> None:
-    origins, count, pixels = _origins(operation)
+    origins, count, pixels = channel_origins(operation)
     key, source = (channels.backward(origins, count), len(origins), pixels), operation.inputs[0]
     mask = plan.joined_relu(source)
 

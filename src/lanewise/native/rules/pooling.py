@@ -32,7 +32,7 @@ from lanewise.net.layers import (
 )
 
 
-def _forward_taps(operation: Operation) -> tuple[Taps, Taps]:
+def forward_windows(operation: Operation) -> tuple[Taps, Taps]:
     """Output × tap → input, of windows of either sort."""
     if isinstance(operation.layer, AdaptivePool):
         return _adaptive(operation, adaptive_taps)
@@ -56,7 +56,7 @@ def _adaptive(operation: Operation, make: Callable[[int, int], Taps]) -> tuple[T
 
 
 def max_pool_forward(plan: Planner, operation: Operation) -> None:
-    rows, columns = _forward_taps(operation)
+    rows, columns = forward_windows(operation)
     channels, pixels = operation.shape[0], isinstance(operation.layer, AdaptiveMax)
     chosen = (_argument(plan, operation), _argument_bytes(operation))
     argument = [chosen] if plan.training else []
@@ -146,18 +146,18 @@ def max_pool_gradient(plan: Planner, operation: Operation) -> None:
 # ---- sums and means -----------------------------------------------------------------------------
 
 
-def _scale(operation: Operation) -> pool.Scale | None:
+def pool_scale(operation: Operation) -> pool.Scale | None:
     """What each sum is multiplied by: the average's divisor, or nothing."""
     if isinstance(operation.layer, AvgPool):
         return pool.average_scale(window(operation), operation.layer.unpadded)
     if isinstance(operation.layer, AdaptiveAvg):
-        return pool.adaptive_scale(*_forward_taps(operation))
+        return pool.adaptive_scale(*forward_windows(operation))
     return None
 
 
 def sum_pool_forward(plan: Planner, operation: Operation) -> None:
-    rows, columns = _forward_taps(operation)
-    channels, scale = operation.shape[0], _scale(operation)
+    rows, columns = forward_windows(operation)
+    channels, scale = operation.shape[0], pool_scale(operation)
     plan.call(
         "sum_pool",
         (channels, rows, columns, scale),
@@ -169,7 +169,7 @@ def sum_pool_forward(plan: Planner, operation: Operation) -> None:
 
 def sum_pool_gradient(plan: Planner, operation: Operation) -> None:
     rows, columns = _gradient_taps(operation)
-    channels, source, scale = operation.shape[0], operation.inputs[0], _scale(operation)
+    channels, source, scale = operation.shape[0], operation.inputs[0], pool_scale(operation)
     mask = plan.joined_relu(source)
     plan.contribute(
         source,
@@ -262,8 +262,13 @@ def subsample_gradient(plan: Planner, operation: Operation) -> None:
 _MODES: dict[type[Layer], str] = {GlobalMax: "max", GlobalAvg: "avg", GlobalSum: "sum"}
 
 
+def global_mode(operation: Operation) -> str:
+    """What becomes of a whole map: "max", "avg" or "sum"."""
+    return _MODES[type(operation.layer)]
+
+
 def global_pool_forward(plan: Planner, operation: Operation) -> None:
-    mode, size = _MODES[type(operation.layer)], operation.input_shapes[0]
+    mode, size = global_mode(operation), operation.input_shapes[0]
     argument = mode == "max" and plan.training
     plan.call(
         f"global_{mode}",
@@ -276,7 +281,7 @@ def global_pool_forward(plan: Planner, operation: Operation) -> None:
 
 
 def global_pool_gradient(plan: Planner, operation: Operation) -> None:
-    mode, size = _MODES[type(operation.layer)], operation.input_shapes[0]
+    mode, size = global_mode(operation), operation.input_shapes[0]
     source = operation.inputs[0]
     mask = plan.joined_relu(source)
     plan.contribute(

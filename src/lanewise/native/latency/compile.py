@@ -1,0 +1,82 @@
+"""A net for one image: graph ─ fuse ─ plan ─ check ─ lower ─ machine code ─ program."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from math import prod
+from typing import Any
+
+from lanewise.native import debug
+from lanewise.native.cache import Entry
+from lanewise.native.directions import buffer_layout, parameter_layout
+from lanewise.native.fuse import operations
+from lanewise.native.latency.emission import modules
+from lanewise.native.latency.packing import Pack
+from lanewise.native.latency.planner import ImagePlanner, load_image, store_row
+from lanewise.native.latency.program import ImageProgram
+from lanewise.native.latency.rules import RULES
+from lanewise.native.plan import Plan
+from lanewise.native.program import Facts
+from lanewise.native.target import Target
+from lanewise.net.graph import Graph
+from lanewise.size.report import size
+
+#: images from which sixteen in the lanes of a vector are quicker than one after the other
+FEWEST_IN_LANES = 8
+
+
+def plan_image(graph: Graph, target: Target) -> tuple[Plan, tuple[Pack, ...]]:
+    """One image → its logits: the calls, and the weights that they read."""
+    steps = operations(graph, training=False)
+    plan = ImagePlanner(target, steps, parameter_layout(graph), buffer_layout(graph))
+    plan.purpose = "image"
+    load_image(plan, steps[0])
+    for operation in steps[1:]:
+        plan.purpose = f"{operation.name} forward"
+        RULES[type(operation.layer)](plan, operation)
+    plan.purpose = "logits"
+    store_row(plan, steps[-1].name, steps[-1].elements)
+    return plan.finish(), tuple(plan.packs)
+
+
+def build_image(graph: Graph, target: Target, threads: int) -> Entry:
+    """All passes up to machine code."""
+    from lanewise.native.machine_code import compile_modules
+
+    plan, packs = plan_image(graph, target)
+    debug.plans({"one image": plan})
+    report = size(graph)
+    texts = modules(plan, target, prod(report.input), prod(report.rows[-1].output))
+    objects = compile_modules(texts, target, threads=min(len(texts), threads))
+    facts = Facts(
+        arena_bytes=plan.arena.size,
+        kept_bytes=0,
+        phases=1,
+        training=False,
+        input_gradient=False,
+        width=1,
+        ticks={},
+        ticks_at=0,
+    )
+    metadata: dict[str, Any] = {
+        "facts": asdict(facts),
+        "packs": [asdict(pack) for pack in packs],
+        "multiply_adds": report.totals.macs,
+    }
+    return Entry(objects, metadata)
+
+
+def image_program(graph: Graph, target: Target, entry: Entry, threads: int) -> ImageProgram:
+    """The program of an entry, fresh or from the cache."""
+    packs = tuple(
+        Pack(**{**pack, "sizes": tuple(pack["sizes"])}) for pack in entry.metadata["packs"]
+    )
+    return ImageProgram(
+        graph,
+        target,
+        entry.objects,
+        Facts(**entry.metadata["facts"]),
+        packs,
+        entry.metadata["multiply_adds"],
+        threads,
+    )

@@ -1,0 +1,225 @@
+"""Operations → a plan for one image: calls of kernels, in steps with a barrier after each.
+
+A call is made of `channels` tasks (the field of `plan.Call`): its kernel is called once for each,
+with every pointer `apart` bytes further. The threads share out the tasks of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from math import prod
+
+from lanewise.native.fuse import Operation, consumers
+from lanewise.native.kernels import image_moves as moves
+from lanewise.native.latency.packing import Pack, floats_of
+from lanewise.native.memory import Arena, Interval, plan_arena, rounded
+from lanewise.native.nest import LANES, Kernel
+from lanewise.native.plan import FLOAT, Call, Choice, Layout, Place, Plan, Region, Slot
+from lanewise.native.planner import KernelShelf
+from lanewise.native.target import Target
+from lanewise.size.shapes import Shape
+
+VECTOR = LANES * FLOAT
+#: tasks that a layer is cut into at most, and multiply–adds or values below which it is one task
+MOST_TASKS = 16
+LEAST_VECTORS = 64
+
+
+def size_of(shape: Shape) -> tuple[int, int]:
+    """Channels and pixels of a value; features are channels of one pixel."""
+    return shape[0], prod(shape[1:])
+
+
+def vectors_of(shape: Shape) -> int:
+    """Vectors of 16 channels."""
+    return moves.vectors_of(shape[0])
+
+
+@dataclass
+class ImagePlanner:
+    """Collects calls while the rules walk the operations."""
+
+    target: Target
+    operations: tuple[Operation, ...]
+    layout: Layout
+    buffers: Layout
+    shelf: KernelShelf = field(default_factory=KernelShelf)
+    purpose: str = ""
+    step: int = 0
+    calls: list[Call] = field(default_factory=list)
+    packs: list[Pack] = field(default_factory=list)
+    _forms: dict[tuple[str, str], Slot] = field(default_factory=dict)
+    _room: int = 0
+
+    def __post_init__(self) -> None:
+        self.by_name = {operation.name: operation for operation in self.operations}
+        self.uses = consumers(self.operations)
+        self.image = self.operations[0].name
+
+    # -- values
+
+    def value(self, name: str) -> Slot:
+        """Where the value of an operation stands, blocked."""
+        shape = self.by_name[name].shape
+        channels, pixels = vectors_of(shape), size_of(shape)[1]
+        return Slot(f"value {name}", channels * pixels * VECTOR)
+
+    def planes(self, name: str) -> Slot | None:
+        """The value as planes, where it is there in this form: the image."""
+        if name != self.image:
+            return None
+        return Slot(f"planes {name}", rounded(self.by_name[name].elements * FLOAT))
+
+    def read(self, name: str, shape: Shape) -> Slot:
+        """The value, blocked, as an operation reads it that takes it for one of this shape."""
+        own = self.by_name[name].shape
+        slot = self._blocked(name)
+        flattened = size_of(shape) != size_of(own)
+        return self._features(name, slot) if flattened else slot
+
+    def _blocked(self, name: str) -> Slot:
+        """The image is made of planes; whoever wants it blocked has it rearranged, once."""
+        planes, key = self.planes(name), (name, "blocked")
+        if planes is None or key in self._forms:
+            return self.value(name)
+        size = size_of(self.by_name[name].shape)
+        self.call("to_blocks", size, lambda n: moves.to_blocks(n, *size), planes, self.value(name))
+        self._forms[key] = self.value(name)
+        return self.value(name)
+
+    def _features(self, name: str, slot: Slot) -> Slot:
+        """The value flattened: in the order channel, pixel."""
+        key = (name, "features")
+        if key not in self._forms:
+            shape = self.by_name[name].shape
+            size = size_of(shape)
+            there = Slot(f"features {name}", moves.vectors_of(prod(shape)) * VECTOR)
+            self.call("to_features", size, lambda n: moves.to_features(n, *size), slot, there)
+            self._forms[key] = there
+        return self._forms[key]
+
+    def copies(self, name: str, shape: Shape) -> Slot:
+        """The value with every number in all lanes, as kernels of sixteen images read it."""
+        key = (name, f"copies {size_of(shape)}")
+        if key not in self._forms:
+            size = size_of(shape)
+            planes = self.planes(name) if shape == self.by_name[name].shape else None
+            source = planes or self.read(name, shape)
+            there = Slot(f"copies {name} {size[0]}", prod(shape) * VECTOR)
+            self.call(
+                "to_copies",
+                (size, planes is None),
+                lambda n: moves.to_copies(n, *size, blocked=planes is None),
+                source,
+                there,
+            )
+            self._forms[key] = there
+        return self._forms[key]
+
+    def scratch(self, name: str, size: int) -> Slot:
+        """Other bytes that a call needs."""
+        return Slot(name, rounded(size))
+
+    # -- weights
+
+    def pack(
+        self, kind: str, node: str, shape: tuple[int, ...], *sizes: int, norm: str = ""
+    ) -> Region:
+        """Weights of a layer laid out as an array of this shape (`packing.py`)."""
+        floats = floats_of(shape)
+        one = Pack(kind, node, norm, sizes, self._room, floats)
+        same = next((p for p in self.packs if replace(p, offset=self._room) == one), None)
+        if same is None:
+            self.packs.append(one)
+            self._room += floats
+        return Region("packed", (same or one).offset * FLOAT)
+
+    # -- calls
+
+    def call(self, stem: str, key: object, write: Callable[[str], Kernel], *places: Place) -> None:
+        """A step of one task."""
+        self.tasks(stem, key, write, 1, *((place, 0) for place in places))
+
+    def tasks(
+        self,
+        stem: str,
+        key: object,
+        write: Callable[[str], Kernel],
+        count: int,
+        *places: tuple[Place, int],
+        barrier: bool = True,
+    ) -> None:
+        """`count` calls of a kernel; with every place: bytes from one task to the next. Without a
+        barrier the next call belongs to the same step: it must not read what this one writes."""
+        kernel = self.shelf.get(stem, key, write)
+        self.add(
+            Call(
+                {1: kernel},
+                tuple(place for place, _ in places),
+                purpose=self.purpose,
+                channels=count,
+                apart=tuple(apart for _, apart in places),
+            ),
+            barrier,
+        )
+
+    def add(self, call: Call, barrier: bool = True) -> None:
+        """A call in the present step; with a barrier the step ends."""
+        apart = call.apart or (0,) * len(call.places)
+        self.calls.append(
+            replace(call, phase=self.step, channels=max(1, call.channels), apart=apart)
+        )
+        self.step += barrier
+
+    def blocks_of_vectors(self, vectors: int, pixels: int) -> tuple[int, int]:
+        """(tasks, vectors of each) for a layer that works vector by vector."""
+        fitting = [
+            count
+            for count in range(1, min(vectors, MOST_TASKS) + 1)
+            if vectors % count == 0 and (vectors // count) * pixels >= LEAST_VECTORS
+        ]
+        count = max(fitting, default=1)
+        return count, vectors // count
+
+    # -- the result
+
+    def finish(self) -> Plan:
+        """Every value gets a place in one block of memory, from the first to the last step that
+        names it."""
+        lives: dict[str, tuple[int, int, int]] = {}
+        for call in self.calls:
+            for place in call.places:
+                if isinstance(place, Slot):
+                    size, first, _ = lives.get(place.name, (place.size, call.phase, 0))
+                    lives[place.name] = (max(size, place.size), first, call.phase)
+        intervals = [Interval(name, *life) for name, life in lives.items()]
+        return Plan(tuple(self.calls), plan_arena(intervals), Arena({}, 0), frozenset())
+
+
+def load_image(plan: ImagePlanner, operation: Operation) -> None:
+    """The caller's image as planes; bytes are normalised, floats are not."""
+    channels, pixels = size_of(operation.shape)
+
+    def kernel(dtype: str) -> Kernel:
+        return plan.shelf.get(
+            f"load_{dtype}",
+            (channels, pixels),
+            lambda name: moves.load_image(name, channels, pixels, dtype),
+        )
+
+    planes = plan.planes(operation.name)
+    assert planes is not None
+    choice = Choice("load_image", "images_are_bytes", kernel("u8"), kernel("f32"))
+    places = (Region("images"), Region("scale"), Region("shift"), Region("faults"), planes)
+    plan.add(Call({1: choice}, places, purpose=plan.purpose))
+
+
+def store_row(plan: ImagePlanner, name: str, elements: int) -> None:
+    """The output in the caller's memory, in the order channel, pixel."""
+    shape = plan.by_name[name].shape
+    size = size_of(shape)
+    assert prod(shape) == elements
+    planes = plan.planes(name)
+    source = plan.read(name, shape) if planes else plan.value(name)
+    plan.call("to_row", size, lambda n: moves.to_row(n, *size), source, Region("logits"))

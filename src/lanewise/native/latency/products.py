@@ -1,0 +1,266 @@
+"""Rules for convolutions and full connections of one image: output channels in the lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import prod
+
+from lanewise.native.fuse import Operation
+from lanewise.native.kernels import depthwise, image_products
+from lanewise.native.kernels.image_products import ImageCorrelation, ImageTile
+from lanewise.native.kernels.in_lanes import parameters_in_lanes
+from lanewise.native.kernels.taps import LONGEST_LINE, Taps, forward_taps, gradient_taps, joined
+from lanewise.native.latency.planner import VECTOR, ImagePlanner, size_of, vectors_of
+from lanewise.native.latency.tiles import connection_vectors, product_tile
+from lanewise.native.nest import LANES
+from lanewise.native.plan import FLOAT, Slot
+from lanewise.native.rules.windows import taps
+from lanewise.native.tiles import map_tile
+from lanewise.net.layers import Conv, DepthwiseConv, Linear, PartialConv, TransposedConv
+from lanewise.size.shapes import resolve_transposed
+
+
+@dataclass(frozen=True)
+class Block:
+    """Neighbouring blocks of output channels that read the same source channels."""
+
+    first: int  # vector
+    vectors: int
+    count: int
+    begin: int  # source channel
+    channels: int
+
+
+# ---- convolutions -------------------------------------------------------------------------------
+
+
+def convolution(plan: ImagePlanner, operation: Operation) -> None:
+    """A convolution of any kind: vectors of kernels that read the channels their groups see."""
+    rows, columns = _taps(operation)
+    source, shape = operation.inputs[0], operation.input_shapes[0]
+    planes = plan.planes(source) if shape == plan.by_name[source].shape else None
+    groups = _groups(operation)
+    lanes = 1 if planes and groups == 1 else LANES
+    value = planes if planes and groups == 1 else plan.read(source, shape)
+    rows, columns = joined(rows, columns, LONGEST_LINE)
+    alike = _alike(operation.shape[0], groups)
+    taken = rows.pairs * columns.pairs * shape[0] // groups * operation.shape[0]
+    vectors, wide = product_tile(plan.target, alike, columns, taken)
+    plan_blocks = list(_blocks(operation.shape[0], shape[0], groups, vectors, lanes))
+    for number, block in enumerate(plan_blocks):
+        sizes = ImageCorrelation(block.vectors, block.channels, lanes, rows, columns)
+        last = number == len(plan_blocks) - 1
+        _correlate(plan, operation, value, block, sizes, wide, last)
+
+
+def _correlate(
+    plan: ImagePlanner,
+    operation: Operation,
+    source: Slot,
+    block: Block,
+    sizes: ImageCorrelation,
+    columns: int,
+    barrier: bool,
+) -> None:
+    tile = ImageTile(columns, _groups_together(sizes))
+    norm = operation.norm[0] if operation.norm else ""
+    map_bytes = prod(operation.shape[1:]) * VECTOR
+    weight_bytes = prod(sizes.weight_shape) * FLOAT
+    total = vectors_of(operation.shape)
+    kernels = operation.shape[0]
+    weight = plan.pack(
+        "kernels",
+        operation.node,
+        (block.count, *sizes.weight_shape),
+        block.first * LANES,
+        block.count,
+        block.vectors,
+        block.begin,
+        block.channels,
+        sizes.lanes,
+        norm=norm,
+    )
+    bias = plan.pack("bias", operation.node, (total, LANES), kernels, total, norm=norm)
+    bias = replace(bias, offset=bias.offset + block.first * VECTOR)
+    target = plan.value(operation.name)
+    begin = block.begin // LANES * prod(operation.input_shapes[0][1:]) * VECTOR
+    plan.tasks(
+        "image_conv",
+        (sizes, tile, operation.relu),
+        lambda name: image_products.correlate(name, sizes, tile, relu=operation.relu),
+        block.count,
+        (replace(source, offset=source.offset + begin), 0),
+        (weight, weight_bytes),
+        (bias, block.vectors * VECTOR),
+        (
+            replace(target, offset=target.offset + block.first * map_bytes),
+            block.vectors * map_bytes,
+        ),
+        barrier=barrier,
+    )
+
+
+#: bytes of weights that a pass over the pixels should find in the first cache
+WEIGHT_BYTES = 32 << 10
+
+
+def _groups_together(sizes: ImageCorrelation) -> int:
+    """Vectors of source channels whose weights stay in the first cache."""
+    one = prod(sizes.weight_shape) // sizes.groups * FLOAT
+    return max(1, WEIGHT_BYTES // one)
+
+
+def _blocks(kernels: int, channels: int, groups: int, vectors: int, lanes: int) -> Iterator[Block]:
+    """All blocks of output channels. With groups, each reads the channels of the groups it meets,
+    from a multiple of 16 on; its weights are zero where a kernel does not see a channel."""
+    total = -(-kernels // LANES)
+    if groups == 1:
+        whole, rest = divmod(total, vectors)
+        if whole:
+            yield Block(0, vectors, whole, 0, channels)
+        if rest:
+            yield Block(whole * vectors, rest, 1, 0, channels)
+        return
+    each, seen = kernels // groups, channels // groups
+    alike = _alike(kernels, groups)
+    first = 0
+    while first < total:
+        count = min(vectors, alike - first % alike, total - first)
+        last = min(kernels, (first + count) * LANES) - 1
+        begin = first * LANES // each * seen // lanes * lanes
+        end = (last // each + 1) * seen
+        yield Block(first, count, 1, begin, end - begin)
+        first += count
+
+
+def _alike(kernels: int, groups: int) -> int:
+    """Neighbouring vectors of kernels that see the same channels."""
+    each = kernels // groups
+    return -(-each // LANES) if groups == 1 or each % LANES == 0 else 1
+
+
+def _groups(operation: Operation) -> int:
+    layer = operation.layer
+    if isinstance(layer, DepthwiseConv):
+        return operation.input_shapes[0][0]
+    return layer.groups if isinstance(layer, Conv | TransposedConv) else 1
+
+
+def _taps(operation: Operation) -> tuple[Taps, Taps]:
+    layer = operation.layer
+    if not isinstance(layer, TransposedConv):
+        assert isinstance(layer, Conv | DepthwiseConv | PartialConv)
+        return taps(operation, forward_taps)
+    moves = resolve_transposed(layer, operation.input_shapes[0])
+    rows, columns = (
+        gradient_taps(
+            moves.axes[axis].n,
+            moves.out[axis],
+            moves.kernel[axis],
+            moves.stride[axis],
+            moves.pad[axis][0],
+            moves.dilation[axis],
+        )
+        for axis in (0, 1)
+    )
+    return rows, columns
+
+
+def depthwise_convolution(plan: ImagePlanner, operation: Operation) -> None:
+    """Each channel by itself: the kernel of sixteen images, with weights in lanes. With several
+    kernels a channel, or where that kernel is not written out, as one with groups."""
+    layer = operation.layer
+    assert isinstance(layer, Conv | DepthwiseConv)
+    rows, columns = _taps(operation)
+    tile = map_tile(plan.target, rows, columns)
+    same = operation.shape[0] == operation.input_shapes[0][0] == _groups(operation)
+    if not same or tile is None:
+        convolution(plan, operation)
+        return
+    vectors = vectors_of(operation.shape)
+    norm = operation.norm[0] if operation.norm else ""
+    area, count = rows.taps * columns.taps, vectors
+    sizes = depthwise.Depthwise(1, 1, 1, rows, columns)
+    weight = plan.pack("depthwise", operation.node, (vectors, area, LANES), vectors, norm=norm)
+    bias = plan.pack(
+        "bias", operation.node, (vectors, LANES), operation.shape[0], vectors, norm=norm
+    )
+    plan.tasks(
+        "image_depthwise",
+        (sizes, tile, operation.relu),
+        lambda name: parameters_in_lanes(
+            depthwise.correlate(name, sizes, tile, bias=True, relu=operation.relu),
+            ("weight", "bias"),
+        ),
+        count,
+        (
+            plan.read(operation.inputs[0], operation.input_shapes[0]),
+            size_of(operation.input_shapes[0])[1] * VECTOR,
+        ),
+        (weight, area * VECTOR),
+        (bias, VECTOR),
+        (plan.value(operation.name), size_of(operation.shape)[1] * VECTOR),
+    )
+
+
+def grouped_or_dense(plan: ImagePlanner, operation: Operation) -> None:
+    """A convolution; one with a group for each channel is a depthwise one."""
+    if _groups(operation) == operation.input_shapes[0][0] > 1:
+        depthwise_convolution(plan, operation)
+    else:
+        convolution(plan, operation)
+
+
+# ---- full connections ---------------------------------------------------------------------------
+
+
+def connection(plan: ImagePlanner, operation: Operation) -> None:
+    """Outputs in the lanes. Inputs are read in the order in which they lie in memory, so a value
+    that was flattened need not be rearranged."""
+    layer = operation.layer
+    assert isinstance(layer, Linear)
+    name = operation.inputs[0]
+    planes = plan.planes(name)
+    channels, pixels = size_of(plan.by_name[name].shape)
+    lanes = 1 if planes else LANES
+    inputs = -(-channels // lanes) * lanes * pixels
+    source = planes or plan.value(name)
+    total, features = vectors_of(operation.shape), layer.features
+    bias = plan.pack("bias", operation.node, (total, LANES), features, total)
+    wide = connection_vectors(plan.target, total)
+    for first, vectors, count in _cut(total, wide):
+        weight = plan.pack(
+            "connection",
+            operation.node,
+            (count, inputs, vectors, LANES),
+            first * LANES,
+            count,
+            vectors,
+            channels,
+            pixels,
+            lanes,
+        )
+        target = plan.value(operation.name)
+        plan.tasks(
+            "image_linear",
+            (inputs, vectors, operation.relu),
+            lambda name, vectors=vectors: image_products.connect(  # type: ignore[misc]
+                name, inputs, vectors, relu=operation.relu
+            ),
+            count,
+            (source, 0),
+            (weight, inputs * vectors * VECTOR),
+            (replace(bias, offset=bias.offset + first * VECTOR), vectors * VECTOR),
+            (replace(target, offset=target.offset + first * VECTOR), vectors * VECTOR),
+            barrier=first + vectors * count == total,
+        )
+
+
+def _cut(total: int, wide: int) -> Iterator[tuple[int, int, int]]:
+    """(first vector, vectors of a block, blocks)."""
+    whole, rest = divmod(total, wide)
+    if whole:
+        yield 0, wide, whole
+    if rest:
+        yield whole * wide, rest, 1

@@ -1,0 +1,52 @@
+"""Register tiles of the kernels for one image."""
+
+from __future__ import annotations
+
+from lanewise.native.kernels.taps import Taps
+from lanewise.native.nest import LANES
+from lanewise.native.target import Target
+
+
+def registers(target: Target) -> int:
+    """Registers of 16 lanes."""
+    return target.vector_registers * target.register_lanes // LANES
+
+
+#: multiply–adds from which a layer is cut for two threads even where that costs a little
+WORTH_SHARING = 1 << 20
+
+
+def product_tile(
+    target: Target, vectors: int, columns: Taps, multiply_adds: int
+) -> tuple[int, int]:
+    """(vectors of output channels, columns) of a tile: the cheapest by loads and multiply–adds.
+
+    A tile of v × c needs v · c accumulators, v weights and one value; for every tap and channel it
+    begins v · c multiply–adds and v + c loads, one a cycle.
+    """
+    free = registers(target) - 1
+    width = columns.destination
+    vector = LANES // target.register_lanes / target.fma_per_cycle
+    shared = 2 if multiply_adds >= WORTH_SHARING else 1
+
+    def cost(tile: tuple[int, int]) -> float:
+        wide, c = tile
+        each = max(wide * c * vector, wide + c, 4.0)
+        blocks = -(-vectors // wide)
+        turns = -(-blocks // shared)
+        return turns * -(-width // c) * each
+
+    tiles = [
+        (wide, c)
+        for wide in range(1, min(vectors, 8) + 1)
+        for c in range(1, width + 1)
+        if wide * (c + 1) <= free
+    ]
+    return min(tiles or [(1, 1)], key=lambda tile: (cost(tile), tile[0] + tile[1]))
+
+
+def connection_vectors(target: Target, vectors: int) -> int:
+    """Vectors of outputs that a task of a full connection takes: an even number of tasks."""
+    blocks = -(-vectors // (8 if registers(target) >= 32 else 4))
+    blocks += blocks % 2 if blocks > 1 else 0
+    return -(-vectors // blocks)
