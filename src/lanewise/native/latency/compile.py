@@ -46,8 +46,8 @@ def build_image(graph: Graph, target: Target, threads: int) -> Entry:
     plan, packs = plan_image(graph, target)
     debug.plans({"one image": plan})
     report = size(graph)
-    texts = modules(plan, target, prod(report.input), prod(report.rows[-1].output))
-    objects = compile_modules(texts, target, threads=min(len(texts), threads))
+    made = modules(plan, target, prod(report.input), prod(report.rows[-1].output))
+    objects = compile_modules(made, target, threads=threads)
     facts = Facts(
         arena_bytes=plan.arena.size,
         kept_bytes=0,

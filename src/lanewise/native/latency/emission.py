@@ -12,10 +12,13 @@ lock meanwhile, which is cheaper than giving it away for a few microseconds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from lanewise.native import debug
 from lanewise.native.driver import WORD, Addresses, Function, call_kernel, choice_function
 from lanewise.native.driver_threads import threads
 from lanewise.native.emit import deal
+from lanewise.native.machine_code import Module
 from lanewise.native.plan import Call, Phase, Plan
 from lanewise.native.target import Target
 
@@ -31,7 +34,7 @@ CONTEXT = "lanewise_context"
 IMPORTS = ("PyObject_GetBuffer", "PyBuffer_Release", "PyErr_Clear", "PyLong_FromLong")
 
 
-def modules(plan: Plan, target: Target, image_values: int, outputs: int) -> list[str]:
+def modules(plan: Plan, target: Target, image_values: int, outputs: int) -> Iterator[Module]:
     """Everything as textual modules. `image_values`, `outputs`: numbers that go in and come out."""
     addresses = Addresses(plan, 0)
     choices = {choice.name: choice_function(choice) for choice in plan.choices}
@@ -45,9 +48,7 @@ def modules(plan: Plan, target: Target, image_values: int, outputs: int) -> list
         _call_image(image_values, outputs),
     ]
     debug.kernels(plan.kernels)
-    texts = deal(plan.kernels, driver)
-    debug.modules(texts, target)
-    return texts
+    return (debug.module(module, target) for module in deal(plan.kernels, driver))
 
 
 def _run_forward(steps: int) -> str:
