@@ -139,14 +139,17 @@ def test_the_affine_comes_before_the_relu(tile):
     close(y, np.maximum(wanted, 0))
 
 
+@pytest.mark.parametrize("tile", [Tile(2, 4), Tile(2, 2, "kpn", sources=1), PACKING[0]])
 @pytest.mark.parametrize("mask", [False, True])
-def test_a_second_reader_adds_its_gradient(mask):
-    case = CASES[4]
+@pytest.mark.parametrize("case", [CASES[4], CASES[5]])
+def test_a_second_reader_adds_its_gradient(case, mask, tile):
+    """Also where a stride leaves places that meet no tap."""
     x, w = normal(case.channels, *case.size, LANES), normal(*case.weight, seed=1)
     dy, dx = normal(case.kernels, *case.out, LANES, seed=3), normal(*x.shape, seed=4)
     wanted = dx + definition(case, x, w, dy)[1]
-    kernel = conv.correlate("b", case.backward(), Tile(2, 4), accumulate=True, mask=mask)
-    execute(kernel, dy, w.ravel(), *[x] * mask, dx)
+    kernel = conv.correlate("b", case.backward(), tile, accumulate=True, mask=mask)
+    packed = [aligned(packed_shape(case.backward(), tile))] * bool(tile.packs)
+    execute(kernel, dy, w.ravel(), *packed, *[x] * mask, dx)
     close(dx, np.where(x > 0, wanted, 0) if mask else wanted)
 
 

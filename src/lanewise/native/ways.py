@@ -10,19 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 
 from lanewise.native.kernels.conv import Correlation, Tile
+from lanewise.native.kernels.taps import Taps, phases
 from lanewise.native.target import Target
 from lanewise.native.tiles import fitting_tiles
 
 FLOAT, LINE = 4, 64  # bytes
 #: lines that stay in the first and the second-level cache beside other data; their sets and ways
-NEAR_LINES, MIDDLE_LINES = 600, 14_000
+NEAR_LINES, MIDDLE_LINES = 450, 16_000
 NEAR, MIDDLE_LEVEL = (64, 10), (1024, 16)
-#: cycles to bring a line from the second level, and from further
-MIDDLE, FAR = 1.0, 5.0
-#: cycles to copy a line; source maps that are packed at once, at most
-PACK, PACKED_SOURCES = 3.0, 512
+#: cycles to bring a line from the second level, and from further: fitted to 1,300 ways through 67
+#: layers, each timed beside the others of its layer
+MIDDLE, FAR = 0.6, 2.5
+#: cycles to copy a line; the share of MIDDLE and of FAR where lines lie end to end
+PACK, IN_A_ROW = 4.0, 0.5
+#: source maps at once, and neighbouring tiles that are packed
+TOGETHER, RUNS = (16, 64, 128), (1, 2, 4)
+#: weights come one at a time and not in a row of lines: so many times as slow
+WEIGHTS = 1.5
 
 
 def correlation_way(target: Target, sizes: Correlation) -> Tile:
@@ -45,19 +52,12 @@ def _correlation_way(name: str, sizes: Correlation) -> Tile:
 
 def _orders(sizes: Correlation) -> Iterator[tuple[str, int, int]]:
     """Order of the loops, sources at once, tiles that are packed."""
-    for n in (0, *(n for n in (16, 32, 64, 128) if n < sizes.sources)):
-        yield from ((order, n, 0) for order in TRAFFIC)
-    # What a larger kernel reads of a tile it reads several times while it is near.
-    if sizes.rows.taps * sizes.columns.taps == 1:
-        maps = sizes.rows.source * sizes.columns.source * sizes.sources
-        maps += sizes.rows.destination * sizes.columns.destination * sizes.maps
-        yield "pnk", PACKED_SOURCES * (sizes.sources > PACKED_SOURCES), _run(maps)
-
-
-def _run(lines: int) -> int:
-    """Tiles to pack: several, where lines come from beyond the second cache and neighbours with
-    them."""
-    return 4 if lines > MIDDLE_LINES else 1
+    single = sizes.rows.taps * sizes.columns.taps == 1
+    for n in (0, *(n for n in TOGETHER if n < sizes.sources)):
+        if n == 0 or not single:  # sums that come and go cost more than 1 × 1 gains by it
+            yield from ((order, n, 0) for order in TRAFFIC)
+        if n != TOGETHER[0]:
+            yield from (("pnk", n, run) for run in RUNS)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class _Lines:
     """Cache lines of one block of sources: what a tile reads, one row of tiles, all sources;
     weights of a tile, all weights. `source_far`: cycles to bring a line of a tile's sources a
     second time; it is not zero where maps of a size that is a power of two meet in few sets of
-    the caches. `row_far`: the same for those of a row."""
+    the caches. `row_far`, `weight_far`: the same for those of a row, and of a tile's weights."""
 
     source: float
     source_far: float
@@ -74,21 +74,24 @@ class _Lines:
     sources: float
     weight: float
     weights: float
+    weight_far: float
+
+    def weights_from(self, lines: float) -> float:
+        """Cycles for the weights of a tile that were last used so many lines ago."""
+        return self.weight * WEIGHTS * max(_far(lines), self.weight_far)
 
 
-def _lines(tile: Tile, sizes: Correlation, sources: int) -> _Lines:
-    rows, columns = sizes.rows, sizes.columns
-    high = -(-rows.taps // rows.period)
-    across = -(-columns.taps // columns.period)
-    wide = min(columns.source, (tile.columns - 1) * columns.advance + across)
-    weight = tile.maps * high * across * FLOAT / LINE
-    if sizes.weight_map < sizes.weight_source:
-        weight += 1  # those of every source are a run of their own
-    plane, line = rows.source * columns.source, columns.source
+def _lines(tile: Tile, sizes: Correlation, sources: int, rows: Taps, columns: Taps) -> _Lines:
+    """`rows`, `columns`: one phase of each axis."""
+    high, line = rows.taps, columns.source
+    plane = rows.source * line
+    wide = min(line, (tile.columns - 1) * columns.advance + columns.taps)
+    weight = sources * _weight_lines(tile, sizes, high, columns.taps)
     source, row = sources * high * wide, sources * high * line
+    near = source + weight <= NEAR_LINES
     if tile.packs:
-        again = 0.0 if source + sources * weight <= NEAR_LINES else MIDDLE / 4  # end to end
-    elif source + sources * weight <= NEAR_LINES and _fits(plane, line, sources, high, wide, NEAR):
+        again = 0.0 if near else MIDDLE * IN_A_ROW
+    elif near and _fits(plane, line, sources, high, wide, NEAR):
         again = 0.0
     else:
         again = MIDDLE if _fits(plane, line, sources, high, wide, MIDDLE_LEVEL) else FAR
@@ -98,9 +101,30 @@ def _lines(tile: Tile, sizes: Correlation, sources: int) -> _Lines:
         row,
         0.0 if _fits(plane, line, sources, high, line, MIDDLE_LEVEL) else FAR,
         sources * plane,
-        sources * weight,
-        sources * weight * sizes.maps / tile.maps,
+        weight,
+        sources * sizes.maps * sizes.rows.taps * sizes.columns.taps * FLOAT / LINE,
+        _weights_far(tile, sizes, sources),
     )
+
+
+def _weights_far(tile: Tile, sizes: Correlation, sources: int) -> float:
+    """What a line of a tile's weights costs at least, where those of every source lie apart."""
+    area = sizes.rows.taps * sizes.columns.taps
+    if sizes.weight_map >= sizes.weight_source:
+        return 0.0
+    stride, run = sizes.weight_source * FLOAT // LINE, 1 + tile.maps * area * FLOAT // LINE
+    levels = ((NEAR, 0.0), (MIDDLE_LEVEL, MIDDLE))
+    found = (cost for cache, cost in levels if _fits(stride, run, sources, 1, run, cache))
+    return next(found, FAR)
+
+
+def _weight_lines(tile: Tile, sizes: Correlation, rows: int, columns: int) -> float:
+    """Lines of a tile's weights for one source, where it meets so many kernel rows and columns."""
+    area = sizes.rows.taps * sizes.columns.taps
+    whole = tile.maps * area * FLOAT / LINE
+    if sizes.weight_map < sizes.weight_source:
+        whole = max(1.0, whole + 0.5)  # those of every source are a run of their own
+    return whole if rows * columns == area else min(whole, float(tile.maps * rows))
 
 
 @lru_cache(maxsize=1 << 16)
@@ -125,24 +149,31 @@ def _far(lines: float) -> float:
     return 0.0 if lines <= NEAR_LINES else MIDDLE if lines <= MIDDLE_LINES else FAR
 
 
-def _row_by_row(n: _Lines, across: int, maps: int) -> float:
+def _row_by_row(n: _Lines, across: int, maps: int, run: int) -> float:
     """p, k, n: weights stay for a row of tiles, the rows for all maps."""
-    weights = n.weight * (_far(n.weights + n.row) / across + _far(n.weight + n.source))
+    weights = n.weights_from(n.weights + n.row) / across
+    if across > 1:
+        weights += n.weights_from(n.weight + n.source) * (across - 1) / across
     return weights + n.source * max(_far(n.row + n.weight), n.row_far, n.source_far)
 
 
-def _column_by_column(n: _Lines, across: int, maps: int) -> float:
+def _column_by_column(n: _Lines, across: int, maps: int, run: int) -> float:
     """p, n, k: what a tile reads of the sources stays for all maps."""
-    return n.weight * _far(n.weights + n.source) + n.source * (n.source_far + n.row_far / maps)
+    if run:
+        weights = n.weights_from(n.weights + n.source * run) / min(run, across)
+        return weights + n.source * n.source_far
+    weights = n.weights_from(n.weights + n.source)
+    return weights + n.source * (n.source_far + n.row_far / maps)
 
 
-def _map_by_map(n: _Lines, across: int, maps: int) -> float:
+def _map_by_map(n: _Lines, across: int, maps: int, run: int) -> float:
     """k, p, n: weights stay for all rows."""
     source = (_far(n.row + n.weight) + _far(n.sources + n.weight)) / 2
-    return n.weight * _far(n.weight + n.source) + n.source * max(source, n.row_far, n.source_far)
+    weights = n.weights_from(n.weight + n.source)
+    return weights + n.source * max(source, n.row_far, n.source_far)
 
 
-TRAFFIC: dict[str, Callable[[_Lines, int, int], float]] = {
+TRAFFIC: dict[str, Callable[[_Lines, int, int, int], float]] = {
     "pkn": _row_by_row,
     "pnk": _column_by_column,
     "kpn": _map_by_map,
@@ -151,18 +182,31 @@ TRAFFIC: dict[str, Callable[[_Lines, int, int], float]] = {
 
 def _traffic(tile: Tile, sizes: Correlation) -> float:
     """Cycles spent on lines that are not in the first cache, about."""
-    together = tile.sources or sizes.sources
+    together = min(tile.sources or sizes.sources, sizes.sources)
     turns = -(-sizes.sources // together)
-    across = -(-sizes.columns.destination // tile.columns)
-    maps = -(-sizes.maps // tile.maps)
-    tiles = maps * sizes.rows.destination * across
     target = sizes.maps * sizes.rows.destination * sizes.columns.destination
     waiting = 2 * turns * target * (1 + _far(target)) if turns > 1 else 0.0
-    lines = _lines(tile, sizes, together)
+    phase_pairs = product(_kinds(sizes.rows), _kinds(sizes.columns))
+    each = (_phase_traffic(tile, sizes, together, *pair) for pair in phase_pairs)
+    return turns * sum(each) + waiting
+
+
+@lru_cache(maxsize=1024)
+def _kinds(taps: Taps) -> tuple[Taps, ...]:
+    """The phases that meet any source."""
+    return tuple(one.taps for one in phases(taps) if one.taps.taps)
+
+
+def _phase_traffic(
+    tile: Tile, sizes: Correlation, together: int, rows: Taps, columns: Taps
+) -> float:
+    """The same for the destinations of one phase of each axis, and one block of sources."""
+    across = -(-columns.destination // tile.columns)
+    maps = -(-sizes.maps // tile.maps)
+    lines = _lines(tile, sizes, together, rows, columns)
     first = PACK if tile.packs else 0.0  # for the first of the maps, beside what all of them cost
     if lines.sources > MIDDLE_LINES:
-        first += (
-            FAR / 3 if tile.packs else FAR
-        )  # neighbours come sooner than one line here and there
-    each = TRAFFIC[tile.order](lines, across, maps) + first * lines.source / maps
-    return turns * tiles * each + waiting
+        shared = rows.taps if lines.row <= MIDDLE_LINES and not lines.row_far else 1
+        first += FAR * (IN_A_ROW if tile.packs else 1.0) / shared
+    each = TRAFFIC[tile.order](lines, across, maps, tile.packs) + first * lines.source / maps
+    return maps * rows.destination * across * each

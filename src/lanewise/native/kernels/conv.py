@@ -254,6 +254,9 @@ class _Nest:
         self, g: Var, b: Var, sources: int, line: _Line, k: Var, maps: int, part: _Part
     ) -> None:
         writer, result = self.writer, self.result
+        meets = line.taps.taps.taps and part.phase.numbers
+        if not meets and (result.waits or (result.accumulate and not result.changes)):
+            return  # what stands in the target already is right
         k0 = as_index(g) * self.sizes.maps + k
         columns = range(part.segment.width)
         places = [[(k0 + i, line.row, part.column(j), 0) for j in columns] for i in range(maps)]
@@ -261,7 +264,7 @@ class _Nest:
         cells = [
             [writer.assign(writer.register("a"), begin(writer, at)) for at in row] for row in places
         ]
-        if line.taps.taps.taps and part.phase.numbers:
+        if meets:
             with (
                 writer.loop("c", sources) as c,
                 writer.loop("m", line.taps.count(line.i)) as m,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import prod
 from typing import Any
 
 from lanewise.native.fuse import Operation
@@ -16,7 +15,7 @@ from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import FLOAT, Place, Region, Slot
 from lanewise.native.planner import Planner
 from lanewise.native.rules.batch_norm import folded_norm, value_again
-from lanewise.native.rules.windows import masked, taps
+from lanewise.native.rules.windows import masked, packed, taps
 from lanewise.native.tiles import (
     LANE_PIXELS,
     lane_tile,
@@ -47,7 +46,7 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
         plan.value(operation.inputs[0]),
         plan.parameter(operation, "weight"),
         [
-            *_packed(plan, operation, sizes, tile),
+            *packed(plan, operation, sizes, tile),
             *bias,
             *folded_norm(plan, operation),
             plan.value(operation.name),
@@ -119,7 +118,7 @@ def _input_gradient(plan: Planner, operation: Operation) -> None:
             lambda name, sizes: correlate(name, sizes, tile, mask=mask, accumulate=add),
             plan.gradient(operation.name),
             plan.parameter(operation, "weight"),
-            [*_packed(plan, operation, sizes, tile), *masked(plan, source), target],
+            [*packed(plan, operation, sizes, tile), *masked(plan, source), target],
         )
 
     plan.contribute(source, lambda target: emit(False, target), lambda target: emit(True, target))
@@ -166,14 +165,6 @@ def _nest(
         weight_source=area if forward else channels * area,
     )
     return conv.correlate, sizes, correlation_way(plan.target, sizes)
-
-
-def _packed(plan: Planner, operation: Operation, sizes: Any, tile: Any) -> list[Slot]:
-    """Where a tile that packs copies what it reads."""
-    if not isinstance(tile, conv.Tile) or not tile.packs:
-        return []
-    size = prod(conv.packed_shape(sizes, tile)) * FLOAT
-    return [plan.scratch(f"packed {len(plan.calls)} {operation.name}", size)]
 
 
 def _weight_gradient(plan: Planner, operation: Operation) -> None:

@@ -16,8 +16,9 @@ from lanewise.native.nest import LANES
 from lanewise.native.plan import FLOAT, Slot
 from lanewise.native.planner import Planner
 from lanewise.native.rules.batch_norm import folded_norm
-from lanewise.native.rules.windows import masked
-from lanewise.native.tiles import correlation_tile, weight_tile
+from lanewise.native.rules.windows import masked, packed
+from lanewise.native.tiles import weight_tile
+from lanewise.native.ways import correlation_way
 from lanewise.net.layers import TransposedConv
 from lanewise.size.shapes import resolve_transposed
 
@@ -64,7 +65,7 @@ def transposed_forward(plan: Planner, operation: Operation) -> None:
         weight_map=area,
         weight_source=kernels * area,
     )
-    tile = correlation_tile(plan.target, kernels, columns)
+    tile = correlation_way(plan.target, sizes)
     affine = operation.norm is not None
     plan.call(
         "conv_transposed_forward",
@@ -74,6 +75,7 @@ def transposed_forward(plan: Planner, operation: Operation) -> None:
         ),
         plan.value(operation.inputs[0]),
         plan.parameter(operation, "weight"),
+        *packed(plan, operation, sizes, tile),
         *([plan.parameter(operation, "bias")] if layer.bias else []),
         *folded_norm(plan, operation),
         plan.value(operation.name),
@@ -127,7 +129,7 @@ def _input_gradient(plan: Planner, operation: Operation) -> None:
         weight_map=kernels * area,
         weight_source=area,
     )
-    tile, mask = correlation_tile(plan.target, channels, columns), plan.joined_relu(source)
+    tile, mask = correlation_way(plan.target, sizes), plan.joined_relu(source)
 
     def emit(add: bool, target: Slot) -> None:
         plan.call(
@@ -136,6 +138,7 @@ def _input_gradient(plan: Planner, operation: Operation) -> None:
             lambda name: conv.correlate(name, sizes, tile, mask=mask, accumulate=add),
             plan.gradient(operation.name),
             plan.parameter(operation, "weight"),
+            *packed(plan, operation, sizes, tile),
             *masked(plan, source),
             target,
         )

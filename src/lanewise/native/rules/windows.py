@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
+from typing import Any
 
 from lanewise.errors import EngineError
 from lanewise.native.fuse import Operation
+from lanewise.native.kernels.conv import Tile, packed_shape
 from lanewise.native.kernels.taps import Taps
-from lanewise.native.plan import Slot
+from lanewise.native.plan import FLOAT, Slot
 from lanewise.native.planner import Planner
 from lanewise.net.layers import Conv, DepthwiseConv, PartialConv, Pool
 from lanewise.net.show import show_layer
@@ -55,3 +58,11 @@ def taps(operation: Operation, make: Callable[..., Taps]) -> tuple[Taps, Taps]:
 def masked(plan: Planner, source: str) -> list[Slot]:
     """The value whose sign masks a gradient, where a ReLU was joined to its producer."""
     return [plan.value(source)] if plan.joined_relu(source) else []
+
+
+def packed(plan: Planner, operation: Operation, sizes: Any, tile: Any) -> list[Slot]:
+    """Where a tile that packs copies what it reads."""
+    if not isinstance(tile, Tile) or not tile.packs:
+        return []
+    size = prod(packed_shape(sizes, tile)) * FLOAT
+    return [plan.scratch(f"packed {len(plan.calls)} {operation.name}", size)]
