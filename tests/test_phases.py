@@ -76,17 +76,17 @@ def _lives(plan: Plan, calls: tuple[Call, ...]) -> list[tuple[range, int, int]]:
 def _carried_out(calls: tuple[Call, ...]) -> Iterator[Call]:
     for chain, group in groupby(calls, key=lambda call: call.chain):
         together = list(group)
-        turns = together[0].channels // together[0].block if chain >= 0 else 1
+        turns = together[0].extent // together[0].block if chain >= 0 else 1
         for _ in range(turns):
             yield from together
 
 
 def test_chains_take_blocks_that_fit_the_cache() -> None:
     calls = [call for call in _plans("mobilenet-v2-small")["train"].calls if call.chain >= 0]
-    blocked = [call for call in calls if call.block < call.channels]
+    blocked = [call for call in calls if call.block < call.extent]
     assert {"bn2 forward", "depthwise1 forward", "bn3 forward"} <= {c.purpose for c in blocked}
     for call in blocked:
-        assert call.channels % call.block == 0
+        assert call.extent % call.block == 0
         assert call.block == 1 or call.block * max(call.apart) <= CHAIN_BYTES
 
 

@@ -182,15 +182,15 @@ def call_kernel(
     addresses: Addresses,
     slice: str,
     t: str | int,
-    channel: str = "",
+    piece: str = "",
 ) -> None:
-    """Call the kernel of `width` slices on the call's places, from a channel on; symbols are fields
-    of the context."""
+    """Call the kernel of `width` slices on the call's places, from a channel or pixel on; symbols
+    are fields of the context."""
     kernel = call.kernels[width]
     arguments = ["ptr %context"] if isinstance(kernel, Choice) else []
     for place, apart in zip(call.places, call.apart or (0,) * len(call.places), strict=True):
         address = addresses.of(f, place, slice, t)
-        address = f.offset(address, channel, apart) if channel and apart else address
+        address = f.offset(address, piece, apart) if piece and apart else address
         arguments.append(f"ptr {address}")
     arguments += [f"i64 {_symbol(f, symbol)}" for symbol in call.symbols]
     begun = _ticks(f) if addresses.profile is not None else ""
@@ -269,7 +269,7 @@ def _segment(name: str, run: tuple[Call, ...], addresses: Addresses) -> str:
     before = "entry"
     for chain, calls in groupby(run, key=lambda call: call.chain):
         together = list(calls)
-        if chain >= 0 and together[0].block < together[0].channels:
+        if chain >= 0 and together[0].block < together[0].extent:
             before = _chain(f, chain, together, addresses, before)
             continue
         for call in together:
@@ -279,15 +279,15 @@ def _segment(name: str, run: tuple[Call, ...], addresses: Addresses) -> str:
 
 
 def _chain(f: Function, chain: int, calls: list[Call], addresses: Addresses, before: str) -> str:
-    """All calls for one block of channels, then for the next; the label after the loop."""
-    head, after, channel = f"chain{chain}", f"after{chain}", f"%channel{chain}"
+    """All calls for a block of channels or pixels, then for the next; the label after the loop."""
+    head, after, piece = f"chain{chain}", f"after{chain}", f"%piece{chain}"
     f.do(f"br label %{head}")
     f.label(head)
-    f.do(f"{channel} = phi i64 [ 0, %{before} ], [ {channel}.next, %{head} ]")
+    f.do(f"{piece} = phi i64 [ 0, %{before} ], [ {piece}.next, %{head} ]")
     for call in calls:
-        call_kernel(f, call, 1, addresses, "%slice", "%t", channel)
-    f.do(f"{channel}.next = add i64 {channel}, {calls[0].block}")
-    more = f.emit(f"icmp ult i64 {channel}.next, {calls[0].channels}")
+        call_kernel(f, call, 1, addresses, "%slice", "%t", piece)
+    f.do(f"{piece}.next = add i64 {piece}, {calls[0].block}")
+    more = f.emit(f"icmp ult i64 {piece}.next, {calls[0].extent}")
     f.do(f"br i1 {more}, label %{head}, label %{after}")
     f.label(after)
     return after

@@ -90,13 +90,31 @@ class Call:
     purpose: str = ""  # "conv1 forward": whose it is, and what for; shown by profiles and plans
     phase: int = 0
     who: Who = "slice"
-    # Of a call that looks at one channel at a time: how many there are, bytes from one to the next
-    # at each place, how many its kernel takes, its chain, and who makes the kernel (`chains.py`).
-    channels: int = 0
+    # Of a call that may be made piece by piece: the ways to do so. Once `chains.py` has chosen one:
+    # of how many channels or pixels, bytes from one to the next at each place, how many the kernel
+    # takes, and the chain.
+    ways: tuple[Along, ...] = field(default=(), compare=False)
+    extent: int = 0
     apart: tuple[int, ...] = ()
     block: int = 0
     chain: int = -1
-    make: Callable[[int], Kernel] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Along:
+    """A way to make a call piece by piece: some channels, or some pixels of all, at a time.
+
+    `extent`: how many there are. `apart`: at every place, bytes from one to the next; 0 where all
+    pieces are shown the whole. `make(block, pitches)`: the kernel for `block` of them; for pixels,
+    `pitches` are at every place of maps how many pixels lie from one map to the next.
+    """
+
+    axis: Literal["channels", "pixels"]
+    extent: int
+    apart: tuple[int, ...]
+    make: Callable[[int, tuple[int, ...]], Kernel]
+    opening: tuple[Call, ...] = ()  # calls before the first piece
+    closing: tuple[Call, ...] = ()  # calls after the last
 
 
 @dataclass(frozen=True)

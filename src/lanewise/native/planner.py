@@ -17,6 +17,7 @@ from lanewise.native.memory import rounded
 from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import (
     FLOAT,
+    Along,
     Call,
     Job,
     Layout,
@@ -62,6 +63,8 @@ class Planner:
     phase: int = 0
     calls: list[Call] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
+    #: convolutions whose gradients their normalisation has worked out, but for what images pull
+    pulled: dict[str, Operation] = field(default_factory=dict)
     _written: set[str] = field(default_factory=set)
     _unmasked: set[str] = field(default_factory=set)
     _gradients: dict[str, Slot] = field(default_factory=dict)
@@ -140,20 +143,55 @@ class Planner:
     ) -> None:
         """Call a kernel that looks at one channel at a time; `write(name, block)` makes it for
         `block` channels. With every place: bytes from one channel to the next."""
+        way = self.by_channels(stem, key, write, channels, *(apart for _, apart in places))
+        self.call_pieces((way,), *(place for place, _ in places))
 
-        def make(block: int) -> Kernel:
+    def call_pieces(self, ways: tuple[Along, ...], *places: Place) -> None:
+        """Call a kernel that may be made for some channels or pixels at a time."""
+        self.calls.append(Call({}, places, purpose=self.purpose, phase=self.phase, ways=ways))
+
+    def by_channels(
+        self,
+        stem: str,
+        key: object,
+        write: Callable[[str, int], Kernel],
+        channels: int,
+        *apart: int,
+    ) -> Along:
+        """Some channels at a time: `write(name, block)`; at every place, bytes from one channel to
+        the next."""
+
+        def make(block: int, pitches: tuple[int, ...]) -> Kernel:
             return self.shelf.get(stem, (key, block), lambda name: write(name, block))
 
-        call = Call(
-            {},
-            tuple(place for place, _ in places),
-            purpose=self.purpose,
-            phase=self.phase,
-            channels=channels,
-            apart=tuple(apart for _, apart in places),
-            make=make,
-        )
-        self.calls.append(call)
+        return Along("channels", channels, apart, make)
+
+    def by_pixels(
+        self,
+        stem: str,
+        key: object,
+        write: Callable[[str, int, tuple[int, ...]], Kernel],
+        pixels: int,
+        *maps: bool,
+        opening: tuple[Call, ...] = (),
+        closing: tuple[Call, ...] = (),
+    ) -> Along:
+        """Some pixels at a time: `write(name, block, pitches)`; `maps`: whether a place has maps of
+        which a piece sees some pixels, else it sees all of it; `pitches` are of those."""
+        apart = tuple(LANES * FLOAT * has for has in maps)
+
+        def make(block: int, pitches: tuple[int, ...]) -> Kernel:
+            mine = tuple(pitch for pitch, has in zip(pitches, maps, strict=True) if has)
+            return self.shelf.get(
+                f"{stem}_pixels", (key, block, mine), lambda name: write(name, block, mine)
+            )
+
+        return Along("pixels", pixels, apart, make, opening, closing)
+
+    def made(self, stem: str, key: object, write: Callable[[str], Kernel], *places: Place) -> Call:
+        """A call that is not made here: for the opening or closing of another."""
+        kernel = self.shelf.get(stem, key, write)
+        return Call({1: kernel}, places, purpose=self.purpose, phase=self.phase)
 
     def call_wide(
         self, stem: str, key: object, write: Callable[[str, int], Kernel], *places: Place

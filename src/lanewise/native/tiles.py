@@ -19,6 +19,7 @@ from lanewise.native.kernels.conv import Tile, blocks
 from lanewise.native.kernels.depthwise import MapTile, RowTile
 from lanewise.native.kernels.lane_weights import LaneTile
 from lanewise.native.kernels.linear import GradientTile, gradient_tile
+from lanewise.native.kernels.pointwise import PairTile
 from lanewise.native.kernels.taps import Segment, Taps, column_segments, phases
 from lanewise.native.kernels.weights import WeightTile
 from lanewise.native.nest import LANES
@@ -121,6 +122,36 @@ def slices_together(target: Target) -> tuple[int, ...]:
     Each costs a register for its inputs beside the accumulators.
     """
     return (4, 2, 1) if LIMITS[target.name].registers >= 32 else (2, 1)
+
+
+def pair_tile(target: Target, maps: int, sources: int) -> PairTile:
+    """Kernels × source maps of the weight gradient of a 1 × 1 convolution."""
+    return _pair_tile(target.name, maps, sources)
+
+
+@lru_cache(maxsize=4096)
+def _pair_tile(name: str, maps: int, sources: int) -> PairTile:
+    limits = LIMITS[name]
+
+    def cost(tile: PairTile) -> float:
+        return sum(
+            k_tiles * c_tiles * _pair_turn(k, c, limits)
+            for _, k, k_tiles in blocks(maps, tile.maps)
+            for _, c, c_tiles in blocks(sources, tile.sources)
+        )
+
+    fitting = [
+        PairTile(k, c)
+        for k in range(1, min(maps, 8) + 1)
+        for c in range(1, min(sources, 8) + 1)
+        if k * c + k + 1 <= max(3, limits.registers)
+    ]
+    return min(fitting, key=cost)
+
+
+def _pair_turn(maps: int, sources: int, limits: Limits) -> float:
+    products = maps * sources / limits.products_per_cycle
+    return TURN + max(products, (maps + sources) / limits.loads_per_cycle, LATENCY)
 
 
 def linear_maps(target: Target, maps: int, slices: int) -> int:

@@ -15,7 +15,7 @@ the part's plus n · (part's mean − mean)². Lanes beyond the last image are l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isqrt
 
 from lanewise.native.kernels.conv import blocks
@@ -46,6 +46,8 @@ from lanewise.native.nest import (
 #: what `collect` makes for every channel
 MEAN, INVERSE, SCALE, SHIFT, VARIANCE = range(5)
 MOMENTS = 5
+#: vectors that a slice tells of a channel: mean, squares about it, and a count where it is needed
+TOLD = 3
 #: what `collect_gradient` makes: factor of x − mean, and what is added
 SLOPE, OFFSET = range(2)
 UNROLLED = 4  # independent sums hide the latency of an addition
@@ -55,6 +57,12 @@ STRIP = 1024  # pixels that are added up before they are added to the rest
 def one(value: float) -> Constant:
     """A single number."""
     return Constant(value, "f32", 1)
+
+
+def maps(name: str, channels: int, pixels: int, pitch: int = 0, access: str = "read") -> Buffer:
+    """So many pixels of maps; `pitch`: pixels from one map to the next, if there are more."""
+    access = "update" if access == "write" and pitch > pixels else access
+    return Buffer(name, (channels, pitch or pixels, LANES), access=access)
 
 
 #: what may follow the normalisation in the same pass: "" is nothing
@@ -76,14 +84,17 @@ def _through(rectifier: str, normalised: Value, gradient: Value) -> Value:
 # ---- forward ------------------------------------------------------------------------------------
 
 
-def statistics(name: str, channels: int, pixels: int) -> Kernel:
-    """Buffers source, told (channels, 2, 16): each lane's mean, and squares about it.
+def statistics(
+    name: str, channels: int, pixels: int, *, pitch: int = 0, join: bool = False
+) -> Kernel:
+    """Buffers source, told (channels, 3, 16): each lane's mean, squares about it, and, if they are
+    to `join` what is told already (zeros at first), of how many pixels that is.
 
     One pass: sums are taken about a pixel of the lane's middle, which lies among the values (one of
     a corner would see mostly padding), strip by strip, so that no long sum loses small terms.
     """
-    source = Buffer("source", (channels, pixels, LANES))
-    told = Buffer("told", (channels, 2, LANES), access="write")
+    source = maps("source", channels, pixels, pitch)
+    told = Buffer("told", (channels, TOLD, LANES), access="update")
     writer = Writer(name, [source, told])
     with writer.loop("c", channels) as c:
         pivot = writer.let(writer.load(source, c, _middle(pixels), 0), "pivot")
@@ -94,11 +105,32 @@ def statistics(name: str, channels: int, pixels: int) -> Kernel:
                 for register, part in zip((total, square), parts, strict=True):
                     writer.assign(register, op("add", Read(register), part))
         shift = writer.let(op("mul", Read(total), number(1.0 / pixels)), "shift")
-        writer.store(told, c, 0, 0, value=op("add", pivot, shift))
+        mean = writer.let(op("add", pivot, shift), "mean")
         # Of very many equal pixels and an odd first one, rounding leaves less than nothing.
-        about = rectified(op("fma", op("neg", Read(total)), shift, Read(square)))
-        writer.store(told, c, 1, 0, value=about)
+        about = writer.let(rectified(op("fma", op("neg", Read(total)), shift, Read(square))))
+        rows = _joined(writer, told, c, pixels, mean, about) if join else (mean, about)
+        for row, value in enumerate(rows):
+            writer.store(told, c, row, 0, value=value)
     return writer.finish()
+
+
+def _joined(
+    writer: Writer, told: Buffer, c: Var, pixels: int, mean: Value, about: Value
+) -> tuple[Value, Value, Value]:
+    """Mean, squares and number of pixels of what is told and so many pixels more."""
+    mean_before, about_before, count = (
+        writer.let(writer.load(told, c, row, 0), "before") for row in range(TOLD)
+    )
+    more = number(float(pixels))
+    total = writer.let(op("add", count, more), "total")
+    away = writer.let(op("sub", mean, mean_before), "away")
+    part = writer.let(op("div", more, total), "part")
+    spread = op("mul", op("mul", away, away), op("mul", count, part))
+    return (
+        writer.let(op("fma", away, part, mean_before), "joined"),
+        writer.let(op("add", op("add", about_before, about), spread), "joined"),
+        total,
+    )
 
 
 def _middle(pixels: int) -> int:
@@ -132,10 +164,10 @@ def _total(values: list[Value]) -> Value:
 
 
 def collect(name: str, channels: int, pixels: int, eps: float, *, affine: bool) -> Kernel:
-    """Buffers told (slices, channels, 2, 16), [weight, bias], moments (channels, 5); symbols
+    """Buffers told (slices, channels, 3, 16), [weight, bias], moments (channels, 5); symbols
     slices, images. The last is the unbiased variance, for the running statistics."""
     slices, images = Symbol("slices"), Symbol("images")
-    told = Buffer("told", (slices, channels, 2, LANES))
+    told = Buffer("told", (slices, channels, TOLD, LANES))
     parameters = _parameters(channels, affine)
     moments = Buffer("moments", (channels, MOMENTS), access="write", align=4)
     writer = Writer(name, [told, *parameters, moments], [slices, images])
@@ -165,9 +197,9 @@ def collect(name: str, channels: int, pixels: int, eps: float, *, affine: bool) 
 
 
 def collect_slice(name: str, channels: int, pixels: int, eps: float, *, affine: bool) -> Kernel:
-    """The same for the images of one slice (ghost normalisation): buffers told (channels, 2, 16),
+    """The same for the images of one slice (ghost normalisation): buffers told (channels, 3, 16),
     lane_weight, [weight, bias], moments (channels, 5)."""
-    told = Buffer("told", (channels, 2, LANES))
+    told = Buffer("told", (channels, TOLD, LANES))
     weights = Buffer("lane_weight", (LANES,))
     parameters = _parameters(channels, affine)
     moments = Buffer("moments", (channels, MOMENTS), access="write", align=4)
@@ -277,15 +309,23 @@ def _blend(writer: Writer, target: Buffer, c: Var, new: Value, momentum: float) 
 
 
 def normalise(
-    name: str, channels: int, pixels: int, *, moments: bool, plus: bool, rectifier: str
+    name: str,
+    channels: int,
+    pixels: int,
+    *,
+    moments: bool,
+    plus: bool,
+    rectifier: str,
+    pitches: Sequence[int] = (0, 0, 0),
 ) -> Kernel:
     """Buffers source, constants, [other], target: source · scale + shift (+ other), then the
-    rectifier if there is one. The constants are `moments`, or scale_and_shift (2, channels)."""
-    shape = (channels, pixels, LANES)
-    source, other = Buffer("source", shape), Buffer("other", shape)
+    rectifier if there is one. The constants are `moments`, or scale_and_shift (2, channels).
+    `pitches`: of the maps of source, other and target."""
+    source = maps("source", channels, pixels, pitches[0])
+    other = maps("other", channels, pixels, pitches[1])
     size = (channels, MOMENTS) if moments else (2, channels)
     constants = Buffer("constants", size, align=4)
-    target = Buffer("target", shape, access="write")
+    target = maps("target", channels, pixels, pitches[-1], "write")
     writer = Writer(name, [source, constants, *[other] * plus, target])
     with writer.loop("c", channels) as c:
         at = [(c, SCALE), (c, SHIFT)] if moments else [(0, c), (1, c)]
@@ -304,18 +344,29 @@ def normalise(
 
 
 def gradient_sums(
-    name: str, channels: int, pixels: int, *, affine: bool, rectifier: str = ""
+    name: str,
+    channels: int,
+    pixels: int,
+    *,
+    affine: bool,
+    rectifier: str = "",
+    pitches: Sequence[int] = (0, 0, 0),
+    join: bool = False,
+    push: bool = False,
 ) -> Kernel:
-    """Buffers source, gradient, moments, told (channels, 2, 16), [weight, bias]: Σ dy and Σ dy·x̂
-    of every lane; their sums over the lanes are added to the gradients of bias and weight."""
-    shape = (channels, pixels, LANES)
-    source, gradient = Buffer("source", shape), Buffer("gradient", shape)
+    """Buffers source, gradient, moments, told (channels, 2, 16), [weight, bias], [pushed]: Σ dy and
+    Σ dy·x̂ of every lane; their sums over the lanes are added to the gradients of bias and weight.
+    `join`: added to what is told already. `push`: scale · dy, which is the gradient of the source
+    but for what all images pull at each. `pitches`: of the maps of source, gradient and pushed."""
+    source = maps("source", channels, pixels, pitches[0])
+    gradient = maps("gradient", channels, pixels, pitches[1])
     moments = Buffer("moments", (channels, MOMENTS), align=4)
-    told = Buffer("told", (channels, 2, LANES), access="write")
+    told = Buffer("told", (channels, 2, LANES), access="update" if join else "write")
     parameters = [
         Buffer(which, (channels,), access="update", align=4) for which in ("weight", "bias")
     ] * affine
-    writer = Writer(name, [source, gradient, moments, told, *parameters])
+    pushed = maps("pushed", channels, pixels, pitches[-1], "write")
+    writer = Writer(name, [source, gradient, moments, told, *parameters, *[pushed] * push])
     wide = min(UNROLLED, pixels)
     with writer.loop("c", channels) as c:
         mean = writer.let(writer.splat(moments, c, MEAN), "mean")
@@ -331,14 +382,17 @@ def gradient_sums(
                     x = writer.let(writer.load(source, c, at, 0), "x")
                     given = writer.load(gradient, c, at, 0)
                     dy = writer.let(_through(rectifier, op("fma", x, scale, begin), given), "dy")
+                    if push:
+                        writer.store(pushed, c, at, 0, value=op("mul", scale, dy))
                     away = op("sub", x, mean)
                     writer.assign(sums[k], op("add", Read(sums[k]), dy))
                     writer.assign(products[k], op("fma", away, dy, Read(products[k])))
         total = writer.let(_total([Read(r) for r in sums]), "total")
         product = _total([Read(r) for r in products])
         product = writer.let(op("mul", product, inverse), "product")
-        writer.store(told, c, 0, 0, value=total)
-        writer.store(told, c, 1, 0, value=product)
+        for row, value in enumerate((total, product)):
+            before = writer.load(told, c, row, 0) if join else None
+            writer.store(told, c, row, 0, value=op("add", before, value) if before else value)
         for target, value in zip(parameters, (product, total), strict=False):
             old = writer.load(target, c, lanes=1)
             writer.store(target, c, value=op("add", old, op("lanesum", value)))
@@ -407,15 +461,19 @@ def gradient(
     rectifier: str = "",
     mask: bool = False,
     add: bool = False,
+    pitches: Sequence[int] = (0, 0, 0, 0),
 ) -> Kernel:
     """Buffers source, gradient, moments, pull, lane_weight, [value], target: the gradient of the
-    source, zero in lanes without an image. `add`: it is added to the target."""
-    shape = (channels, pixels, LANES)
-    source, gradient_, value = (Buffer(n, shape) for n in ("source", "gradient", "value"))
+    source, zero in lanes without an image. `add`: it is added to the target. `pitches`: of the
+    four maps in this order."""
+    source, gradient_, value = (
+        maps(n, channels, pixels, pitch)
+        for n, pitch in zip(("source", "gradient", "value"), pitches[:3], strict=True)
+    )
     moments = Buffer("moments", (channels, MOMENTS), align=4)
     pull = Buffer("pull", (channels, 2), align=4)
     weights = Buffer("lane_weight", (LANES,))
-    target = Buffer("target", shape, access="update" if add else "write")
+    target = maps("target", channels, pixels, pitches[-1], "update" if add else "write")
     writer = Writer(name, [source, gradient_, moments, pull, weights, *[value] * mask, target])
     living = writer.let(is_positive(writer.load(weights, 0)), "living")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lanewise.native.kernels.conv import blocks
-from lanewise.native.kernels.functions import is_positive, keep_where, rectified
+from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
 from lanewise.native.nest import LANES, Buffer, Index, Kernel, Value, Writer, as_index, op
 
 UNROLLED = 4  # vectors a turn
@@ -27,6 +27,14 @@ def add(name: str, elements: int, summands: int, *, relu: bool = False) -> Kerne
         return rectified(result) if relu else result
 
     _each(writer, elements, target, total)
+    return writer.finish()
+
+
+def clear(name: str, elements: int) -> Kernel:
+    """Buffer target: zeros."""
+    target = Buffer("target", (elements, LANES), access="write")
+    writer = Writer(name, [target])
+    _each(writer, elements, target, lambda at: number(0.0))
     return writer.finish()
 
 

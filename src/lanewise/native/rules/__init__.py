@@ -16,6 +16,7 @@ from lanewise.native.rules import (
     batch_norm,
     channels,
     convolution,
+    expanded,
     factors,
     full_connection,
     gating,
@@ -100,7 +101,7 @@ FORWARD: dict[type[Layer], Rule] = {
 }
 
 GRADIENT: dict[type[Layer], Rule] = {
-    Conv: convolution.conv_gradient,
+    Conv: expanded.convolution_gradient,
     DepthwiseConv: convolution.conv_gradient,
     PartialConv: partial.partial_gradient,
     TransposedConv: transposed.transposed_gradient,
@@ -119,7 +120,7 @@ GRADIENT: dict[type[Layer], Rule] = {
     **dict.fromkeys(ACTIVATIONS, activations.activation_gradient),
     PReLU: factors.factor_gradient,
     ChannelScale: factors.factor_gradient,
-    BatchNorm: batch_norm.gradient,
+    BatchNorm: expanded.norm_gradient,
     LayerNorm: normalisation.layer_norm_gradient,
     GroupNorm: normalisation.group_norm_gradient,
     LocalResponseNorm: normalisation.response_norm_gradient,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from math import prod
 
 from lanewise.native.fuse import Operation
-from lanewise.native.kernels import batch_norm
+from lanewise.native.kernels import batch_norm, joins
 from lanewise.native.nest import LANES
-from lanewise.native.plan import FLOAT, PROLOGUE, Place, Region, Slot
+from lanewise.native.plan import FLOAT, PROLOGUE, Call, Place, Region, Slot
 from lanewise.native.planner import Planner
 from lanewise.native.rules.windows import masked
 from lanewise.net.layers import BatchNorm
@@ -24,9 +25,15 @@ def _size(operation: Operation) -> tuple[int, int]:
     return operation.shape[0], prod(operation.shape[1:])
 
 
-def _told(plan: Planner, operation: Operation, what: str) -> Slot:
-    """What a slice tells of each channel: two vectors of lanes."""
-    return plan.scratch(f"{what} {operation.name}", 2 * operation.shape[0] * LANES * FLOAT)
+def _told(plan: Planner, operation: Operation, what: str, rows: int) -> Slot:
+    """What a slice tells of each channel: some vectors of lanes."""
+    return plan.scratch(f"{what} {operation.name}", rows * operation.shape[0] * _VECTOR)
+
+
+def cleared(plan: Planner, place: Slot) -> Call:
+    """Zeros for what the pieces of a call add to."""
+    vectors = place.size // _VECTOR
+    return plan.made("clear", vectors, lambda name: joins.clear(name, vectors), place)
 
 
 def _constants(plan: Planner, operation: Operation, what: str, rows: int) -> Slot:
@@ -35,11 +42,11 @@ def _constants(plan: Planner, operation: Operation, what: str, rows: int) -> Slo
     return plan.scratch(name, size) if _layer(operation).ghost else plan.constants(name, size)
 
 
-def _moments(plan: Planner, operation: Operation) -> Slot:
+def moments_of(plan: Planner, operation: Operation) -> Slot:
     return _constants(plan, operation, "moments", batch_norm.MOMENTS)
 
 
-def _lane_weight() -> Slot:
+def lane_weight() -> Slot:
     return Slot("lane_weight", PROLOGUE["lane_weight"])
 
 
@@ -53,13 +60,13 @@ def _map_bytes(operation: Operation) -> int:
     return _size(operation)[1] * LANES * FLOAT
 
 
-_TOLD = 2 * LANES * FLOAT  # bytes that a slice tells of one channel
+_VECTOR = LANES * FLOAT  # bytes
 
 
 def forward(plan: Planner, operation: Operation) -> None:
     if plan.training:
         moments = _batch_moments(plan, operation)
-        _normalise_channels(plan, operation, moments, plan.value(operation.name))
+        _normalise(plan, operation, moments, plan.value(operation.name))
         return
     constants = inference_constants(plan, operation.node, _layer(operation), operation.shape)
     rectifier, plus = _rectifier(operation), len(operation.inputs) > 1
@@ -82,20 +89,33 @@ def _rectifier(operation: Operation) -> str:
     return "relu" if operation.relu else operation.rectifier
 
 
-def _normalise_channels(plan: Planner, operation: Operation, moments: Slot, target: Slot) -> None:
+def _normalise(plan: Planner, operation: Operation, moments: Slot, target: Slot) -> None:
     (channels, pixels), plus = _size(operation), len(operation.inputs) > 1
     rectifier, one = _rectifier(operation), _map_bytes(operation)
-    plan.call_channels(
-        "normalise",
-        (pixels, plus, rectifier),
-        lambda name, block: batch_norm.normalise(
-            name, block, pixels, moments=True, plus=plus, rectifier=rectifier
+    others = tuple(plan.value(name) for name in operation.inputs[1:])
+    key = (plus, rectifier)
+    write = partial(batch_norm.normalise, moments=True, plus=plus, rectifier=rectifier)
+    plan.call_pieces(
+        (
+            plan.by_channels(
+                "normalise",
+                (pixels, key),
+                lambda name, block: write(name, block, pixels),
+                channels,
+                *(one, batch_norm.MOMENTS * FLOAT, *(one for _ in others), one),
+            ),
+            plan.by_pixels(
+                "normalise",
+                (channels, key),
+                lambda name, block, pitches: write(name, channels, block, pitches=pitches),
+                pixels,
+                *(True, False, *(True for _ in others), True),
+            ),
         ),
-        channels,
-        (plan.value(operation.inputs[0]), one),
-        (moments, batch_norm.MOMENTS * FLOAT),
-        *((plan.value(name), one) for name in operation.inputs[1:]),
-        (target, one),
+        plan.value(operation.inputs[0]),
+        moments,
+        *others,
+        target,
     )
 
 
@@ -107,9 +127,9 @@ def value_again(plan: Planner, name: str) -> Slot:
     alone = plan.uses[name] == 1 and len(operation.inputs) == 1
     if not (isinstance(operation.layer, BatchNorm) and alone and len(operation.shape) == 3):
         return plan.value(name)
-    again = plan.scratch(f"{name} again", operation.elements * LANES * FLOAT)
+    again = plan.scratch(f"{name} again {plan.phase}", operation.elements * LANES * FLOAT)
     reader, plan.purpose = plan.purpose, f"{name} gradient"
-    _normalise_channels(plan, operation, _moments(plan, operation), again)
+    _normalise(plan, operation, moments_of(plan, operation), again)
     plan.purpose = reader
     return again
 
@@ -142,15 +162,9 @@ def folded_norm(plan: Planner, operation: Operation) -> list[Slot]:
 def _batch_moments(plan: Planner, operation: Operation) -> Slot:
     """Mean and deviation of this batch, and from them scale and shift."""
     layer, size = _layer(operation), _size(operation)
-    told, moments = _told(plan, operation, "statistics"), _moments(plan, operation)
-    plan.call_channels(
-        "batch_statistics",
-        size[1],
-        lambda name, block: batch_norm.statistics(name, block, size[1]),
-        size[0],
-        (plan.value(operation.inputs[0]), _map_bytes(operation)),
-        (told, _TOLD),
-    )
+    told = _told(plan, operation, "statistics", batch_norm.TOLD)
+    moments = moments_of(plan, operation)
+    _statistics(plan, operation, told)
     key = (*size, layer.eps, layer.affine)
     parameters = _parameters(plan, operation)
     if layer.ghost:
@@ -159,7 +173,7 @@ def _batch_moments(plan: Planner, operation: Operation) -> Slot:
             key,
             lambda name: batch_norm.collect_slice(name, *key[:3], affine=layer.affine),
             told,
-            _lane_weight(),
+            lane_weight(),
             *parameters,
             moments,
         )
@@ -178,6 +192,34 @@ def _batch_moments(plan: Planner, operation: Operation) -> Slot:
         )
         _running(plan, operation, moments)
     return moments
+
+
+def _statistics(plan: Planner, operation: Operation, told: Slot) -> None:
+    channels, pixels = _size(operation)
+    plan.call_pieces(
+        (
+            plan.by_channels(
+                "batch_statistics",
+                pixels,
+                lambda name, block: batch_norm.statistics(name, block, pixels),
+                channels,
+                _map_bytes(operation),
+                batch_norm.TOLD * _VECTOR,
+            ),
+            plan.by_pixels(
+                "batch_statistics",
+                channels,
+                lambda name, block, pitches: batch_norm.statistics(
+                    name, channels, block, pitch=pitches[0], join=True
+                ),
+                pixels,
+                *(True, False),
+                opening=(cleared(plan, told),),
+            ),
+        ),
+        plan.value(operation.inputs[0]),
+        told,
+    )
 
 
 def _running(plan: Planner, operation: Operation, moments: Slot) -> None:
@@ -210,63 +252,129 @@ def _running_of_slices(plan: Planner, operation: Operation, moments: Slot) -> No
 
 
 def gradient(plan: Planner, operation: Operation) -> None:
-    layer, size = _layer(operation), _size(operation)
-    source, dy = operation.inputs[0], plan.gradient(operation.name)
+    source = operation.inputs[0]
     wanted = plan.wants_gradient(source)
-    if layer.affine or wanted:
-        told = _told(plan, operation, "gradient sums")
-        affine, rectifier = layer.affine, operation.rectifier
-        plan.call_channels(
-            "batch_gradient_sums",
-            (size[1], affine, rectifier),
-            lambda name, block: batch_norm.gradient_sums(
-                name, block, size[1], affine=affine, rectifier=rectifier
-            ),
-            size[0],
-            (plan.value(source), _map_bytes(operation)),
-            (dy, _map_bytes(operation)),
-            (_moments(plan, operation), batch_norm.MOMENTS * FLOAT),
-            (told, _TOLD),
-            *((plan.partial(operation, w), FLOAT) for w in ("weight", "bias") if affine),
-        )
+    if _layer(operation).affine or wanted:
+        told = _told(plan, operation, "gradient sums", 2)
+        _gradient_sums(plan, operation, told)
     if wanted:
         _input_gradient(plan, operation, told)
     for other in operation.inputs[1:]:
         plan.pass_gradient(operation, other)
 
 
-def _input_gradient(plan: Planner, operation: Operation, told: Slot) -> None:
-    source, size = operation.inputs[0], _size(operation)
-    pull = _collect_pull(plan, operation, told)
-    mask, rectifier = plan.joined_relu(source), operation.rectifier
-
-    def emit(add: bool, target: Slot) -> None:
-        one = _map_bytes(operation)
-        plan.call_channels(
-            "batch_gradient",
-            (size[1], rectifier, mask, add),
-            lambda name, block: batch_norm.gradient(
-                name, block, size[1], rectifier=rectifier, mask=mask, add=add
+def _gradient_sums(
+    plan: Planner, operation: Operation, told: Slot, pushed: tuple[Slot, ...] = ()
+) -> None:
+    (channels, pixels), one = _size(operation), _map_bytes(operation)
+    parameters = tuple(_partials(plan, operation))
+    rectifier, push = operation.rectifier, bool(pushed)
+    key = (bool(parameters), rectifier, push)
+    write = partial(
+        batch_norm.gradient_sums, affine=bool(parameters), rectifier=rectifier, push=push
+    )
+    rows = (batch_norm.MOMENTS * FLOAT, 2 * _VECTOR)
+    plan.call_pieces(
+        (
+            plan.by_channels(
+                "batch_gradient_sums",
+                (pixels, key),
+                lambda name, block: write(name, block, pixels),
+                channels,
+                *(one, one, *rows, *(FLOAT for _ in parameters), *(one for _ in pushed)),
             ),
-            size[0],
-            (plan.value(source), one),
-            (plan.gradient(operation.name), one),
-            (_moments(plan, operation), batch_norm.MOMENTS * FLOAT),
-            (pull, 2 * FLOAT),
-            (_lane_weight(), 0),
-            *((value, one) for value in masked(plan, source)),
-            (target, one),
-        )
+            plan.by_pixels(
+                "batch_gradient_sums",
+                (channels, key),
+                lambda name, block, pitches: write(
+                    name, channels, block, pitches=pitches, join=True
+                ),
+                pixels,
+                *(True, True, False, False, *(False for _ in parameters), *(True for _ in pushed)),
+                opening=(cleared(plan, told),),
+            ),
+        ),
+        plan.value(operation.inputs[0]),
+        plan.gradient(operation.name),
+        moments_of(plan, operation),
+        told,
+        *parameters,
+        *pushed,
+    )
 
-    plan.contribute(source, lambda target: emit(False, target), lambda target: emit(True, target))
+
+def gradient_sums(plan: Planner, operation: Operation) -> tuple[Slot, Slot]:
+    """What the slice tells for the gradient, and its source's gradient but for what all images pull
+    at each."""
+    told = _told(plan, operation, "gradient sums", 2)
+    pushed = plan.scratch(f"pushed {operation.name}", operation.elements * _VECTOR)
+    _gradient_sums(plan, operation, told, (pushed,))
+    return told, pushed
 
 
-def _collect_pull(plan: Planner, operation: Operation, told: Slot) -> Slot:
+def _partials(plan: Planner, operation: Operation) -> list[Region]:
+    affine = _layer(operation).affine
+    return [plan.partial(operation, which) for which in ("weight", "bias")] if affine else []
+
+
+def _input_gradient(plan: Planner, operation: Operation, told: Slot) -> None:
+    source = operation.inputs[0]
+    pull = collect_pull(plan, operation, told)
+    plan.contribute(
+        source,
+        lambda target: _emit_gradient(plan, operation, pull, False, target),
+        lambda target: _emit_gradient(plan, operation, pull, True, target),
+    )
+
+
+def _emit_gradient(
+    plan: Planner, operation: Operation, pull: Slot, add: bool, target: Slot
+) -> None:
+    source, (channels, pixels) = operation.inputs[0], _size(operation)
+    values, one = masked(plan, source), _map_bytes(operation)
+    key = (operation.rectifier, bool(values), add)
+    write = partial(batch_norm.gradient, rectifier=operation.rectifier, mask=bool(values), add=add)
+    rows = (batch_norm.MOMENTS * FLOAT, 2 * FLOAT, 0)
+    plan.call_pieces(
+        (
+            plan.by_channels(
+                "batch_gradient",
+                (pixels, key),
+                lambda name, block: write(name, block, pixels),
+                channels,
+                *(one, one, *rows, *(one for _ in values), one),
+            ),
+            plan.by_pixels(
+                "batch_gradient",
+                (channels, key),
+                lambda name, block, pitches: write(
+                    name, channels, block, pitches=(*pitches[:2], *pitches[-2:])
+                ),
+                pixels,
+                *(True, True, False, False, False, *(True for _ in values), True),
+            ),
+        ),
+        plan.value(source),
+        plan.gradient(operation.name),
+        moments_of(plan, operation),
+        pull,
+        lane_weight(),
+        *values,
+        target,
+    )
+
+
+def pull_of(plan: Planner, operation: Operation) -> Slot:
+    """What all images pull at each of them: two numbers a channel."""
+    return _constants(plan, operation, "pull", 2)
+
+
+def collect_pull(plan: Planner, operation: Operation, told: Slot) -> Slot:
     """What all images pull at each of them, from the sums that the slices told."""
-    size, moments = _size(operation), _moments(plan, operation)
-    pull = _constants(plan, operation, "pull", 2)
+    size, moments = _size(operation), moments_of(plan, operation)
+    pull = pull_of(plan, operation)
     if _layer(operation).ghost:
-        places: tuple[Place, ...] = (told, _lane_weight(), moments, pull)
+        places: tuple[Place, ...] = (told, lane_weight(), moments, pull)
         plan.call(
             "collect_gradient_slice",
             size,

@@ -14,6 +14,7 @@ from lanewise.native.kernels.taps import LONGEST_LINE, Taps, forward_taps, gradi
 from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import FLOAT, Place, Region, Slot
 from lanewise.native.planner import Planner
+from lanewise.native.rules import pointwise
 from lanewise.native.rules.batch_norm import folded_norm, value_again
 from lanewise.native.rules.windows import masked, packed, taps
 from lanewise.native.tiles import (
@@ -33,6 +34,9 @@ MOST_MULTIPLIER = 3
 
 
 def conv_forward(plan: Planner, operation: Operation) -> None:
+    if pointwise.applies(plan, operation):
+        pointwise.forward(plan, operation)
+        return
     layer = _layer(operation)
     correlate, sizes, tile = _nest(plan, operation, forward_taps)
     bias = [plan.parameter(operation, "bias")] if layer.bias else []
@@ -90,6 +94,9 @@ def _is_map(place: Place) -> bool:
 
 def conv_gradient(plan: Planner, operation: Operation) -> None:
     layer, dy = _layer(operation), plan.gradient(operation.name)
+    if pointwise.applies(plan, operation):
+        pointwise.gradient(plan, operation)
+        return
     _weight_gradient(plan, operation)
     if layer.bias:
         pixels = operation.shape[1] * operation.shape[2]

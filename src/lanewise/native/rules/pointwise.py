@@ -1,0 +1,159 @@
+"""1 × 1 convolutions in training, where maps are too large for the second cache: some pixels of all
+maps at a time, together with the normalisations before and behind (`chains.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from lanewise.native.fuse import Operation
+from lanewise.native.kernels import conv
+from lanewise.native.kernels import pointwise as kernels
+from lanewise.native.kernels.taps import forward_taps
+from lanewise.native.nest import LANES, Kernel
+from lanewise.native.plan import FLOAT, Place, Slot
+from lanewise.native.planner import Planner
+from lanewise.native.rules.batch_norm import cleared, value_again
+from lanewise.native.rules.windows import masked
+from lanewise.native.tiles import pair_tile
+from lanewise.native.ways import line_tile
+from lanewise.net.layers import Conv
+from lanewise.size.windows import resolve_window
+
+#: bytes of the maps of a slice from which they are taken some pixels at a time
+LARGE = 512 << 10
+
+
+def applies(plan: Planner, operation: Operation) -> bool:
+    """Whether this is such a convolution, large, in training."""
+    layer = operation.layer
+    if not plan.training or not isinstance(layer, Conv) or layer.groups > 1 or layer.bias:
+        return False
+    moves = resolve_window(layer, operation.input_shapes[0])
+    plain = (moves.kernel, moves.stride, moves.pad) == ((1, 1), (1, 1), ((0, 0), (0, 0)))
+    maps = operation.shape[0] + operation.input_shapes[0][0]
+    return plain and not operation.relu and maps * pixels_of(operation) * LANES * FLOAT > LARGE
+
+
+def pixels_of(operation: Operation) -> int:
+    return prod(operation.shape[1:])
+
+
+def maps_of(operation: Operation) -> tuple[int, int]:
+    """Kernels, and maps that they read."""
+    return operation.shape[0], operation.input_shapes[0][0]
+
+
+def forward(plan: Planner, operation: Operation) -> None:
+    maps, sources = maps_of(operation)
+    _products(
+        plan,
+        "conv_forward",
+        operation,
+        _Weights(maps, sources, sources, 1),
+        plan.value(operation.inputs[0]),
+        plan.value(operation.name),
+    )
+
+
+def gradient(plan: Planner, operation: Operation) -> None:
+    """Of weights and input, from the gradient of the result."""
+    gradients_from(plan, operation, plan.gradient(operation.name))
+
+
+def gradients_from(plan: Planner, operation: Operation, dy: Slot) -> None:
+    """The same from a gradient that stands elsewhere."""
+    _weight_gradient(plan, operation, dy)
+    source = operation.inputs[0]
+    if not plan.wants_gradient(source):
+        return
+    maps, sources = maps_of(operation)
+    weights = _Weights(sources, maps, 1, sources)
+
+    def emit(add: bool, target: Slot) -> None:
+        values = masked(plan, source)
+        _products(plan, "conv_input_gradient", operation, weights, dy, target, values, add)
+
+    plan.contribute(source, lambda target: emit(False, target), lambda target: emit(True, target))
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Destination and source maps, and how far apart their weights lie."""
+
+    maps: int
+    sources: int
+    map: int
+    source: int
+
+    def sizes(self, pixels: int, pitches: tuple[int, ...] = ()) -> conv.Correlation:
+        """The products on a line of pixels."""
+        rows, columns = (forward_taps(size, size, 1, 1, 0, 1) for size in (1, pixels))
+        return conv.Correlation(
+            1, self.maps, self.sources, rows, columns, 0, self.map, self.source, pitches
+        )
+
+
+def _products(
+    plan: Planner,
+    stem: str,
+    operation: Operation,
+    weights: _Weights,
+    source: Place,
+    target: Place,
+    values: Sequence[Place] = (),
+    add: bool = False,
+) -> None:
+    """Destination maps from source maps; `values` mask the result, `add` adds it to the target."""
+
+    def write(name: str, block: int, pitches: tuple[int, ...]) -> Kernel:
+        tile = line_tile(plan.target, weights.sizes(block))
+        sizes = weights.sizes(block, pitches)
+        return conv.correlate(name, sizes, tile, mask=bool(values), accumulate=add)
+
+    key = (weights, bool(values), add)
+    marks = (True, False, *(True for _ in values), True)
+    way = plan.by_pixels(stem, key, write, pixels_of(operation), *marks)
+    plan.call_pieces((way,), source, plan.parameter(operation, "weight"), *values, target)
+
+
+def multiply(
+    plan: Planner, operation: Operation, x: Slot, matrix: Slot, begin: Slot, target: Slot
+) -> None:
+    """target = matrix · x + begin, at every pixel of what the convolution reads."""
+    sources = operation.input_shapes[0][0]
+    weights = _Weights(sources, sources, sources, 1)
+
+    def write(name: str, block: int, pitches: tuple[int, ...]) -> Kernel:
+        tile = line_tile(plan.target, weights.sizes(block))
+        return conv.correlate(name, weights.sizes(block, pitches), tile, bias=True)
+
+    marks = (True, False, False, True)
+    way = plan.by_pixels("pull", sources, write, pixels_of(operation), *marks)
+    plan.call_pieces((way,), x, matrix, begin, target)
+
+
+def _weight_gradient(plan: Planner, operation: Operation, dy: Slot) -> None:
+    (maps, sources), weights = maps_of(operation), prod(maps_of(operation))
+    tile = pair_tile(plan.target, maps, sources)
+    sums = plan.scratch(f"sums {operation.name}", weights * LANES * FLOAT)
+    x = value_again(plan, operation.inputs[0])
+    opening = cleared(plan, sums)
+    closing = plan.made(
+        "add_weight_lanes",
+        weights,
+        lambda name: kernels.add_weight_lanes(name, weights),
+        sums,
+        plan.partial(operation, "weight"),
+    )
+    way = plan.by_pixels(
+        "conv_weight_gradient",
+        (maps, sources, tile),
+        lambda name, block, pitches: kernels.weight_sums(name, maps, sources, block, tile, pitches),
+        pixels_of(operation),
+        *(True, True, False),
+        opening=(opening,),
+        closing=(closing,),
+    )
+    plan.call_pieces((way,), x, dy, sums)
