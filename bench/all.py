@@ -4,9 +4,11 @@
     python bench/all.py --write      and puts them between the marks of the two pages
     python bench/all.py --quick      few rounds, without torch.compile: to try it out
 
-Runs step.py, networks.py, mnist.py and startup.py, one after the other, about twelve minutes.
-Nothing else should be running: `--write` refuses where other work had more than 3 % of the
-processors' time. Needs `pip install -e ".[dev,bench]"`; MNIST is left out where it is not at hand.
+Runs targets.py, mnist.py within it, and startup.py, one after the other: about forty-five minutes,
+twelve with --quick. Nothing else should be running: `--write` refuses where other work had more
+than 3 % of the processors' time. Needs `pip install -e ".[dev,bench,peers]"`, or the peers in an
+environment of their own (`--peers PYTHON`); who is missing is named. MNIST is left out where it is
+not at hand.
 """
 
 from __future__ import annotations
@@ -32,20 +34,16 @@ Row = tuple[str, ...]
 def main() -> int:
     """Measure, print, and write where asked."""
     args = _arguments()
-    quick = args.quick
-    step = run("step.py", *(["--rounds", "3", "--turn", "0.05", "--no-compile"] if quick else []))
-    networks = run("networks.py", *(["--quick"] if quick else []))
-    startup = run("startup.py", *(["--runs", "3"] if quick else []))
-    mnist = None
-    if args.data.is_dir():
-        mnist = run("mnist.py", "--data", str(args.data), "--seeds", "1" if quick else "5")
+    how = ["--peers", args.peers, "--data", str(args.data), *["--quick"] * args.quick]
+    targets = run("targets.py", *how)
+    startup = run("startup.py", *(["--runs", "3"] if args.quick else []))
     pages = {
-        ROOT / "README.md": table(step, networks, startup, mnist),
-        ROOT / "docs" / "performance.md": networks_table(networks),
+        ROOT / "README.md": table(targets, startup),
+        ROOT / "docs" / "performance.md": everybody(targets),
     }
     print("\n".join(pages.values()), end="")
     if args.write:
-        refuse_if_busy(given(step, networks))
+        refuse_if_busy(given(targets))
         for page, text in pages.items():
             write(page, text)
     return 0
@@ -58,12 +56,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--write", action="store_true", help="into README.md and the docs")
     parser.add_argument("--data", type=Path, default=default_data(), help="MNIST's IDX files")
     parser.add_argument("--quick", action="store_true", help="few rounds, to try it out")
+    parser.add_argument(
+        "--peers", metavar="PYTHON", default=sys.executable, help="as of targets.py"
+    )
     return parser.parse_args()
 
 
-def given(step: Document, networks: Document) -> float:
+def given(targets: Document) -> float:
     """The least share of the processors' time that was ours in a part of the measurement."""
-    return min(one["peak_gflops"]["given"] for one in (step, *networks["networks"]))
+    shares = [part["peak_gflops"]["given"] for part in targets["parts"] if "peak_gflops" in part]
+    return min(shares, default=1.0)
 
 
 def refuse_if_busy(given: float) -> None:
@@ -85,102 +87,36 @@ def run(script: str, *options: str) -> Document:
     return document
 
 
-def table(step: Document, networks: Document, startup: Document, mnist: Document | None) -> str:
-    """The README's table and what stands below it."""
-    rows: list[Row] = [*_training_rows(step["training"]), *_inference_rows(step["inference"])]
-    rows += [_network_row(one) for one in networks["networks"]]
-    if mnist:
-        rows += _mnist_rows(mnist)
-    rows += _startup_rows(startup)
-    lines = _markdown(("", "Lanewise", "others", "ratio"), ("---", "---:", "---", "---:"), rows)
-    return f"{lines}\n\n{_circumstances(step, networks, mnist)}\n"
+# ---- the README ---------------------------------------------------------------------------------
+
+
+def table(targets: Document, startup: Document) -> str:
+    """One line for each thing measured: ours, and the best of all others; then what begins it."""
+    rows = [row for part in targets["parts"] for row in _best(part)]
+    rows += [row for part in targets["parts"] if part["key"] == "mnist" for row in _mnist(part)]
+    rows += _startup(startup)
+    lines = _markdown(("", "Lanewise", "best other", "ratio"), ("---", "---:", "---", "---:"), rows)
+    return f"{lines}\n\n{_filled(_foot(targets))}\n"
 
 
 def _markdown(titles: Row, alignment: Row, rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [titles, alignment, *rows])
 
 
-def _network_row(one: Document) -> Row:
-    us, *others = one["training"]["contenders"]
-    fp32 = [other for other in others if "bf16" not in other["setting"]]
-    return _row(f"{one['net']}: training step, batch {one['training']['batch']}", us, fp32)
+def _best(part: Document) -> list[Row]:
+    """The fastest of all others, whoever it is and in whatever number format."""
+    others = [one for one in part["contenders"] if one["name"] != "Lanewise"]
+    if not others:
+        return []
+    ours = part["contenders"][0]
+    best = min(others, key=lambda one: float(one["median_ms"]))
+    told = f"{_ms(best)}, {best['name']} ({best['setting']})"
+    return [(part["title"], _ms(ours), told, f"{best['ratio']:.1f} ×")]
 
 
-def networks_table(networks: Document) -> str:
-    """The table of docs/performance.md and what stands below it."""
-    head = ("network", "", "setting", "ms", "range", "images/s", "ratio", "of the peak")
-    align = ("---", "---", "---", "---:", "---:", "---:", "---:", "---:")
-    rows: list[Row] = [row for one in networks["networks"] for row in _contender_rows(one)]
-    where, parts = networks["circumstances"], networks["networks"]
-    left_out = [f"{one['net']}: {line}" for one in parts for line in one["skipped"]]
-    quiet = min(one["peak_gflops"]["given"] for one in parts)
-    peak = max(one["peak_gflops"]["best"] for one in parts)
-    foot = (
-        f"One training step, {networks['threads']} threads for everybody, medians and ranges; in"
-        " one run, in turns, loss, changes of weights and running statistics compared first."
-        f" {where['machine']}; peak {peak:.0f} GFLOP/s; {100 * quiet:.0f} % of the processors'"
-        f" time was ours; {_where(where)}. By `{where['command'].replace(' --json', '')}`."
-        f" Left out: {'; '.join(left_out) or 'nothing'}."
-    )
-    return f"{_markdown(head, align, rows)}\n\n{_filled(foot)}\n"
-
-
-def _contender_rows(one: Document) -> list[Row]:
-    """One network's, ours with its share of the peak and the claim."""
-    rows: list[Row] = []
-    for each in one["training"]["contenders"]:
-        ours = each is one["training"]["contenders"][0]
-        low, high = (milliseconds(ms / 1e3) for ms in each["range_ms"])
-        rows.append(
-            (
-                f"{one['net']}, batch {one['training']['batch']}" if ours else "",
-                each["name"],
-                each["setting"],
-                milliseconds(each["median_ms"] / 1e3),
-                f"{low} – {high}",
-                f"{each['images_per_second']:,.0f}",
-                "" if ours else f"{each['ratio']:.2f} ×",
-                f"{100 * one['training']['share_of_peak']:.0f} %" if ours else "",
-            )
-        )
-    return rows
-
-
-def _training_rows(training: Document) -> list[Row]:
-    ours, *others = training["contenders"]
-    fp32 = [one for one in others if "bf16" not in one["setting"]]
-    share = f"{100 * training['share_of_peak']:.0f} % of the machine's peak"
-    rate = f"{ours['images_per_second']:,.0f}"
-    return [
-        _row(f"training step, batch {training['batch']}", ours, fp32),
-        _row("the same, bf16 allowed to others", ours, others),
-        ("images trained on per second", rate, share, ""),
-    ]
-
-
-def _inference_rows(inference: Document) -> list[Row]:
-    ours, *others = inference["contenders"]
-    rows = []
-    for name in ("PyTorch", "ONNX Runtime", "OpenVINO"):
-        group = [one for one in others if one["name"] == name]
-        if group:
-            rows.append(_row(f"logits of {inference['images']} images", ours, group))
-    return rows
-
-
-def _row(what: str, ours: Document, others: list[Document]) -> Row:
-    best = min(others, key=lambda one: one["median_ms"])
-    name = f"{best['name']} ({best['setting']})"
-    return (what, _ms(ours), f"{_ms(best)}, {name}", f"{best['ratio']:.1f} ×")
-
-
-def _ms(one: Document) -> str:
-    return f"{milliseconds(one['median_ms'] / 1e3)} ms"
-
-
-def _mnist_rows(mnist: Document) -> list[Row]:
-    cold, warm = mnist["summary"]["cold"], mnist["summary"]["warm"]
-    seeds = len(mnist["runs"]) // 2
+def _mnist(part: Document) -> list[Row]:
+    cold, warm = part["summary"]["cold"], part["summary"]["warm"]
+    seeds = len(part["runs"]) // 2
     reached = f"{100 * cold['lowest_accuracy']:.2f} % at least, {seeds} seeds"
     memory = f"{max(cold['peak_bytes'], warm['peak_bytes']) / 1e6:.0f} MB at most"
     return [
@@ -189,7 +125,7 @@ def _mnist_rows(mnist: Document) -> list[Row]:
     ]
 
 
-def _startup_rows(startup: Document) -> list[Row]:
+def _startup(startup: Document) -> list[Row]:
     return [
         (kind["name"], f"{kind['median']:.2f} s", "", "")
         for kind in startup["kinds"]
@@ -197,26 +133,86 @@ def _startup_rows(startup: Document) -> list[Row]:
     ]
 
 
-def _circumstances(step: Document, networks: Document, mnist: Document | None) -> str:
-    where, peak = step["circumstances"], step["peak_gflops"]
-    accuracy = " Accuracy is that of the 10,000 test images." if mnist else ""
-    quiet = f"{100 * given(step, networks):.0f} % of the processors' time was ours"
-    return _filled(
-        f"fp32, {step['threads']} threads for everybody, medians; in one run, in turns, results"
-        f" compared first; LeNet-5 where no network is named.{accuracy} {where['machine']}; peak"
-        f" {peak['best']:.0f} GFLOP/s; {quiet}; {_where(where)}. By `python bench/all.py`."
-    )
+def _ms(one: Document) -> str:
+    return f"{milliseconds(one['median_ms'] / 1e3)} ms"
 
 
-def _where(where: Document) -> str:
-    """Load, versions and commit."""
+def _foot(targets: Document) -> str:
+    """Under what circumstances."""
+    where, parts = targets["circumstances"], targets["parts"]
+    peak = max((one["peak_gflops"]["best"] for one in parts if "peak_gflops" in one), default=0)
     versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
-    loads = f"load {where['load_before']} before, {where['load_after']} after"
-    return f"{loads}; {versions}; {where['commit']}"
+    return (
+        f"{targets['threads']} threads for everybody, medians; in one run, in turns, results"
+        f" compared first. {where['machine']}; peak {peak:.0f} GFLOP/s;"
+        f" {100 * given(targets):.0f} % of the processors' time was ours; load"
+        f" {where['load_before']} before, {where['load_after']} after; {versions};"
+        f" {where['commit']}. By `python bench/all.py`."
+    )
 
 
 def _filled(text: str) -> str:
     return fill(text, 100, break_on_hyphens=False)
+
+
+# ---- docs/performance.md ------------------------------------------------------------------------
+
+
+def everybody(targets: Document) -> str:
+    """The rows that were to be reached, then every setting of everybody, then who is missing."""
+    missing = [
+        f"- {part['title']}: {line}" for part in targets["parts"] for line in part["skipped"]
+    ]
+    parts = [
+        _targets_table(targets["rows"]),
+        "Everybody, with medians and ranges:",
+        _contenders_table(targets["parts"]),
+        _filled(_foot(targets)),
+        "Left out: nobody." if not missing else "Left out:\n\n" + "\n".join(missing),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _targets_table(rows: Sequence[Document]) -> str:
+    head = ("", "Lanewise", "beside", "ratio", "at least", "aim", "reached", "best of all others")
+    align = ("---", "---:", "---", "---:", "---:", "---:", "---", "---")
+    return _markdown(head, align, [_target(row) for row in rows])
+
+
+def _target(row: Document) -> Row:
+    wanted = (row["at_least"], row["aim"])
+    if "ours_ms" not in row:
+        return (row["what"], "", row["beside"], "", *wanted, row["verdict"], "")
+    theirs = f", {milliseconds(row['best_ms'] / 1e3)} ms" if "best_ms" in row else ""
+    ratio = f"{row['ratio']:.2f} ×" if "ratio" in row else ""
+    best = row.get("best_of_all")
+    of_all = f"{row['ratio_to_best_of_all']:.2f} ×, {best}" if best else ""
+    ours = f"{milliseconds(row['ours_ms'] / 1e3)} ms"
+    return (row["what"], ours, f"{row['best']}{theirs}", ratio, *wanted, row["verdict"], of_all)
+
+
+def _contenders_table(parts: Sequence[Document]) -> str:
+    head = ("", "", "setting", "ms", "range", "images/s", "ratio")
+    align = ("---", "---", "---", "---:", "---:", "---:", "---:")
+    return _markdown(head, align, [row for part in parts for row in _contenders(part)])
+
+
+def _contenders(part: Document) -> list[Row]:
+    rows: list[Row] = []
+    for number, each in enumerate(part["contenders"]):
+        low, high = (milliseconds(ms / 1e3) for ms in each["range_ms"])
+        rows.append(
+            (
+                "" if number else part["title"],
+                each["name"],
+                each["setting"],
+                milliseconds(each["median_ms"] / 1e3),
+                f"{low} – {high}",
+                f"{each['images_per_second']:,.0f}",
+                f"{each['ratio']:.2f} ×" if number else "",
+            )
+        )
+    return rows
 
 
 def write(file: Path, text: str) -> None:

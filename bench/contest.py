@@ -9,20 +9,25 @@ the running statistics as one: how long the difference is, relative to the vecto
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
+from pathlib import Path
 
 import numpy as np
 
+import lanewise
 from lanewise.native import Program, compile_net
 from lanewise.native.optimizers import SGD
 from lanewise.native.peak import Peak, PeakMeter
 from lanewise.net.graph import Graph
 from lanewise.size.report import size
 from measure import Contender, Timing, interleave, timing_json
+from peers.work import Kind, Work
 from rivals import (
+    EXACT,
     FIRST_RATE,
     MOMENTUM,
     SETTINGS,
@@ -31,17 +36,24 @@ from rivals import (
     Setting,
     Skipped,
     Task,
+    onnx_bytes,
     onnx_runtime,
     openvino,
+    small,
     step_outcome,
     torch_inference,
     torch_training,
 )
+from served import PATIENCE, Guests, Peer, guests
 
 PACKAGES = ("torch", "onnxruntime", "openvino")
 BATCHES = 16
 RATE = 1e-3  # small, so that nobody's weights run away from the others' in thousands of steps
 MEAN, STD = 0.5, 0.25
+# Keras keeps the variance of the batch itself, others that of what it was drawn from: they differ
+# by one part in as many as pixels were seen. Transformed convolutions round a little more.
+GUESTS = {**EXACT, "statistics": 2e-3}
+TRANSFORMED = {**GUESTS, "logits": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,9 @@ class Terms:
     settings: Sequence[Setting] = SETTINGS  # of PyTorch
     compile_seconds: float = 0.0  # at most, for each of them; 0: any time
     most_seconds: float = inf  # of everybody in all rounds, see `interleave`
+    peers: Sequence[Peer] = ()  # those in processes of their own
+    python: str = sys.executable  # whose packages they use
+    patience: float = PATIENCE  # seconds that they may take to build and to compile
 
 
 @dataclass(frozen=True)
@@ -98,12 +113,13 @@ class Training:
 class Contest:
     """The images, our program, and what is given to the others."""
 
-    def __init__(self, graph: Graph, program: Program, terms: Terms) -> None:
+    def __init__(self, graph: Graph, program: Program, terms: Terms, training: bool = True) -> None:
         self.graph, self.program, self.terms = graph, program, terms
         self.meter = PeakMeter(program.target, terms.threads)
         self.skipped: Skipped = []
         self.agreement: dict[str, float] = {}  # "contender: what" → relative difference
-        count = max(terms.images, BATCHES * terms.batch)
+        self.versions: dict[str, str] = {}  # of those in processes of their own
+        count = max(terms.images, BATCHES * terms.batch * training)
         self.pixels, self.labels = _random_images(graph, count)
         self.floats = ((self.pixels / np.float32(255) - MEAN) / STD).astype(np.float32)
         program.set_normalisation((MEAN,), (STD,))
@@ -128,10 +144,15 @@ class Contest:
         first = _first_step(self.program, self.weights, self.pixels[:batch], self.labels[:batch])
         rivals = list(torch_training(task, RATE, self.skipped))
         self.agreement |= agree(first, rivals)
-        steps = _steps(self.program, self.pixels, self.labels, batch)
-        contender = Contender("Lanewise", "fp32", steps, True)
-        timings = self._time([contender, *(one.contender for one in rivals)])
+        with self._guests("training", task) as others:
+            rivals += self._admitted(first, others)
+            timings = self._time([self.alone("fp32"), *(one.contender for one in rivals)])
         return Training(batch, timings, batch * step_multiply_adds(self.graph), self.meter.peak)
+
+    def alone(self, setting: str) -> Contender:
+        """Our training step, to be beside another of ours."""
+        steps = _steps(self.program, self.pixels, self.labels, self.terms.batch)
+        return Contender("Lanewise", setting, steps, True)
 
     def inference(self) -> list[Timing]:
         """Everybody's logits of one batch, once they agree."""
@@ -143,9 +164,51 @@ class Contest:
             *openvino(task, self.skipped),
         ]
         self.program.set_learned(self.weights)
-        self.agreement |= agree({"logits": self.program.forward(self.floats[images])}, rivals)
+        first = {"logits": self.program.forward(self.floats[images])}
+        self.agreement |= agree(first, rivals)
         contenders = _forward(self.program, self.floats[images], self.pixels[images])
-        return self._time([*contenders, *(one.contender for one in rivals)])
+        with self._guests("inference", task) as others:
+            rivals += self._admitted(first, others)
+            return self._time([*contenders, *(one.contender for one in rivals)])
+
+    @contextmanager
+    def _guests(self, kind: Kind, task: Task) -> Iterator[Guests]:
+        terms = self.terms
+        peers = [one for one in terms.peers if one.kind == kind and self._worth_while(one)]
+        model = onnx_bytes(task) if any(one.model for one in peers) else b""
+        batches, where = list(task.batches), Path()
+        work = Work(kind, self.graph, self.weights, batches, terms.threads, FIRST_RATE, RATE,
+                    MOMENTUM, where)  # fmt: skip
+        with guests(work, peers, terms.python, terms.patience, model) as found:
+            self.skipped += found.skipped
+            self.versions |= found.versions
+            yield found
+
+    def _worth_while(self, peer: Peer) -> bool:
+        """Whether fewer threads than everybody's could be the best setting of so much work."""
+        if peer.options.get("threads", self.terms.threads) == self.terms.threads:
+            return "threads" not in peer.options
+        return small(self.graph, self.terms.images)
+
+    def _admitted(self, expected: Arrays, others: Guests) -> list[Rival]:
+        """The guests who computed the same; the others are named."""
+        admitted = []
+        for contender, peer, outcome in others.contenders():
+            values = outcome
+            if peer.kind == "training":
+                loss, learned = float(outcome["loss"]), {**outcome}
+                del learned["loss"]
+                statistics = {name: learned.pop(name) for name in self.program.buffers}
+                values = step_outcome(loss, self.weights, learned, statistics)
+            tolerances = TRANSFORMED if peer.winograd else GUESTS
+            rival = Rival(contender, lambda values=values: values, tolerances)  # type: ignore[misc]
+            try:
+                self.agreement |= agree(expected, [rival])
+            except SystemExit as refusal:
+                self.skipped.append(str(refusal))
+            else:
+                admitted.append(rival)
+        return admitted
 
 
 @contextmanager
@@ -154,6 +217,13 @@ def contest(graph: Graph, terms: Terms) -> Iterator[Contest]:
     optimizer = SGD(momentum=MOMENTUM, nesterov=True)
     with compile_net(graph, training=True, optimizer=optimizer, threads=terms.threads) as program:
         yield Contest(graph, program, terms)
+
+
+@contextmanager
+def inference_contest(graph: Graph, terms: Terms) -> Iterator[Contest]:
+    """With our program compiled for inference of so many images alone."""
+    with lanewise.compile(graph, batch=terms.images, threads=terms.threads) as program:
+        yield Contest(graph, program, terms, training=False)
 
 
 # ---- ours ---------------------------------------------------------------------------------------
@@ -262,8 +332,11 @@ def ratios(timings: Sequence[Timing]) -> dict[str, float]:
     groups = {
         "PyTorch's best fp32": [one for one in others if _is_torch(one) and not _is_bf16(one)],
         "PyTorch's best of all": [one for one in others if _is_torch(one)],
-        "ONNX Runtime": [one for one in others if one.contender.name == "ONNX Runtime"],
-        "OpenVINO": [one for one in others if one.contender.name == "OpenVINO"],
+        **{
+            name: [one for one in others if one.contender.name == name]
+            for name in dict.fromkeys(one.contender.name for one in others)
+            if name != "PyTorch"
+        },
     }
     return {
         f"{name} ({best.contender.setting})": best.times(us)

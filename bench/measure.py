@@ -31,7 +31,11 @@ FEWEST = 3  # rounds of the slowest
 
 @dataclass(frozen=True)
 class Contender:
-    """Something to be timed: `run(n)` does the work n times. Ratios are to the first of `ours`."""
+    """Something to be timed: `run(n)` does the work n times. Ratios are to the first of `ours`.
+
+    Where `run` returns a number, that is how many seconds it took: who lives in another process
+    measures there.
+    """
 
     name: str
     setting: str
@@ -100,9 +104,13 @@ def _takes_part(turn: int, turns: int, rounds: int) -> bool:
 def _turn(contender: Contender, repetitions: int) -> float:
     time.sleep(PAUSE)
     contender.run(1)
+    return _seconds(contender, repetitions) / repetitions
+
+
+def _seconds(contender: Contender, repetitions: int) -> float:
     begin = time.perf_counter()
-    contender.run(repetitions)
-    return (time.perf_counter() - begin) / repetitions
+    told = contender.run(repetitions)
+    return told if isinstance(told, float) else time.perf_counter() - begin
 
 
 def _pace(contender: Contender, turn_seconds: float) -> float:
@@ -110,9 +118,7 @@ def _pace(contender: Contender, turn_seconds: float) -> float:
     contender.run(1)
     trials: list[float] = []
     for times in (1, 3, 3):
-        begin = time.perf_counter()
-        contender.run(times)
-        trials.append((time.perf_counter() - begin) / times)
+        trials.append(_seconds(contender, times) / times)
         if trials[0] > turn_seconds:
             break
     return min(trials)
@@ -190,10 +196,13 @@ def load() -> float:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
-def circumstances(load_before: float, packages: Iterable[str] = ()) -> Circumstances:
-    """Read after the measurement; `packages` that are installed are told with their versions."""
+def circumstances(
+    load_before: float, packages: Iterable[str] = (), elsewhere: Mapping[str, str] | None = None
+) -> Circumstances:
+    """Read after the measurement; `packages` that are installed are told with their versions, and
+    those that others use `elsewhere`."""
     names = ["lanewise", "llvmlite", "numpy", *packages]
-    found = {name: number for name in names if (number := installed(name))}
+    found = {name: number for name in names if (number := installed(name))} | dict(elsewhere or {})
     return Circumstances(
         machine=machine(),
         versions={"Python": platform.python_version(), **found},

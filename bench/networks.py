@@ -1,4 +1,4 @@
-"""Training steps of whole networks beside PyTorch's, in one run.
+"""Training steps of whole networks beside those of PyTorch, Keras and tinygrad, in one run.
 
     python bench/networks.py                          all of them, six to eight minutes
     python bench/networks.py --net resnet20           one of them, or any other network
@@ -29,6 +29,7 @@ from lanewise.errors import LanewiseError
 from lanewise.net.load import load as load_net
 from measure import Circumstances, circumstances, cores, labelled, load, timing_table
 from rivals import SETTINGS, Setting, Skipped, eager, has_bfloat16, prepare_torch
+from served import add_peer_options, peers_of
 
 USUAL_BATCH = 128
 QUICK_ROUNDS = 3
@@ -59,6 +60,7 @@ class Result:
     training: Training
     agreement: dict[str, float]  # "contender: what" → relative difference
     skipped: Skipped
+    versions: dict[str, str]  # of those in processes of their own
 
 
 def main() -> int:
@@ -78,7 +80,8 @@ def main() -> int:
     except LanewiseError as error:
         print(f"networks.py: {error}", file=sys.stderr)
         return 2
-    where = circumstances(before, ["torch"])
+    elsewhere = {name: number for one in results for name, number in one.versions.items()}
+    where = circumstances(before, ["torch"], elsewhere)
     if args.json:
         print(json.dumps(as_json(results, args.threads, where), indent=2))
     else:
@@ -103,6 +106,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
     parser.add_argument("--quick", action="store_true", help="3 rounds, without torch.compile")
     parser.add_argument("--json", action="store_true", help="one JSON document")
+    add_peer_options(parser)
     return parser.parse_args()
 
 
@@ -114,13 +118,16 @@ def _terms(name: str, args: argparse.Namespace) -> Terms:
         threads=args.threads,
         rounds=QUICK_ROUNDS if args.quick else args.rounds,
         turn=args.turn,
-        settings=eager() if args.quick or args.no_compile else _settings(),
+        settings=eager() if args.quick or args.no_compile else native_settings(),
         compile_seconds=args.compile_seconds,
         most_seconds=args.most,
+        peers=peers_of(args),
+        python=args.peers,
+        patience=args.patience,
     )
 
 
-def _settings() -> Sequence[Setting]:
+def native_settings() -> Sequence[Setting]:
     """All, but bf16 through torch.compile only where the processor has it."""
     native = has_bfloat16()
     return [one for one in SETTINGS if native or not (one.compiled and one.bfloat16)]
@@ -134,7 +141,8 @@ def measure(name: str, terms: Terms) -> Result:
         training = everybody.training()
         left_out = [f"PyTorch {one}: not tried" for one in SETTINGS if one not in terms.settings]
         skipped = [*everybody.skipped, *left_out]
-        return Result(name, promised, training, everybody.agreement, skipped)
+        found = everybody.agreement, skipped, everybody.versions
+        return Result(name, promised, training, *found)
 
 
 def report(result: Result, threads: int) -> list[str]:

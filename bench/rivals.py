@@ -32,6 +32,7 @@ from lanewise.bridge.torch_module import copy_weights, to_torch
 from lanewise.native.target import find_target
 from lanewise.net.graph import Graph
 from lanewise.net.layers import Add
+from lanewise.size.report import size
 from lanewise.size.shapes import infer_shapes
 from measure import Contender, installed
 
@@ -46,6 +47,9 @@ Arrays = Mapping[str, np.ndarray]
 # MobileNetV2, NCHW and ours up to 2e-3, bf16 0.4.
 EXACT = {"loss": 1e-4, "statistics": 1e-4, "logits": 1e-4, "weights": 3e-2}
 ROUGH = {"loss": 5e-2, "statistics": 5e-2, "logits": 1e-1, "weights": 6e-1}
+
+
+SMALL = 20_000_000  # multiply–adds, up to which runtimes are shown with one thread too
 
 
 @dataclass(frozen=True)
@@ -300,26 +304,41 @@ def onnx_bytes(task: Task) -> bytes:
     return out.getvalue()
 
 
+def small(graph: Graph, images: int) -> bool:
+    """Whether one thread may be faster than several."""
+    return images * size(graph).totals.macs <= SMALL
+
+
+def _thread_counts(task: Task) -> list[tuple[int, str]]:
+    """Everybody's threads; for little work one thread too, each with what is told of it."""
+    single = task.threads > 1 and small(task.graph, len(task.batches[0][0]))
+    return [(task.threads, "fp32"), *[(1, "fp32, 1 thread")] * single]
+
+
 def onnx_runtime(task: Task, skipped: Skipped) -> Iterator[Rival]:
     """ONNX Runtime with all its rewrites, in one call."""
     if not _there("onnxruntime", "onnx", skipped=skipped, name="ONNX Runtime"):
         return
+    model = onnx_bytes(task)
+    for threads, setting in _thread_counts(task):
+        yield _onnx_runtime(model, task.batches[0][0], threads, setting)
+
+
+def _onnx_runtime(model: bytes, images: np.ndarray, threads: int, setting: str) -> Rival:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = task.threads
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        onnx_bytes(task), options, providers=["CPUExecutionProvider"]
-    )
-    feed = {session.get_inputs()[0].name: task.batches[0][0]}
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: images}
 
     def run(times: int) -> None:
         for _ in range(times):
             session.run(None, feed)
 
-    yield Rival(
-        Contender("ONNX Runtime", "fp32", run),
+    return Rival(
+        Contender("ONNX Runtime", setting, run),
         lambda: {"logits": session.run(None, feed)[0]},
         EXACT,
     )
@@ -332,10 +351,26 @@ def openvino(task: Task, skipped: Skipped) -> Iterator[Rival]:
     import openvino as ov
 
     core, images = ov.Core(), task.batches[0][0]
-    common = {"INFERENCE_NUM_THREADS": task.threads, "INFERENCE_PRECISION_HINT": "f32"}
     model = core.read_model(onnx_bytes(task))
-    whole = core.compile_model(model, "CPU", {**common, "PERFORMANCE_HINT": "LATENCY"})
-    request = whole.create_infer_request()
+    for threads, setting in _thread_counts(task):
+        yield _openvino(core, model, images, threads, setting)
+    if len(images) % task.threads == 0 and task.threads > 1:
+        yield _openvino_streams(core, model, images, task.threads)
+
+
+def _openvino_settings(threads: int, hint: str) -> dict[str, object]:
+    """fp32 everywhere; the hint says what is to be short, or large."""
+    return {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": hint,
+    }
+
+
+def _openvino(core: Any, model: Any, images: np.ndarray, threads: int, setting: str) -> Rival:
+    """The latency hint: one stream on all threads."""
+    compiled = core.compile_model(model, "CPU", _openvino_settings(threads, "LATENCY"))
+    request = compiled.create_infer_request()
 
     def run(times: int) -> None:
         for _ in range(times):
@@ -344,19 +379,17 @@ def openvino(task: Task, skipped: Skipped) -> Iterator[Rival]:
     def logits() -> dict[str, np.ndarray]:
         return {"logits": next(iter(request.infer([images]).values()))}
 
-    yield Rival(Contender("OpenVINO", "fp32, one stream", run), logits, EXACT)
-    if len(images) % task.threads == 0 and task.threads > 1:
-        yield _openvino_streams(core, model, images, task.threads, common)
+    return Rival(Contender("OpenVINO", f"{setting}, latency", run), logits, EXACT)
 
 
-def _openvino_streams(
-    core: Any, model: Any, images: np.ndarray, threads: int, common: Any
-) -> Rival:
+def _openvino_streams(core: Any, model: Any, images: np.ndarray, threads: int) -> Rival:
+    """The throughput hint, with a stream for each thread and a part of the batch for each."""
     import openvino as ov
 
     parts = np.split(images, threads)
     model.reshape([len(parts[0]), *images.shape[1:]])
-    compiled = core.compile_model(model, "CPU", {**common, "NUM_STREAMS": threads})
+    settings = {**_openvino_settings(threads, "THROUGHPUT"), "NUM_STREAMS": threads}
+    compiled = core.compile_model(model, "CPU", settings)
     queue = ov.AsyncInferQueue(compiled, threads)
     found: dict[int, Any] = {}
     queue.set_callback(lambda request, number: found.update({number: request.results}))
@@ -372,7 +405,7 @@ def _openvino_streams(
         each = [next(iter(found[number].values())) for number in range(threads)]
         return {"logits": np.concatenate(each)}
 
-    return Rival(Contender("OpenVINO", f"fp32, {threads} streams", run), logits, EXACT)
+    return Rival(Contender("OpenVINO", "fp32, throughput", run), logits, EXACT)
 
 
 def _there(*packages: str, skipped: Skipped, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""A training step and batch inference beside PyTorch, ONNX Runtime and OpenVINO, in one run.
+"""A training step and batch inference beside all the others, in one run.
 
     python bench/step.py                     LeNet-5, batch 128; inference of 256 images
     python bench/step.py --net tiny-vgg --batch 64 --json
@@ -34,6 +34,7 @@ from measure import (
     timing_table,
 )
 from rivals import SETTINGS, Skipped, eager, prepare_torch
+from served import add_peer_options, peers_of
 
 TARGETS = (
     "5 × PyTorch's best fp32, 4 × its best of all, 55 % of the peak;"
@@ -78,6 +79,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--turn", type=float, default=0.12, help="seconds of a turn (0.12)")
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
     parser.add_argument("--json", action="store_true", help="one JSON document")
+    add_peer_options(parser)
     return parser.parse_args()
 
 
@@ -85,7 +87,10 @@ def measure(args: argparse.Namespace) -> Result:
     """Check everybody, then time training, then inference."""
     graph, before = load_net(args.net), load()
     settings = eager() if args.no_compile else SETTINGS
-    terms = Terms(args.batch, args.images, args.threads, args.rounds, args.turn, settings)
+    terms = Terms(
+        args.batch, args.images, args.threads, args.rounds, args.turn, settings,
+        peers=peers_of(args), python=args.peers, patience=args.patience,
+    )  # fmt: skip
     prepare_torch(args.threads)
     with contest(graph, terms) as everybody:
         training, inference = everybody.training(), everybody.inference()
@@ -97,7 +102,7 @@ def measure(args: argparse.Namespace) -> Result:
             inference=inference,
             agreement=everybody.agreement,
             skipped=everybody.skipped,
-            circumstances=circumstances(before, PACKAGES),
+            circumstances=circumstances(before, PACKAGES, everybody.versions),
         )
 
 

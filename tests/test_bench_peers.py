@@ -1,0 +1,353 @@
+"""Contenders in processes of their own: turns by a pipe, refusals, models written for them; and the
+rows of what shall be reached."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lanewise.net.parse import parse
+from lanewise.size.cost import learned_shapes
+
+BENCH = Path(__file__).resolve().parent.parent / "bench"
+sys.path.insert(0, str(BENCH))
+
+import aims  # noqa: E402
+import all as everything  # noqa: E402
+import contest  # noqa: E402
+import measure  # noqa: E402
+import served  # noqa: E402
+from peers import with_ncnn  # noqa: E402
+from peers.work import Kind, Unsupported, Work, read, store  # noqa: E402
+
+NET = "input 2x6x6; conv 4 k3 nobias; bn; relu; residual { conv 4 k3 pad1 }; flatten; linear 3"
+
+
+def work(kind: Kind, text: str = NET, folder: Path = Path(), images: int = 3) -> Work:
+    graph, random = parse(text), np.random.default_rng(0)
+    weights = {
+        name: random.uniform(0.5, 1.5, shape).astype(np.float32)
+        for name, shape in learned_shapes(graph).items()
+    }
+    pixels = random.normal(size=(images, 2, 6, 6)).astype(np.float32)
+    batches = [(pixels, np.arange(images, dtype=np.int32) % 3)]
+    return Work(kind, graph, weights, batches, 1, 0.1, 0.001, 0.9, folder)
+
+
+# ---- processes ----------------------------------------------------------------------------------
+
+
+def test_work_travels_whole(tmp_path: Path) -> None:
+    given = work("training", folder=tmp_path)
+    store(given, NET)
+    found = read(tmp_path)
+    assert found.graph == given.graph and found.kind == "training" and found.momentum == 0.9
+    assert {name: value.tobytes() for name, value in found.weights.items()} == {
+        name: value.tobytes() for name, value in given.weights.items()
+    }
+    assert np.array_equal(found.images, given.images)
+    assert found.batches[0][1].tolist() == [0, 1, 2]
+
+
+def python(folder: Path, body: str) -> str:
+    """Stands where a Python is asked for: answers as `serve.py` does, with this in between."""
+    script = folder / "other.py"
+    script.write_text(
+        "import json, sys, time\nfrom pathlib import Path\nimport numpy as np\n"
+        "folder = Path(sys.argv[2])\n" + textwrap.dedent(body),
+        encoding="utf-8",
+    )
+    starter = folder / "python"
+    starter.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" "$@"\n', encoding="utf-8")
+    starter.chmod(0o755)
+    return str(starter)
+
+
+PEER = served.Peer("Other", "fp32", "with_other", "training")
+ANSWERS = """
+    np.savez(folder / "outcome.npz", loss=np.array(2.5))
+    print(json.dumps({"ready": True, "versions": {"other": "1.0"}}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps({"seconds": 0.25 * int(line)}), flush=True)
+"""
+
+
+def test_a_guest_measures_its_own_turns_and_stands_still_between(tmp_path: Path) -> None:
+    counting = """
+    import threading
+    def count():
+        for number in range(10**9):
+            (folder / "count").write_text(str(number))
+            time.sleep(0.001)
+    threading.Thread(target=count, daemon=True).start()
+    time.sleep(0.1)
+    """
+    other = python(tmp_path, counting + ANSWERS)
+    with served.guests(work("training"), [PEER], other) as found:
+        ((contender, _, outcome),) = found.contenders()
+        assert (contender.name, found.versions, found.skipped) == ("Other", {"other": "1.0"}, [])
+        assert outcome["loss"] == 2.5
+        assert measure._seconds(contender, 4) == 1.0  # what it says, not how long we waited
+        folder = found.ready[0][0].folder
+        state = Path(f"/proc/{found.ready[0][0]._process.pid}/stat")
+        if state.exists():
+            time.sleep(0.05)
+            assert state.read_text().rpartition(")")[2].split()[0] == "T"  # stopped
+        before = (folder / "count").read_text()
+        time.sleep(0.05)
+        assert (folder / "count").read_text() == before
+        process = found.ready[0][0]._process
+    assert process.poll() is not None
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("print(json.dumps({'ready': False, 'reason': 'no rule for lrn'}))", "no rule for lrn"),
+        ("sys.exit('out of luck')", "its process ended: out of luck"),
+        ("time.sleep(60)", "not ready in time"),
+    ],
+)
+def test_who_cannot_take_part_is_named_with_the_reason(
+    tmp_path: Path, body: str, told: str
+) -> None:
+    with served.guests(work("training"), [PEER], python(tmp_path, body), patience=0.5) as found:
+        assert found.ready == []
+        assert found.skipped == [f"Other fp32: {told}"]
+
+
+def test_only_those_of_the_kind_are_started(tmp_path: Path) -> None:
+    with served.guests(work("inference"), [PEER], python(tmp_path, "")) as found:
+        assert found.ready == [] and found.skipped == []
+
+
+PACKAGES = {
+    "with_keras": ("keras", "tensorflow", "jax"),
+    "with_tinygrad": ("tinygrad",),
+    "with_ncnn": ("ncnn",),
+    "with_mnn": ("MNN",),
+}
+
+
+def absent(peer: served.Peer) -> list[str]:
+    return [name for name in PACKAGES[peer.module] if not find_spec(name)]
+
+
+def test_a_missing_package_is_told_with_its_remedy() -> None:
+    missing = [one for one in served.PEERS if not one.model and absent(one)]
+    if not missing:
+        pytest.skip("all peers are installed here, so none can be missing")
+    with served.guests(work(missing[0].kind), missing[:1]) as found:
+        assert found.ready == []
+        (told,) = found.skipped
+    assert any(f"No module named '{name}'" in told for name in absent(missing[0]))
+    assert told.endswith("run: pip install 'lanewise[peers]'")
+
+
+def test_who_computes_something_else_is_refused_and_named(tmp_path: Path) -> None:
+    net = parse("input 1x6x6; conv 2 k3; flatten; linear 3")
+    wrong = """
+    with np.load(folder / "arrays.npz") as given:
+        left = {name[8:]: given[name] for name in given if name.startswith("weights/")}
+    np.savez(folder / "outcome.npz", loss=np.array(1.0), **left)
+    print(json.dumps({"ready": True, "versions": {}}), flush=True)
+    """
+    terms = contest.Terms(
+        batch=16, images=16, rounds=1, turn=0.001, settings=(), peers=[PEER],
+        python=python(tmp_path, wrong),
+    )  # fmt: skip
+    with contest.contest(net, terms) as everybody:
+        training = everybody.training()
+    assert [one.contender.name for one in training.timings] == ["Lanewise"]
+    (told,) = everybody.skipped
+    assert told.startswith("Other fp32 computes something else: its loss differ")
+
+
+def test_fewer_threads_are_tried_where_there_is_little_to_do() -> None:
+    single = next(one for one in served.PEERS if one.options.get("threads") == 1)
+    usual = next(one for one in served.PEERS if one.kind == "inference")
+    for images, threads, expected in [(1, 2, True), (10**6, 2, False), (1, 1, False)]:
+        terms = contest.Terms(images=images, threads=threads)
+        stub = type("Stub", (), {"terms": terms, "graph": parse(NET)})()
+        assert contest.Contest._worth_while(stub, single) is expected
+        assert contest.Contest._worth_while(stub, usual)
+
+
+# ---- models -------------------------------------------------------------------------------------
+
+
+def test_ncnn_gets_folded_norms_joined_activations_and_splits() -> None:
+    given = work("inference")
+    model = with_ncnn.Model(given)
+    kinds = [line.type for line in model.lines]
+    assert kinds == [
+        "Input", "Convolution", "Split", "Convolution", "BinaryOp", "Flatten", "InnerProduct"
+    ]  # fmt: skip
+    magic, counts, *lines = model.text().splitlines()
+    blobs = sum(int(line.split()[3]) for line in lines)
+    assert magic == "7767517" and counts == f"{len(lines)} {blobs}"
+    assert " 9=1" in lines[1] and " 9=1" not in lines[3]
+    w = given.weights
+    factor = w["bn1.weight"] / np.sqrt(w["bn1.running_var"] + 1e-5)
+    (tag, weight), (_, bias) = model.lines[1].arrays
+    assert tag == b"\0\0\0\0"
+    assert np.allclose(weight, w["conv1.weight"] * factor[:, None, None, None])
+    assert np.allclose(bias, w["bn1.bias"] - w["bn1.running_mean"] * factor)
+    floats = sum(array.size for line in model.lines for _, array in line.arrays)
+    assert len(model.bytes()) == 4 * floats + 4 * 3
+
+
+def test_what_a_model_has_no_rule_for_is_told() -> None:
+    with pytest.raises(Unsupported, match="ncnn has no rule for `elu`"):
+        with_ncnn.Model(work("inference", "input 2x6x6; conv 2 k3; elu; flatten; linear 3"))
+    with pytest.raises(Unsupported, match="folded into a convolution"):
+        with_ncnn.Model(work("inference", "input 2x6x6; bn; flatten; linear 3"))
+
+
+def test_every_peer_that_is_installed_agrees() -> None:
+    """tinygrad's compilation takes too long for a test."""
+    here = [
+        one
+        for one in served.PEERS
+        if one.kind == "training" and one.name != "tinygrad" and not absent(one)
+    ]
+    if not here:
+        pytest.skip("none of the peers is installed: pip install 'lanewise[peers]'")
+    net = parse("input 1x8x8; conv 4 k3 pad1; bn; relu; maxpool 2; flatten; linear 3")
+    terms = contest.Terms(batch=32, rounds=1, turn=0.001, settings=(), peers=here)
+    with contest.contest(net, terms) as everybody:
+        training = everybody.training()
+    assert [one.contender.name for one in training.timings[1:]] == [one.name for one in here]
+
+
+# ---- rows ---------------------------------------------------------------------------------------
+
+
+def contender(name: str, setting: str, ms: float, ours: float = 2.0) -> dict:
+    return {
+        "name": name, "setting": setting, "median_ms": ms, "range_ms": [ms / 2, 2 * ms],
+        "images_per_second": 1000 / ms, "ratio": ms / ours,
+    }  # fmt: skip
+
+
+PART = {
+    "key": "resnet20",
+    "title": "ResNet-20, step of 128",
+    "contenders": [
+        contender("Lanewise", "fp32", 2.0),
+        contender("PyTorch", "NHWC fp32", 7.0),
+        contender("PyTorch", "NCHW fp32, compiled", 6.4),
+        contender("PyTorch", "NHWC bf16", 3.0),
+        contender("Keras, JAX", "fp32, XLA", 2.5),
+    ],
+    "skipped": ["tinygrad fp32, JIT: not ready in time"],
+    "peak_gflops": {"best": 340.0, "given": 0.98},
+}
+
+
+def row(target: aims.Target, part: dict = PART) -> dict:
+    (found,) = aims.judge(target, [part])
+    return found
+
+
+def test_a_row_is_the_ratio_to_the_best_of_those_it_names() -> None:
+    first = row(aims.Target("resnet20", ("PyTorch",), 3, 4))
+    assert (first["best"], first["ratio"]) == ("PyTorch NCHW fp32, compiled", 3.2)
+    assert first["verdict"] == "yes"
+    assert first["best_of_all"] == "Keras, JAX fp32, XLA" and first["ratio_to_best_of_all"] == 1.25
+    rough = row(aims.Target("resnet20", ("PyTorch",), 1.7, 2.2, "bf16"))
+    assert (rough["best"], rough["verdict"]) == ("PyTorch NHWC bf16", "no")
+    either = row(aims.Target("resnet20", ("PyTorch",), 1.2, 1.4, "any"))
+    assert (either["best"], either["verdict"]) == ("PyTorch NHWC bf16", "aim")
+
+
+def test_an_aim_may_be_a_time() -> None:
+    target = aims.Target("resnet20", ("PyTorch",), 3, 0, aim_ms=1.9)
+    assert row(target)["verdict"] == "yes" and row(target)["aim"] == "≤ 1900 µs"
+    assert row(aims.Target("resnet20", ("PyTorch",), 3, 0, aim_ms=2.0))["verdict"] == "aim"
+
+
+def test_what_was_not_measured_is_said() -> None:
+    ours = row(aims.Target("resnet20", ("PyTorch",), 1, 2, "bf16", "bf16"))
+    assert ours["verdict"] == "not measured: Lanewise has no bf16 here"
+    nobody = row(aims.Target("resnet20", ("ncnn",), 1, 2))
+    assert nobody["verdict"] == "not measured: nobody to compare with"
+    assert list(aims.judge(aims.Target("bn3", ("PyTorch",), 1, 2), [PART])) == []
+
+
+MNIST = {
+    "key": "mnist",
+    "title": "MNIST to 99 %",
+    "contenders": [],
+    "skipped": [],
+    "runs": [{}] * 2,
+    "summary": {
+        start: {"seconds": seconds, "lowest_accuracy": 0.9904, "peak_bytes": 10**8}
+        for start, seconds in (("cold", 5.0), ("warm", 3.0))
+    },
+}
+
+
+def test_mnist_is_judged_by_seconds_and_only_with_its_accuracy() -> None:
+    target = aims.Target("mnist", (), 4, 2)
+    assert row(target, MNIST)["verdict"] == "yes"
+    worse = {"seconds": 1.0, "lowest_accuracy": 0.9899, "peak_bytes": 1}
+    assert row(target, {**MNIST, "summary": {"warm": worse}})["verdict"] == "no: not 99 %"
+
+
+def test_every_target_has_its_part_and_every_part_a_target() -> None:
+    assert {target.part for target in aims.TARGETS} == {part.key for part in aims.PARTS}
+    for part in aims.PARTS:
+        assert len(part.title) <= 28
+
+
+DOCUMENT = {
+    "threads": 2,
+    "parts": [PART, MNIST],
+    "rows": [
+        row(aims.Target("resnet20", ("PyTorch",), 3, 4)),
+        row(aims.Target("resnet20", ("ncnn",), 1, 2)),
+        row(aims.Target("mnist", (), 4, 2), MNIST),
+    ],
+    "circumstances": {
+        "machine": "a machine", "versions": {"keras": "3.15"}, "commit": "commit abc",
+        "command": "python bench/targets.py --json", "load_before": 0.1, "load_after": 1.5,
+    },
+}  # fmt: skip
+
+
+def test_the_pages_get_every_setting_and_who_is_missing() -> None:
+    text = everything.everybody(DOCUMENT)
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert {len(line.split(" | ")) for line in text.splitlines() if line.startswith("| ")} == {7, 8}
+    assert sum("Keras, JAX" in one for one in rows) == 1
+    assert "ResNet-20, step of 128: tinygrad fp32, JIT: not ready in time" in " ".join(text.split())
+    assert "98 % of the processors' time was ours" in " ".join(text.split())
+    readme = everything.table(DOCUMENT, {"kinds": [{"name": "import", "median": 0.1, "target": 1}]})
+    assert (
+        "| ResNet-20, step of 128 | 2.00 ms | 2.50 ms, Keras, JAX (fp32, XLA) | 1.2 × |" in readme
+    )
+    assert "| the same, warm | 3.0 s | 100 MB at most |  |" in readme
+    assert everything.given(DOCUMENT) == 0.98
+
+
+def test_the_rows_fit_a_terminal() -> None:
+    script = subprocess.run(
+        [sys.executable, "-c", "import json, sys, targets; print(json.dumps("
+         "targets.table(json.loads(sys.argv[1]))))", json.dumps(DOCUMENT["rows"])],
+        cwd=BENCH, env={**os.environ, "PYTHONPATH": str(BENCH.parent / "src")},
+        capture_output=True, encoding="utf-8", check=True,
+    )  # fmt: skip
+    lines = json.loads(script.stdout)
+    assert max(len(line) for line in lines[:2]) <= 80
+    assert lines[0].split()[0] == "ours" and lines[1].startswith("ResNet-20, step of 128")
+    assert lines[2].startswith("  beside PyTorch: PyTorch NCHW fp32, compiled; best of all Keras")
