@@ -42,7 +42,7 @@ def counted(graph: Graph, target: str = "host") -> dict[str, dict[str, int]]:
             continue
         if id(kernel) not in products:
             products[id(kernel)] = count(kernel).multiply_adds
-        turns = call.channels // call.block if call.channels else 1
+        turns = call.extent // call.block if call.extent else 1
         if products[id(kernel)]:
             found[layer][_kind(kernel)] = turns * products[id(kernel)]
     for job in plan.jobs:  # the weight gradients of full connections, all blocks, one slice

@@ -15,7 +15,7 @@ from itertools import product
 from typing import TYPE_CHECKING, TypeAlias
 
 from lanewise.native.memory import rounded
-from lanewise.native.nest import LANES
+from lanewise.native.nest import LANES, Kernel
 
 if TYPE_CHECKING:
     from lanewise.native.plan import Along, Call, Place
@@ -62,6 +62,12 @@ def form_chains(calls: Sequence[Call]) -> list[Call]:
     for run_calls in chosen:
         made += _finished(run_calls, small)
     return made
+
+
+def whole(call: Call) -> Kernel:
+    """The kernel of a call that could be made piece by piece, for all of it at once."""
+    way = call.ways[0]
+    return way.make(way.extent, (way.extent,) * len(call.places))
 
 
 def _finished(calls: list[Call], small: set[str]) -> list[Call]:

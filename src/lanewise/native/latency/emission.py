@@ -70,7 +70,7 @@ def _step(name: str, phase: Phase, addresses: Addresses) -> str:
         " noinline nounwind"
     )
     calls = phase.slices
-    total = sum(call.channels for call in calls)
+    total = sum(call.extent for call in calls)
     f.do(f"%scaled = mul i64 %thread, {total}")
     f.do("%first = udiv i64 %scaled, %threads")
     f.do(f"%scaled.next = add i64 %scaled, {total}")
@@ -79,7 +79,7 @@ def _step(name: str, phase: Phase, addresses: Addresses) -> str:
     before = 0
     for number, call in enumerate(calls):
         _call_tasks(f, number, call, before, addresses)
-        before += call.channels
+        before += call.extent
     f.label(f"call{len(calls)}")
     f.do("ret void")
     return f.text()
@@ -87,7 +87,7 @@ def _step(name: str, phase: Phase, addresses: Addresses) -> str:
 
 def _call_tasks(f: Function, number: int, call: Call, before: int, addresses: Addresses) -> None:
     """Those tasks of a call that are the thread's; the call's first is the step's task `before`."""
-    n, count = number, call.channels
+    n, count = number, call.extent
     f.label(f"call{n}")
     for which in ("first", "stop"):
         f.do(f"%{which}{n}.own = sub i64 %{which}, {before}")

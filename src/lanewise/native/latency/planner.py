@@ -1,6 +1,6 @@
 """Operations → a plan for one image: calls of kernels, in steps with a barrier after each.
 
-A call is made of `channels` tasks (the field of `plan.Call`): its kernel is called once for each,
+A call is made of `extent` tasks (the field of `plan.Call`): its kernel is called once for each,
 with every pointer `apart` bytes further. The threads share out the tasks of a step.
 """
 
@@ -158,7 +158,7 @@ class ImagePlanner:
                 {1: kernel},
                 tuple(place for place, _ in places),
                 purpose=self.purpose,
-                channels=count,
+                extent=count,
                 apart=tuple(apart for _, apart in places),
             ),
             barrier,
@@ -167,9 +167,7 @@ class ImagePlanner:
     def add(self, call: Call, barrier: bool = True) -> None:
         """A call in the present step; with a barrier the step ends."""
         apart = call.apart or (0,) * len(call.places)
-        self.calls.append(
-            replace(call, phase=self.step, channels=max(1, call.channels), apart=apart)
-        )
+        self.calls.append(replace(call, phase=self.step, extent=max(1, call.extent), apart=apart))
         self.step += barrier
 
     def blocks_of_vectors(self, vectors: int, pixels: int) -> tuple[int, int]:

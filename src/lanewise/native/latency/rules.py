@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from lanewise.native.chains import whole
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import image_moves as moves
 from lanewise.native.latency import channelwise, products
@@ -65,8 +66,7 @@ def sixteen_copies(plan: ImagePlanner, operation: Operation) -> None:
     result = plan.scratch(f"copies {operation.name}", operation.elements * 64)
     places[f"value {operation.name}"] = result
     for call in _usual_calls(plan, operation):
-        kernel = call.kernels.get(1) or (call.make(call.channels) if call.make else None)
-        assert kernel is not None
+        kernel = call.kernels.get(1) or whole(call)
         assert not call.symbols
         moved = tuple(_renamed(place, places, operation) for place in call.places)
         plan.add(Call({1: kernel}, moved, purpose=plan.purpose))
