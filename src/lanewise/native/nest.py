@@ -66,7 +66,11 @@ class Index:
     constant: int = 0
 
     def __add__(self, other: IndexLike) -> Index:
+        if isinstance(other, int):
+            return Index(self.terms, self.constant + other)
         other = as_index(other)
+        if not (self.terms and other.terms):
+            return Index(self.terms or other.terms, self.constant + other.constant)
         merged = dict(self.terms)
         for atom, factor in other.terms:
             merged[atom] = merged.get(atom, 0) + factor
@@ -76,6 +80,8 @@ class Index:
     __radd__ = __add__
 
     def __mul__(self, factor: int) -> Index:
+        if factor == 1:
+            return self
         if factor == 0:
             return Index()
         return Index(tuple((a, f * factor) for a, f in self.terms), self.constant * factor)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
+from typing import TypeAlias
 
 from lanewise.native.nest import (
     ELEMENT_BYTES,
@@ -16,6 +18,8 @@ from lanewise.native.nest import (
     Transpose,
     Value,
 )
+
+Kind: TypeAlias = tuple[str, int]  # type and lanes
 
 #: operation → the types it takes and gives, one line for each: "argument … argument result"
 SIGNATURES: dict[str, tuple[str, ...]] = {
@@ -66,8 +70,10 @@ def type_faults(body: tuple[Statement, ...]) -> Iterator[tuple[Statement, str]]:
         if isinstance(statement, Loop):
             yield from type_faults(statement.body)
             continue
-        values = statement.values if isinstance(statement, Transpose) else (statement.value,)
-        fault = next(filter(None, map(value_fault, values)), None)
+        if isinstance(statement, Transpose):
+            fault = next(filter(None, map(value_fault, statement.values)), None)
+        else:
+            fault = value_fault(statement.value)
         fault = fault or statement_fault(statement)
         if fault:
             yield statement, fault
@@ -92,32 +98,31 @@ def statement_fault(statement: Assign | Store | Transpose) -> str | None:
     return None
 
 
-def operation_fault(value: Op) -> str | None:
+@lru_cache(maxsize=4096)
+def operation_fault(name: str, result: Kind, arguments: tuple[Kind, ...]) -> str | None:
     """What is wrong with the types or lanes of an operation; None if nothing."""
-    arguments = value.arguments
-    result = _RESULTS.get((value.name, *[a.dtype for a in arguments]))
-    if result is None:
-        given = " ".join(a.dtype for a in arguments)
-        known = SIGNATURES.get(value.name)
+    dtype = _RESULTS.get((name, *(argument for argument, _ in arguments)))
+    if dtype is None:
+        given = " ".join(argument for argument, _ in arguments)
+        known = SIGNATURES.get(name)
         if known is None:
-            return f"there is no operation {value.name}"
-        return f"{value.name} does not take {given}; arguments and result may be {known}"
-    if result != value.dtype:
-        return f"{value.name} gives {result}, not {value.dtype}"
-    return _lanes_fault(value, [a.lanes for a in arguments])
+            return f"there is no operation {name}"
+        return f"{name} does not take {given}; arguments and result may be {known}"
+    if dtype != result[0]:
+        return f"{name} gives {dtype}, not {result[0]}"
+    return _lanes_fault(name, result[1], [lanes for _, lanes in arguments])
 
 
-def _lanes_fault(value: Op, lanes: list[int]) -> str | None:
-    name = value.name
+def _lanes_fault(name: str, result: int, lanes: list[int]) -> str | None:
     if name in WIDENS:
         return None if lanes[0] == 1 else f"{name} takes 1 lane, not {lanes[0]}"
     if name in REDUCES:
-        if value.lanes != 1 or not is_power_of_two(lanes[0]):
-            return f"{name} makes 1 lane of a power of two, not {value.lanes} of {lanes[0]}"
+        if result != 1 or not is_power_of_two(lanes[0]):
+            return f"{name} makes 1 lane of a power of two, not {result} of {lanes[0]}"
         return None
-    if all(lane == value.lanes for lane in lanes):
+    if all(lane == result for lane in lanes):
         return None
-    return f"{name} takes and gives equal lanes, not {lanes} and {value.lanes}"
+    return f"{name} takes and gives equal lanes, not {lanes} and {result}"
 
 
 def constant_fault(value: Constant) -> str | None:
@@ -135,11 +140,13 @@ def constant_fault(value: Constant) -> str | None:
 def value_fault(value: Value) -> str | None:
     """What is wrong with a value or one of its arguments."""
     if isinstance(value, Op):
+        kinds = []
         for argument in value.arguments:
             fault = value_fault(argument)
             if fault:
                 return fault
-        return operation_fault(value)
+            kinds.append((argument.dtype, argument.lanes))
+        return operation_fault(value.name, (value.dtype, value.lanes), tuple(kinds))
     if value.dtype not in ELEMENT_BYTES or not is_power_of_two(value.lanes):
         return f"there is no value of {value.lanes} x {value.dtype}"
     if isinstance(value, Constant):

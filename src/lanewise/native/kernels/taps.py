@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import gcd
 
 from lanewise.native.nest import Buffer, Entry, Index, IndexLike, Var, as_index, table
@@ -40,6 +40,18 @@ class Taps:
         return sum(source is not None for row in self.sources for source in row)
 
     @cached_property
+    def kinds(self) -> tuple[int, ...]:
+        """A number for each destination: the same where the same taps meet sources equally far
+        off, as the advance of the periods before it counts."""
+        known: dict[tuple[int | None, ...], int] = {}
+        found = []
+        for d, row in enumerate(self.sources):
+            origin = d // self.period * self.advance
+            relative = tuple([None if s is None else s - origin for s in row])
+            found.append(known.setdefault(relative, len(known)))
+        return tuple(found)
+
+    @cached_property
     def in_order(self) -> tuple[int, ...]:
         """The taps in the order of the sources that a destination meets through them."""
         met = ([s for s in row if s is not None] for row in self.sources)
@@ -47,6 +59,7 @@ class Taps:
         return tuple(range(self.taps) if several[0] <= several[1] else reversed(range(self.taps)))
 
 
+@lru_cache(maxsize=1024)
 def forward_taps(size: int, out: int, kernel: int, stride: int, pad: int, dilation: int) -> Taps:
     """Output index × tap → input index."""
     sources = tuple(
@@ -56,6 +69,7 @@ def forward_taps(size: int, out: int, kernel: int, stride: int, pad: int, dilati
     return Taps(out, size, kernel, sources, 1, stride)
 
 
+@lru_cache(maxsize=1024)
 def gradient_taps(size: int, out: int, kernel: int, stride: int, pad: int, dilation: int) -> Taps:
     """Input index × tap → output index."""
 
@@ -239,27 +253,27 @@ def column_segments(taps: Taps, width: int) -> tuple[Segment, ...]:
         width -= width % taps.period
     elif taps.period > 1:
         width = taps.period
-    segments: list[Segment] = []
+    runs: list[tuple[int, int]] = []  # where each begins, and its tiles
+    last: tuple[int, ...] = ()
     for start in range(0, taps.destination, width):
-        tile = _tile(taps, start, min(width, taps.destination - start))
-        last = segments[-1] if segments else None
-        if last and last.pattern == tile.pattern and last.width == width:
-            segments[-1] = Segment(
-                last.start, width, last.tiles + 1, last.pattern, last.origin, last.advance
-            )
+        kinds = taps.kinds[start : start + width]
+        if kinds == last:
+            runs[-1] = runs[-1][0], runs[-1][1] + 1
         else:
-            segments.append(tile)
-    return tuple(segments)
+            runs.append((start, 1))
+            last = kinds
+    return tuple(_segment(taps, start, width, tiles) for start, tiles in runs)
 
 
-def _tile(taps: Taps, start: int, width: int) -> Segment:
+def _segment(taps: Taps, start: int, width: int, tiles: int) -> Segment:
+    width = min(width, taps.destination - start)
     origin = start // taps.period * taps.advance
     pattern = tuple(
-        tuple(None if s is None else s - origin for s in taps.sources[start + j])
-        for j in range(width)
+        tuple(None if s is None else s - origin for s in row)
+        for row in taps.sources[start : start + width]
     )
     advance = width // taps.period * taps.advance
-    return Segment(start, width, 1, pattern, origin, advance)
+    return Segment(start, width, tiles, pattern, origin, advance)
 
 
 def balanced_width(size: int, widest: int) -> int:

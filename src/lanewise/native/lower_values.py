@@ -1,0 +1,136 @@
+"""Values of a kernel → LLVM IR: an expression becomes the name of an SSA value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lanewise.native.lower_places import Places, Text
+from lanewise.native.lower_words import (
+    INTRINSICS,
+    SCALARS,
+    instruction,
+    intrinsic,
+    literal,
+    mask,
+    splat_constant,
+    type_of,
+    vector,
+)
+from lanewise.native.nest import (
+    Constant,
+    FromIndex,
+    LaneNumbers,
+    Load,
+    Op,
+    Read,
+    Register,
+    Value,
+)
+
+
+class Values:
+    """Writes what computes a value. `registers` are the present names of the kernel's own."""
+
+    def __init__(self, text: Text, places: Places) -> None:
+        self.text, self.places = text, places
+        self.registers: dict[Register, str] = {}
+        self.declarations: set[str] = set()
+
+    def name(self, value: Value, memo: dict[int, str] | None = None) -> str:
+        """SSA name of a value; a node shared inside one statement is evaluated once."""
+        if isinstance(value, Read):
+            return self.registers[value.register]
+        memo = {} if memo is None else memo
+        if id(value) not in memo:
+            if isinstance(value, Op):
+                names = [self.name(argument, memo) for argument in value.arguments]
+                memo[id(value)] = self._operation(value, names)
+            else:
+                memo[id(value)] = self._leaf(value)
+        return memo[id(value)]
+
+    def _leaf(self, value: Constant | LaneNumbers | Load | FromIndex) -> str:
+        if isinstance(value, Load):
+            address, align = self.places.place(value.buffer, value.index, value.lanes)
+            kind = type_of(value.dtype, value.lanes)
+            return self.text.emit(f"load {kind}, ptr {address}, align {align}")
+        if isinstance(value, Constant):
+            return splat_constant(literal(value.value, value.dtype), value.dtype, value.lanes)
+        if isinstance(value, LaneNumbers):
+            return vector(f"i32 {lane}" for lane in range(value.lanes))
+        number = self.text.emit(f"trunc i64 {self.places.integer(value.index)} to i32")
+        return self._splat(number, "i32", value.lanes)
+
+    # -- operations
+
+    def _operation(self, value: Op, names: Sequence[str]) -> str:
+        source = value.arguments[0]
+        if value.name == "splat":
+            return self._splat(names[0], value.dtype, value.lanes)
+        if value.name == "lanesum":
+            return self._lane_sum(names[0], source.lanes)
+        if value.name in _EXTREMES:
+            return self._extreme(_EXTREMES[value.name], value, names)
+        if value.name in INTRINSICS:
+            declaration, call = intrinsic(value.name, len(names), source.lanes)
+            self.declarations.add(declaration)
+            result = self.text.emit(call.format(*names))
+            return self._whole(result, value.lanes) if value.name == "round" else result
+        kinds = (source.dtype, source.lanes), (value.dtype, value.lanes)
+        return self.text.emit(instruction(value.name, *kinds).format(*names))
+
+    def _splat(self, scalar: str, dtype: str, lanes: int) -> str:
+        if lanes == 1:
+            return scalar
+        kind = type_of(dtype, lanes)
+        one = self.text.emit(f"insertelement {kind} poison, {SCALARS[dtype]} {scalar}, i32 0")
+        return self.text.emit(
+            f"shufflevector {kind} {one}, {kind} poison, <{lanes} x i32> zeroinitializer"
+        )
+
+    def _extreme(self, order: str, value: Op, names: Sequence[str]) -> str:
+        kind, bits = type_of("f32", value.lanes), type_of("i1", value.lanes)
+        first = self.text.emit(f"fcmp {order} {kind} {names[0]}, {names[1]}")
+        return self.text.emit(f"select {bits} {first}, {kind} {names[0]}, {kind} {names[1]}")
+
+    def _whole(self, name: str, lanes: int) -> str:
+        """A float without a fraction as an integer."""
+        return self.text.emit(f"fptosi {type_of('f32', lanes)} {name} to {type_of('i32', lanes)}")
+
+    def _lane_sum(self, name: str, lanes: int) -> str:
+        """Halves added to halves: the same tree on every CPU."""
+        while lanes > 2:
+            kind, half = type_of("f32", lanes), lanes // 2
+            parts = [
+                self.text.emit(f"shufflevector {kind} {name}, {kind} poison, {mask(which)}")
+                for which in (tuple(range(half)), tuple(range(half, lanes)))
+            ]
+            name = self.text.emit(f"fadd {type_of('f32', half)} {parts[0]}, {parts[1]}")
+            lanes = half
+        ends = [self.text.emit(f"extractelement <2 x float> {name}, i32 {i}") for i in (0, 1)]
+        return self.text.emit(f"fadd float {ends[0]}, {ends[1]}")
+
+    def transposed(self, rows: Sequence[str], dtype: str) -> list[str]:
+        """log2(L) rounds; round s swaps the blocks of s lanes between rows s apart."""
+        found, size = list(rows), len(rows)
+        kind = type_of(dtype, size)
+        step = size // 2
+        while step:
+            for i in (i for i in range(size) if not i & step):
+                pair = f"{kind} {found[i]}, {kind} {found[i + step]}"
+                for row, shift in ((i, 0), (i + step, step)):
+                    which = _crossing(size, step, shift)
+                    found[row] = self.text.emit(f"shufflevector {pair}, {mask(which)}")
+            step //= 2
+        return found
+
+
+#: the larger (smaller) of two numbers: the first, if it compares so with the second
+_EXTREMES: Mapping[str, str] = {"max": "ogt", "min": "olt"}
+
+
+def _crossing(size: int, step: int, shift: int) -> tuple[int, ...]:
+    """Lanes of two rows, every other block of `step` lanes from each."""
+    return tuple(
+        lane + shift if not lane & step else size + lane - step + shift for lane in range(size)
+    )
