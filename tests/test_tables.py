@@ -11,7 +11,7 @@ import pytest
 
 from lanewise.net.check import RULES
 from lanewise.net.grammar import FORMS
-from lanewise.net.layers import KINDS, Flatten, Foreign, Input, Layer, Pool
+from lanewise.net.layers import JOINS, KINDS, Flatten, Foreign, Input, Layer, Pool
 
 NO_KERNEL: dict[type[Layer], str] = {
     Input: "images are gathered, normalised and laid out before the first layer",
@@ -22,11 +22,17 @@ NO_KERNEL: dict[type[Layer], str] = {
 SIZED_ONLY: tuple[type[Layer], ...] = (Foreign,)
 SIZED = ("SHAPES", "FORMULAS", "PARAMETERS", "BUFFERS", "MACS", "CONNECTIONS", "FIELDS", "IN_PLACE")
 
+NO_COUNT: dict[type[Layer], str] = {
+    Input: "its channels are numbers",
+    **dict.fromkeys((Flatten, *JOINS), "it has the heights and widths of its inputs in it"),
+}
+
 # (module, table) → kinds without a rule, each with its reason.
 TABLES: dict[tuple[str, str], dict[type[Layer], str]] = {
     ("lanewise.net.grammar", "FORMS"): {},
     ("lanewise.size.shapes", "SHAPES"): {},
     ("lanewise.size.formula", "FORMULAS"): {},
+    ("lanewise.size.open_shapes", "COUNTS"): NO_COUNT,
     ("lanewise.size.cost", "PARAMETERS"): {},
     ("lanewise.size.cost", "BUFFERS"): {},
     ("lanewise.size.cost", "MACS"): {},

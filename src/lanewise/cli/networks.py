@@ -10,14 +10,14 @@ from lanewise.net.load import load
 NET = "zoo name, .net file, notation text or models.py:Net (PyTorch)"
 
 
-def network(spec: str, image: Input | None = None) -> Graph:
+def network(spec: str, image: Input | None = None, *, forgiving: bool = False) -> Graph:
     """The network, for its own image or for `image`. What is imported may hold layers that can
-    only be sized."""
+    only be sized. `forgiving`: what its text forgets is to be found."""
     if _may_be_imported(spec):
         from lanewise.bridge.networks import graph_of
 
         return graph_of(spec, image)
-    graph = load(spec)
+    graph = load(spec, forgiving)
     return check(graph.with_input(image)) if image else graph
 
 

@@ -24,6 +24,7 @@ examples:
   lanewise size "input 1x28x28; conv 6 k5 pad2; relu; maxpool 2" --json
   lanewise size "mobilenet-v1 width=0.5"
   lanewise size resnet18 --against resnet34
+  lanewise size "input 3x224x224; conv 64 k7 stride ? pad ?; want 64x112x112"
   lanewise size "input 3x224x224; conv 64 k7 stride2 pad3" --convention keras
   lanewise size resnet18 --against-convention keras
   lanewise size models.py:Net --input 3x224x224
@@ -60,13 +61,18 @@ def add(parser: ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON document")
     form.add_argument("--markdown", action="store_true", help="a Markdown table")
+    parser.add_argument("--all", action="store_true", help="of a network with `?`, every solution")
     parser.add_argument("--quiet", action="store_true", help="the table without the notes below")
 
 
 def run(args: Namespace) -> int:
     """Prints the report."""
     rule = convention(args.convention)
-    graph = network(args.net, args.input)
+    graph = network(args.net, args.input, forgiving=True)
+    if graph.unknowns:
+        from lanewise.cli import solve
+
+        return solve.run(graph, args)
     if args.against_convention is not None:
         return _compare_readings(graph, rule, args)
     graph = read(graph, rule)

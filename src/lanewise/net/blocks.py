@@ -17,7 +17,7 @@ from lanewise.net.words import read_number
 
 EXAMPLE = "`block NAME WIDTH STRIDE=1 { … }`"
 # Words that begin a statement and are no layer.
-STRUCTURES = ("residual", "block", "parameters", "variant")
+STRUCTURES = ("residual", "block", "parameters", "variant", "want")
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from math import inf, isfinite
 from typing import Any
 
 from lanewise.errors import NetError
-from lanewise.net.graph import Graph, Node
+from lanewise.net.graph import Graph, Node, Want
 from lanewise.net.layers import ChannelSplit, Foreign, Input, Join, Layer, TransposedConv
-from lanewise.net.values import PAD, PAIR
+from lanewise.net.unknown import unknowns_of, with_numbers
+from lanewise.net.values import PAD, PAIR, WANTED
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Far above any real layer; it keeps slips of the finger from becoming minutes of counting.
@@ -27,7 +28,7 @@ LANES = 16
 
 def check(graph: Graph) -> Graph:
     """The same graph; NetError unless its input is first and alone, every name is unique, every
-    node reads layers before it and is read, and every number is in range."""
+    node reads layers before it and is read, and every number is in range. A `?` is in range."""
     _check_input(graph)
     known: dict[str, Node] = {}
     right: set[int] = set()  # repeated layers are one object, and looked at once
@@ -39,6 +40,7 @@ def check(graph: Graph) -> Graph:
             right.add(id(node.layer))
         known[node.name] = node
     _check_readers(graph)
+    _check_wants(graph, known)
     return graph
 
 
@@ -126,12 +128,46 @@ def _check_readers(graph: Graph) -> None:
             )
 
 
+def _check_wants(graph: Graph, known: dict[str, Node]) -> None:
+    asked: dict[str, Want] = {}
+    for want in graph.wants:
+        if want.name not in known:
+            raise NetError(f"{graph.place(want)}: wants a size of {want.name!r}, which is no layer")
+        if problem := _wanted(want):
+            raise NetError(f"{graph.place(want)}: {problem}")
+        if problem := _contradiction(asked.setdefault(want.name, want), want):
+            raise NetError(f"{graph.place(want)}: {problem}")
+
+
+def _wanted(want: Want) -> str:
+    for number in want.shape:
+        if number is not None and not 1 <= number <= LARGEST:
+            return f"want {WANTED.show(want.shape)}: {number} is no size; use 1 to {LARGEST:,}"
+    return ""
+
+
+def _contradiction(first: Want, second: Want) -> str:
+    """Why no value can be both, or ""."""
+    alike = len(first.shape) == len(second.shape) and all(
+        a == b or None in (a, b) for a, b in zip(first.shape, second.shape, strict=True)
+    )
+    if alike:
+        return ""
+    line = f" in line {first.line}" if first.line else ""
+    return (
+        f"want {WANTED.show(second.shape)} contradicts want {WANTED.show(first.shape)}{line} of "
+        "the same layer; keep one"
+    )
+
+
 def _check_numbers(graph: Graph, node: Node) -> None:
-    for name, value in vars(node.layer).items():
+    unknowns = unknowns_of(node.layer)
+    layer = with_numbers(node.layer, dict.fromkeys(unknowns, 1)) if unknowns else node.layer
+    for name, value in vars(layer).items():
         problem = RULES[name](value)
         if problem:
             raise NetError(f"{graph.place(node)}: {name} {problem}")
-    rule = LAYER_RULES.get(type(node.layer))
+    rule = None if unknowns else LAYER_RULES.get(type(layer))
     if rule and (problem := rule(node.layer)):
         raise NetError(f"{graph.place(node)}: {problem}")
 

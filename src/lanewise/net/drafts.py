@@ -15,7 +15,7 @@ from lanewise.errors import NetError
 from lanewise.net.check import name_taken
 from lanewise.net.elsewhere import nearest
 from lanewise.net.expression import Names
-from lanewise.net.graph import Graph, Node
+from lanewise.net.graph import Graph, Node, Want, Wanted
 from lanewise.net.layers import Input, Layer
 from lanewise.net.show import default_name
 from lanewise.net.source import Statement
@@ -86,10 +86,22 @@ class Drafts:
         self._defaults: dict[str, Draft] = {}
         self._taken = set(lasting)
         self._numbers: Counter[str] = Counter()
+        self._wants: list[tuple[Draft, Wanted, int, Calls]] = []
 
     def graph(self) -> Graph:
         """The layers as a graph, under the names they have now."""
-        return Graph(tuple(map(_node, self.all)), self._origin)
+        wants = sorted(self._wants, key=lambda want: want[0].order)
+        return Graph(
+            tuple(map(_node, self.all)),
+            self._origin,
+            wants=tuple(
+                Want(draft.name, shape, line, calls) for draft, shape, line, calls in wants
+            ),
+        )
+
+    def want(self, draft: Draft, shape: Wanted, line: int, calls: Calls) -> None:
+        """Notes what the text wants of a layer's output."""
+        self._wants.append((draft, shape, line, calls))
 
     def new_name(self, statement: Statement, kind: type[Layer], scope: Scope) -> str:
         """The name of the next layer: the one that its statement gives, or its default."""

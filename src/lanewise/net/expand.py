@@ -7,6 +7,7 @@ Every statement takes the value that stands before it (the layer that made it) a
     3 x { A }              A three times, each reading what the one before left
     3 x i { A }            the same; in A the parameter i is 0, 1 and 2
     NAME 64                the body of block NAME
+    want 8x30x30           what its shape shall be; it leaves the value as it is
 
 A body without layers leaves the value that stands before it.
 """
@@ -26,7 +27,7 @@ from lanewise.net.grammar import KIND_OF_WORD
 from lanewise.net.graph import Graph
 from lanewise.net.layers import Add, Join, Layer
 from lanewise.net.source import Body, Statement
-from lanewise.net.words import read_layer, read_number
+from lanewise.net.words import read_layer, read_number, read_wanted
 
 MOST_LAYERS = 20_000
 # Repetitions of nothing take time, too.
@@ -38,16 +39,18 @@ _DEEPEST = 50
 _Value: TypeAlias = Draft | None
 
 
-def expand(body: Body, origin: str) -> Graph:
-    """The graph of a text's statements; NetError where they make none."""
-    return _Expansion(body, origin).graph()
+def expand(body: Body, origin: str, forgiving: bool = False) -> Graph:
+    """The graph of a text's statements; NetError where they make none. `forgiving` as `read_layer`
+    has it."""
+    return _Expansion(body, origin, forgiving).graph()
 
 
 class _Expansion:
     """One text on its way to a graph."""
 
-    def __init__(self, body: Body, origin: str) -> None:
+    def __init__(self, body: Body, origin: str, forgiving: bool) -> None:
         self._body = body
+        self._forgiving = forgiving
         self._origin = origin
         self._blocks = read_blocks(body, origin)
         self._defined: set[str] = set()
@@ -97,6 +100,7 @@ class _Expansion:
             "block": self._block,
             "parameters": self._set_parameters,
             "variant": self._variant,
+            "want": self._want,
         }[word]
 
     def _step(self, statement: Statement, scope: Scope) -> None:
@@ -123,7 +127,8 @@ class _Expansion:
         """The layer of these words; one object for all that are written alike."""
         key = (kind, *words, *names.items())
         if key not in self._layers:
-            self._layers[key] = read_layer(kind, [word.lower() for word in words], names, place)
+            written = [word.lower() for word in words]
+            self._layers[key] = read_layer(kind, written, names, place, self._forgiving)
         return self._layers[key]
 
     def _branches(
@@ -159,6 +164,16 @@ class _Expansion:
         name = self._drafts.new_name(statement, kind, scope)
         self._check_twice(inputs, statement.word, self._place(statement, scope, name))
         return self._drafts.add(name, kind(), inputs, statement, scope)
+
+    def _want(self, statement: Statement, scope: Scope, value: _Value) -> _Value:
+        """What the value's shape shall be; the value stays what it is."""
+        if value is None or statement.name or statement.bodies:
+            told = "follows the layer whose shape it says, like `conv 6 k?; want 6x24x24`"
+            raise self._wrong(statement, scope, f"`want` {told}, without name or braces")
+        words = [word.lower() for word in statement.words[1:]]
+        wanted = read_wanted(words, scope.names, self._place(statement, scope))
+        self._drafts.want(value, wanted, statement.line, scope.calls)
+        return value
 
     def _named(
         self,

@@ -89,7 +89,7 @@ def is_name(text: str) -> bool:
 def split_parts(text: str, separators: str) -> list[str]:
     """`(size)x3` → `(size)`, `x`, `3`: parts and the separators between them, in turn.
 
-    An x separates behind a number or a parenthesis only: it may be a letter of a name.
+    An x separates behind a number, a `?` or a parenthesis only: it may be a letter of a name.
     """
     parts, start, position, depth, before = [], 0, 0, 0, ""
     while position < len(text):
@@ -107,7 +107,7 @@ def split_parts(text: str, separators: str) -> list[str]:
 
 
 def _ends_number(token: str) -> bool:
-    return token == ")" or token[:1].isdigit() or token[:1] == "."
+    return token in (")", "?") or token[:1].isdigit() or token[:1] == "."
 
 
 @lru_cache(maxsize=1024)

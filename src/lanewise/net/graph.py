@@ -7,8 +7,14 @@ last is the output.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TypeAlias
 
 from lanewise.net.layers import Input, Layer
+from lanewise.net.unknown import Unknown, unknowns_of
+
+# Channels × height × width or a number of features, None where any will do.
+Wanted: TypeAlias = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -30,16 +36,34 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Want:
+    """What the output of the node `name` shall be, and where the text says so."""
+
+    name: str
+    shape: Wanted
+    line: int = field(default=0, compare=False)
+    within: tuple[tuple[str, int], ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True)
 class Graph:
     """A whole network. `origin` says where it came from (zoo name, path or "net"); `title` is what
     it is called where that is not said by the origin, `remarks` what its importer has to say;
-    `convention` whose rules its text was read by: what PyTorch's refuse may then be in it."""
+    `convention` whose rules its text was read by: what PyTorch's refuse may then be in it.
+    `wants` stand in the order of their nodes."""
 
     nodes: tuple[Node, ...]
     origin: str = field(default="net", compare=False)
     title: str = field(default="", compare=False)
     remarks: tuple[str, ...] = field(default=(), compare=False)
     convention: str = field(default="torch", compare=False)
+    wants: tuple[Want, ...] = ()
+
+    @cached_property
+    def unknowns(self) -> dict[str, tuple[Unknown, ...]]:
+        """Node name → the `?` in its layer, for the nodes that have one."""
+        found = {node.name: unknowns_of(node.layer) for node in self.nodes}
+        return {name: unknown for name, unknown in found.items() if unknown}
 
     @property
     def output(self) -> Node:
@@ -55,7 +79,7 @@ class Graph:
         first, *others = self.nodes
         return replace(self, nodes=(replace(first, layer=layer), *others))
 
-    def place(self, node: Node) -> str:
+    def place(self, node: Node | Want) -> str:
         """Where an error message points: `lenet.net:7 conv2`, `resnet.net:7 conv2 (block basic,
         called in line 20)`."""
         line = f":{node.line}" if node.line else ""

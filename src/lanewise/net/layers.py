@@ -7,6 +7,8 @@ walk kind × table.
 A kind without fields of its own inherits its dataclass methods (equality compares the class too)
 instead of generating them again, which would cost more than all the rest of importing this room.
 
+In a network with `?` some fields hold an `Unknown` (`lanewise.net.unknown`) where a number is due.
+
 All pairs are (height, width). `Pad` is per side: ((top, bottom), (left, right)), or a rule's name.
 """
 

@@ -18,15 +18,15 @@ __all__ = ["load", "name_of", "read_text", "zoo_names"]
 _LARGEST_FILE = 1 << 20
 
 
-def load(spec: str | os.PathLike[str]) -> Graph:
+def load(spec: str | os.PathLike[str], forgiving: bool = False) -> Graph:
     """The network that `spec` names: notation text, a zoo name, or a path to a .net file.
 
     Text is what holds a newline, `;` or `{`, or starts with a word of the notation. A zoo name wins
     over a file of that name (write `./lenet5` for the file). Settings of the network's parameters
     may follow a name or a path: `mobilenet-v1 width=0.75`. NetError where nothing is found or the
-    text is wrong.
+    text is wrong; `forgiving` as `parse` has it.
     """
-    return parse(*read_text(spec))
+    return parse(*read_text(spec), forgiving)
 
 
 def read_text(spec: str | os.PathLike[str]) -> tuple[str, str]:

@@ -20,7 +20,8 @@ from lanewise.net.source import read_source
 __all__ = ["default_name", "nearest", "parse"]
 
 
-def parse(text: str, origin: str = "net") -> Graph:
+def parse(text: str, origin: str = "net", forgiving: bool = False) -> Graph:
     """The network that `text` describes; NetError with place, values and remedy where it cannot be
-    read. `origin` is what errors call the text: a file's path, or "net"."""
-    return check(expand(read_source(text, origin), origin))
+    read. `origin` is what errors call the text: a file's path, or "net". `forgiving`: a number that
+    a layer needs and the text forgets is a `?`, marked as forgotten."""
+    return check(expand(read_source(text, origin), origin, forgiving))

@@ -8,6 +8,7 @@ from lanewise.net.check import require_own
 from lanewise.net.grammar import FORMS, Option
 from lanewise.net.graph import Graph, Node
 from lanewise.net.layers import Input, Join, Layer
+from lanewise.net.values import WANTED
 
 
 def show(graph: Graph) -> str:
@@ -18,11 +19,13 @@ def show(graph: Graph) -> str:
     lines: list[str] = []
     ordinals: Counter[type[Layer]] = Counter()
     before: tuple[str, ...] = ()
+    wants = graph.wants
     for node in graph.nodes:
         kind = type(node.layer)
         ordinals[kind] += 1
         named = "" if node.name == default_name(kind, ordinals[kind]) else f"{node.name}: "
         lines.append(named + show_layer(node.layer) + _show_inputs(node, before))
+        lines += [f"want {WANTED.show(want.shape)}" for want in wants if want.name == node.name]
         before = (node.name,)
     return "\n".join(lines) + "\n"
 

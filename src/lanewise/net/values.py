@@ -7,6 +7,9 @@
     0.5        real       a decimal number
     8:8        ends       before : after
     0,1/1,2    table      for each kernel the maps it reads
+    ?x112x112  wanted     a shape or a number of features, ? where any will do
+
+A `?` may stand for each number of a count, a pair or a pad: a number to be found (`Unknown`).
 
 A reader raises ValueError with what it expected; whether a number makes sense for its layer is the
 business of `check`. Where a value has parts, `separators` says what may stand between them, so that
@@ -21,10 +24,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from lanewise.net.graph import Wanted
 from lanewise.net.layers import Pad, Pair, Sides
+from lanewise.net.unknown import Unknown
 
+UNKNOWN = "?"
 _INTEGER = re.compile(r"-?\d{1,12}")
 _SIDES = "a number like 2, height x width like 2x1, top:bottom x left:right like 1:2x0:1"
+_WANTED = "channels x height x width like 64x112x112 or ?x112x112, or a number of features like 400"
 _REAL = re.compile(r"-?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?")
 
 
@@ -43,13 +50,18 @@ def _integer(text: str, expects: str) -> int:
     return int(text)
 
 
-def _read_count(text: str) -> int:
-    return _integer(text, "a whole number like 6")
+def _number(text: str, expects: str, place: int) -> Any:
+    """A whole number, or the unknown one of this place."""
+    return Unknown("", place) if text == UNKNOWN else _integer(text, expects)
+
+
+def _read_count(text: str) -> Any:
+    return _number(text, "a whole number like 6", 0)
 
 
 def _read_pair(text: str) -> Pair:
     expects = "a number like 3, or height x width like 3x5"
-    numbers = [_integer(part, expects) for part in text.split("x")]
+    numbers = [_number(part, expects, place) for place, part in enumerate(text.split("x"))]
     if len(numbers) > 2:
         raise ValueError(expects)
     return numbers[0], numbers[-1]
@@ -85,14 +97,14 @@ def _read_sides(text: str) -> Sides:
 
 
 def _sides(text: str, expects: str) -> Sides:
-    axes = [_read_side(part, expects) for part in text.split("x")]
+    axes = [_read_side(part, expects, 2 * axis) for axis, part in enumerate(text.split("x"))]
     if len(axes) > 2:
         raise ValueError(expects)
     return axes[0], axes[-1]
 
 
-def _read_side(text: str, expects: str) -> Pair:
-    numbers = [_integer(part, expects) for part in text.split(":")]
+def _read_side(text: str, expects: str, place: int = 0) -> Pair:
+    numbers = [_number(part, expects, place + i) for i, part in enumerate(text.split(":"))]
     if len(numbers) > 2:
         raise ValueError(expects)
     return numbers[0], numbers[-1]
@@ -102,7 +114,7 @@ def _show_pad(pad: Pad) -> str:
     if isinstance(pad, str):
         return pad
     height, width = (str(a) if a == b else f"{a}:{b}" for a, b in pad)
-    return height if height == width else f"{height}x{width}"
+    return height if pad[0] == pad[1] else f"{height}x{width}"
 
 
 def _read_real(text: str) -> float:
@@ -132,6 +144,17 @@ def _read_table(text: str) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(_integer(part, expects) for part in row) for row in rows)
 
 
+def _read_wanted(text: str) -> Wanted:
+    parts = text.split("x")
+    if len(parts) not in (1, 3):
+        raise ValueError(_WANTED)
+    return tuple(None if part == UNKNOWN else _integer(part, _WANTED) for part in parts)
+
+
+def _show_wanted(wanted: Wanted) -> str:
+    return "x".join(UNKNOWN if part is None else str(part) for part in wanted)
+
+
 def _show_table(table: tuple[tuple[int, ...], ...]) -> str:
     return "/".join(",".join(map(str, row)) for row in table)
 
@@ -144,3 +167,4 @@ SIDES = Value(_read_sides, _show_pad, "x:")
 REAL = Value(_read_real, _show_real)
 ENDS = Value(_read_ends, _show_ends, ":")
 TABLE = Value(_read_table, _show_table)
+WANTED = Value(_read_wanted, _show_wanted, "x")

@@ -9,28 +9,47 @@ from lanewise.errors import NetError
 from lanewise.net.elsewhere import nearest
 from lanewise.net.expression import ExpressionError, Names, evaluate, split_parts
 from lanewise.net.grammar import FORMS, Form, Option, Slot
+from lanewise.net.graph import Wanted
 from lanewise.net.layers import Layer
-from lanewise.net.values import Value
+from lanewise.net.unknown import Unknown
+from lanewise.net.values import COUNT, UNKNOWN, WANTED, Value
 
 _NAME = re.compile(r"[a-z_]\w*", re.ASCII)
 _LETTERS = re.compile(r"[a-z_]*")
 
 
-def read_layer(kind: type[Layer], words: list[str], names: Names, place: object) -> Layer:
+# Where `?` may stand, and what may be forgotten because only one number fits.
+TO_FIND = ("kernels", "features", "kernel", "stride", "pad", "output_pad", "dilation")
+
+
+def read_layer(
+    kind: type[Layer], words: list[str], names: Names, place: object, forgiving: bool = False
+) -> Layer:
     """The layer that its words (in lower case, its own left out) describe; `names` are the
-    parameters that may stand in them. NetError: `place: …` where they cannot be read."""
+    parameters that may stand in them. `forgiving`: a missing number becomes a forgotten `Unknown`.
+    NetError: `place: …` where they cannot be read."""
     form = FORMS[kind]
     fields: dict[str, object] = {}
     rest = words[::-1]
     if form.slot:
-        fields |= _read_slot(form, form.slot, rest, names, place)
+        fields |= _read_slot(form, form.slot, rest, names, place, forgiving)
     while rest:
         field, value = _read_option(form, rest, names, place)
         if field in fields:
             raise NetError(f"{place}: {field} is given twice; keep one")
         fields[field] = value
-    _complete(form, fields, place)
+    if UNKNOWN in "".join(words):
+        fields = {field: _of(field, value, place) for field, value in fields.items()}
+    _complete(form, fields, place, forgiving)
     return kind(**fields)
+
+
+def read_wanted(words: list[str], names: Names, place: object) -> Wanted:
+    """The shape that a `want` asks for; NetError where its words say none."""
+    if len(words) != 1:
+        raise NetError(f"{place}: write one shape, `want 64x112x112` or `want 400`")
+    wanted: Wanted = _read_value(WANTED, words[0], names, f"{place}: want")
+    return wanted
 
 
 def read_number(text: str, names: Names, place: object, what: str = "") -> int | float:
@@ -41,11 +60,27 @@ def read_number(text: str, names: Names, place: object, what: str = "") -> int |
         raise NetError(f"{place}: {what}`{text}`: {error}") from None
 
 
+def _of(field: str, value: object, place: object) -> object:
+    """A value whose `?`s know their field; NetError where none may stand in it."""
+    if isinstance(value, tuple):
+        return tuple(_of(field, part, place) for part in value)
+    if not isinstance(value, Unknown):
+        return value
+    if field not in TO_FIND:
+        raise NetError(
+            f"{place}: `?` cannot stand for {field}; it stands for kernels, features, the kernel's "
+            "size, stride, pad, outputpad and dilation: write a number here"
+        )
+    return Unknown(field, value.place)
+
+
 def _read_slot(
-    form: Form, slot: Slot, rest: list[str], names: Names, place: object
+    form: Form, slot: Slot, rest: list[str], names: Names, place: object, forgiving: bool
 ) -> dict[str, object]:
     """Takes the value after the layer's word, if it stands there."""
     if not rest or _is_option(form, rest[-1], names):
+        if forgiving and slot.fields[0] in TO_FIND:
+            return {slot.fields[0]: _forgotten(slot.fields[0], slot.value)}
         if slot.required:
             raise NetError(f"{place}: needs its {slot.meaning}; write it like `{form.example}`")
         return {}
@@ -108,7 +143,10 @@ def _evaluated(value: Value, word: str, names: Names) -> str:
     """The word with numbers where expressions stand: `(size)x3` → `64x3`."""
     parts = split_parts(word, value.separators) if word not in names else [word]
     return "".join(
-        part if part and part in value.separators else repr(evaluate(part, names)) for part in parts
+        part
+        if part and (part in value.separators or part == UNKNOWN)
+        else repr(evaluate(part, names))
+        for part in parts
     )
 
 
@@ -122,12 +160,20 @@ def _unknown(form: Form, word: str, name: str) -> str:
     )
 
 
-def _complete(form: Form, fields: dict[str, object], place: object) -> None:
+def _forgotten(field: str, value: Value) -> object:
+    """What stands where the text says nothing."""
+    unknown = Unknown(field, 0, forgotten=True)
+    return unknown if value is COUNT else (unknown, unknown)
+
+
+def _complete(form: Form, fields: dict[str, object], place: object, forgiving: bool) -> None:
     """Fills what the text leaves to another field; requires what it must say."""
     for option in form.options:
         if option.field in fields:
             continue
-        if option.required:
+        if option.required and forgiving and option.field in TO_FIND:
+            fields[option.field] = _forgotten(option.field, option.value)
+        elif option.required:
             raise NetError(f"{place}: needs {option.word}, {option.meaning}: `{form.example}`")
         if option.like:
             fields[option.field] = fields[option.like]

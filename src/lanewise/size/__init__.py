@@ -4,5 +4,9 @@ Here live the arithmetic along one axis (`axis`), the windows of layers (`window
 every layer's output (`shapes`, `joins`), what a network costs (`cost`, `field`, `memory`), and the
 report of it all (`formula`, `report`, `table`), also of two networks beside each other (`against`).
 
+The same rule backwards: `inverse` (intervals along one axis), `choices` (of one layer, within
+`bounds`), `open_shapes` and `amounts` (channels that hang on a `?`), `solve` (a whole network, by
+`reachable` sizes), what is `usual` (`ranking`), what comes `nearest`, and how it is told (`found`).
+
 May import: the standard library, `lanewise.errors`, `lanewise.flags`, `lanewise.net`.
 """

@@ -45,6 +45,7 @@ from lanewise.size.conventions import (
     words,
 )
 from lanewise.size.shapes import output_shape
+from lanewise.size.wanted import require_solved
 from lanewise.size.windows import Shape, Windowed, require_maps
 
 Reading: TypeAlias = Callable[..., Layer]
@@ -61,6 +62,7 @@ def read(graph: Graph, rule: Convention) -> Graph:
 
 def read_until(graph: Graph, rule: Convention) -> tuple[tuple[Node, ...], SizeError | None]:
     """As many nodes, from the first, as can be read, and what is wrong with the next, if one is."""
+    require_solved(graph)
     own = graph if rule is TORCH else replace(graph, convention=rule.name)
     shapes: dict[str, Shape] = {}
     nodes: list[Node] = []

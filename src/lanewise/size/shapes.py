@@ -43,6 +43,7 @@ from lanewise.net.layers import (
     Upsample,
 )
 from lanewise.size.joins import Mismatch, concat_shape, elementwise_shape
+from lanewise.size.wanted import check_wants, require_solved
 from lanewise.size.windows import (
     Shape,
     Window,
@@ -69,10 +70,13 @@ __all__ = [
 
 
 def infer_shapes(graph: Graph) -> dict[str, Shape]:
-    """Node name → output shape, for every node. SizeError: `lenet.net:7 conv2: input …; use …`."""
+    """Node name → output shape, for every node. SizeError: `lenet.net:7 conv2: input …; use …`.
+    NetError where a `?` stands for a number."""
+    require_solved(graph)
     shapes: dict[str, Shape] = {}
     for node in graph.nodes:
         shapes[node.name] = output_shape(graph, node, [shapes[name] for name in node.inputs])
+    check_wants(graph, shapes)
     return shapes
 
 
