@@ -111,7 +111,7 @@ def test_long_names_leave_room_for_formulas() -> None:
 
 def test_json_is_the_interface_s() -> None:
     document = json.loads(json.dumps(size(load("lenet5")).as_json()))
-    assert list(document) == ["name", "input", "layers", "totals"]
+    assert list(document) == ["name", "input", "layers", "totals", "convention", "memory"]
     assert document["name"] == "lenet5"
     assert document["input"] == [1, 28, 28]
     assert document["layers"][0] == {
@@ -125,6 +125,9 @@ def test_json_is_the_interface_s() -> None:
         "connections": 117_600 - 9_864 + 4_704,
         "receptive_field": [5, 5],
         "jump": [1, 1],
+        "centre": [0, 0],
+        "unread": [0, 0],
+        "padded_outputs": 28 * 28 - 24 * 24,
     }
     assert len(document["layers"]) == 12
     assert document["totals"] == {
@@ -135,6 +138,11 @@ def test_json_is_the_interface_s() -> None:
         "connections": 413_174,
         "activations_bytes": 35_512,
         "peak_bytes": 23_520,
+    }
+    assert document["convention"] == "torch"
+    assert document["memory"]["inference"] == {
+        "activations_bytes": 23_520,
+        "bytes": 23_520 + 4 * 61_706,
     }
 
 

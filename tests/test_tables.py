@@ -20,7 +20,18 @@ NO_KERNEL: dict[type[Layer], str] = {
 
 # Kinds of imported networks that can be sized and nothing else.
 SIZED_ONLY: tuple[type[Layer], ...] = (Foreign,)
-SIZED = ("SHAPES", "FORMULAS", "PARAMETERS", "BUFFERS", "MACS", "CONNECTIONS", "FIELDS", "IN_PLACE")
+SIZED = (
+    "SHAPES",
+    "FORMULAS",
+    "PARAMETERS",
+    "BUFFERS",
+    "MACS",
+    "CONNECTIONS",
+    "FIELDS",
+    "IN_PLACE",
+    "SAVED",
+    "READS",
+)
 
 NO_COUNT: dict[type[Layer], str] = {
     Input: "its channels are numbers",
@@ -39,6 +50,8 @@ TABLES: dict[tuple[str, str], dict[type[Layer], str]] = {
     ("lanewise.size.cost", "CONNECTIONS"): {},
     ("lanewise.size.field", "FIELDS"): {},
     ("lanewise.size.memory", "IN_PLACE"): {},
+    ("lanewise.size.training_memory", "SAVED"): {},
+    ("lanewise.size.coverage", "READS"): {},
     ("lanewise.bridge.torch_module", "RULES"): {},
     ("lanewise.bridge.rounding", "ARITHMETIC"): {},
     ("lanewise.native.rules", "FORWARD"): NO_KERNEL,

@@ -27,6 +27,7 @@ examples:
   lanewise size "input 3x224x224; conv 64 k7 stride ? pad ?; want 64x112x112"
   lanewise size "input 3x224x224; conv 64 k7 stride2 pad3" --convention keras
   lanewise size resnet18 --against-convention keras
+  lanewise size vgg16 --details --batch 32
   lanewise size models.py:Net --input 3x224x224
 
 models.py is imported, which runs it, as Python would; nothing is trained, and
@@ -58,6 +59,11 @@ def add(parser: ArgumentParser) -> None:
         metavar="NAME",
         help="another's rules: where the same text gives other sizes or pixels",
     )
+    parser.add_argument(
+        "--details",
+        action="store_true",
+        help="what is not read, what sees padding, which images fit, memory of training",
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON document")
     form.add_argument("--markdown", action="store_true", help="a Markdown table")
@@ -75,6 +81,8 @@ def run(args: Namespace) -> int:
         return solve.run(graph, args)
     if args.against_convention is not None:
         return _compare_readings(graph, rule, args)
+    if args.details:
+        return _show_details(graph, rule, args)
     graph = read(graph, rule)
     if args.against is not None:
         return _compare(graph, rule, args)
@@ -100,6 +108,21 @@ def _compare(graph: Graph, rule: Convention, args: Namespace) -> int:
         print_json(comparison.as_json())
     else:
         print(against.as_text(comparison, width()), end="")
+    return 0
+
+
+def _show_details(graph: Graph, rule: Convention, args: Namespace) -> int:
+    """Prints what the table does not say."""
+    from lanewise.size import details
+
+    if args.markdown or args.against is not None:
+        other = "--markdown" if args.markdown else "--against"
+        raise SizeError(f"--details: not together with {other}; leave one out")
+    told = details.details(graph, rule, args.batch)
+    if args.json:
+        print_json(told.as_json())
+    else:
+        print(details.as_text(told, width(), notes=not args.quiet), end="")
     return 0
 
 

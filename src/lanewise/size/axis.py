@@ -75,6 +75,23 @@ class Axis:
         """How far ceil's last window reaches beyond the end padding."""
         return max(0, (self.out - 1) * self.stride - self.free)
 
+    @property
+    def inner(self) -> int:
+        """How many windows read values alone: no padding, and nothing behind the end."""
+        first = -(-self.begin // self.stride)
+        last = min(self.out - 1, (self.n - self.extent + self.begin) // self.stride)
+        return max(0, last - first + 1)
+
+    @property
+    def read(self) -> int:
+        """How many of the n values some window reads."""
+        if self.kernel >= self.stride and self.dilation == 1:  # no gaps between the windows
+            end = (self.out - 1) * self.stride - self.begin + self.extent
+            return max(0, min(self.n, end)) if self.out > 0 else 0
+        if self.extent <= self.stride:  # no window reads what another one has read
+            return self.real_taps
+        return len({at for read in self.reads for at in read if 0 <= at < self.n})
+
     def counted(self, unpadded: bool = False) -> tuple[int, ...]:
         """How many positions the mean of each window divides by: those on values, and those on
         padding unless `unpadded`, but none behind it. For windows without dilation."""

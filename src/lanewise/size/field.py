@@ -124,6 +124,13 @@ class Field:
         """The distance of the fields of neighbouring outputs; below 1 where maps grew enough."""
         return _pixels(self.height.jump, self.height), _pixels(self.width.jump, self.width)
 
+    @property
+    def centre(self) -> tuple[Pixels, Pixels]:
+        """Where the middle of the first output's field lies, in pixels from the middle of the first
+        pixel; a field of size r reaches (r − 1)/2 to each side of it."""
+        height, width = self.height, self.width
+        return _halves(height.middle, height), _halves(width.middle, width)
+
 
 Source: TypeAlias = tuple[Field, Shape]
 
@@ -139,6 +146,11 @@ def infer_fields(graph: Graph, shapes: dict[str, Shape]) -> dict[str, Field]:
 
 def _pixels(count: int, reach: Reach) -> Pixels:
     return count / reach.parts if count % reach.parts else count // reach.parts
+
+
+def _halves(count: int, reach: Reach) -> Pixels:
+    whole = 2 * reach.parts
+    return count / whole if count % whole else count // whole
 
 
 def _one_pixel(layer: Input) -> Field:

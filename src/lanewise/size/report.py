@@ -15,6 +15,7 @@ from lanewise.net.layers import (
     Foreign,
     Input,
     Layer,
+    Pair,
     PartialConv,
     Pool,
 )
@@ -25,7 +26,8 @@ from lanewise.size.field import Field, Pixels, infer_fields
 from lanewise.size.formula import FORMULAS
 from lanewise.size.memory import peak_bytes, stored_bytes
 from lanewise.size.shapes import infer_shapes
-from lanewise.size.windows import Shape, Windowed, resolve_window
+from lanewise.size.training_memory import Memory, Owned, infer_memory
+from lanewise.size.windows import Shape, Windowed, resolve_window, show_shape
 
 # So many names of foreign layers are told.
 _MANY = 5
@@ -34,7 +36,12 @@ _MANY = 5
 @dataclass(frozen=True)
 class Row:
     """One layer and the layers it reads. MACs and connections are for one image,
-    `activation_bytes` for the whole batch (0: in place); a jump may be a fraction."""
+    `activation_bytes` for the whole batch (0: in place); a jump may be a fraction.
+
+    `centre`: where the middle of the first output's field lies, in pixels from the middle of the
+    first one. `unread`: rows and columns of its input that none of its windows reads;
+    `padded_outputs`: how many places of its output map have a window that reaches beyond its input.
+    """
 
     name: str
     kind: str
@@ -49,6 +56,9 @@ class Row:
     receptive_field: tuple[Pixels, Pixels]
     jump: tuple[Pixels, Pixels]
     activation_bytes: int
+    centre: tuple[Pixels, Pixels] = (0, 0)
+    unread: Pair = (0, 0)
+    padded_outputs: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,13 +89,20 @@ class SizeReport:
     totals: Totals
     remarks: tuple[str, ...] = ()
     convention: str = "torch"
+    memory: Memory | None = None
+
+    @property
+    def heading(self) -> str:
+        """`lenet5: input 1x28x28`, with the batch and whose rules, where they are not as usual."""
+        batch = f", batch {self.batch}" if self.batch > 1 else ""
+        rules = f", read by {self.convention}'s rules" if self.convention != "torch" else ""
+        return f"{self.name}: input {show_shape(self.input)}{batch}{rules}"
 
     def as_json(self) -> dict[str, Any]:
         """The document of `lanewise size --json`: the layers after the input, and the totals."""
         return {
             "name": self.name,
             "input": list(self.input),
-            "convention": self.convention,
             "layers": [_row_json(row) for row in self.rows if row.kind != Input.word],
             "totals": {
                 "params": self.totals.params,
@@ -96,6 +113,8 @@ class SizeReport:
                 "activations_bytes": self.totals.activations_bytes,
                 "peak_bytes": self.totals.peak_bytes,
             },
+            "convention": self.convention,
+            "memory": self.memory.as_json() if self.memory else None,
         }
 
 
@@ -108,6 +127,7 @@ def size(graph: Graph, batch: int = 1) -> SizeReport:
     stored = stored_bytes(graph, shapes, batch)
     rows = [_row(node, shapes, fields[node.name], stored[node.name]) for node in graph.nodes]
     totals = _totals(rows, peak_bytes(graph, shapes, batch))
+    owned = Owned(totals.params, totals.buffers, frozenset(_learners(graph, rows)))
     return SizeReport(
         name=graph.title or name_of(graph.origin),
         input=shapes[graph.nodes[0].name],
@@ -116,7 +136,15 @@ def size(graph: Graph, batch: int = 1) -> SizeReport:
         totals=totals,
         remarks=tuple(_remarks(graph, shapes)),
         convention=graph.convention,
+        memory=infer_memory(graph, shapes, owned, totals.peak_bytes, batch),
     )
+
+
+def _learners(graph: Graph, rows: list[Row]) -> Iterator[str]:
+    """The layers with parameters, also those that share another one's."""
+    for node, row in zip(graph.nodes, rows, strict=True):
+        if row.params or node.shared:
+            yield node.name
 
 
 def _row(node: Node, shapes: dict[str, Shape], field: Field, stored: int) -> Row:
@@ -136,7 +164,24 @@ def _row(node: Node, shapes: dict[str, Shape], field: Field, stored: int) -> Row
         receptive_field=field.size,
         jump=field.jump,
         activation_bytes=stored,
+        centre=field.centre,
+        unread=_unread(node.layer, inputs),
+        padded_outputs=_padded_outputs(node.layer, inputs),
     )
+
+
+def _unread(layer: Layer, inputs: list[Shape]) -> Pair:
+    if not isinstance(layer, Windowed):
+        return 0, 0
+    height, width = resolve_window(layer, inputs[0]).axes
+    return height.n - height.read, width.n - width.read
+
+
+def _padded_outputs(layer: Layer, inputs: list[Shape]) -> int:
+    if not isinstance(layer, Windowed):
+        return 0
+    height, width = resolve_window(layer, inputs[0]).axes
+    return height.out * width.out - height.inner * width.inner
 
 
 def _totals(rows: list[Row], peak: int) -> Totals:
@@ -216,4 +261,7 @@ def _row_json(row: Row) -> dict[str, Any]:
         "connections": row.connections,
         "receptive_field": list(row.receptive_field),
         "jump": list(row.jump),
+        "centre": list(row.centre),
+        "unread": list(row.unread),
+        "padded_outputs": row.padded_outputs,
     }

@@ -41,10 +41,11 @@ class Column:
 
 def show_field(size: tuple[Pixels, Pixels], jump: tuple[Pixels, Pixels]) -> str:
     """`32/4`: a receptive field and its jump; `8x9/0.5`."""
-    return f"{_pair(size)}/{_pair(jump)}"
+    return f"{show_pixels(size)}/{show_pixels(jump)}"
 
 
-def _pair(pixels: tuple[Pixels, Pixels]) -> str:
+def show_pixels(pixels: tuple[Pixels, Pixels]) -> str:
+    """`1.5`, or `1.5x2` where height and width differ."""
     height, width = (f"{round(n, 2)}" for n in pixels)
     return height if height == width else f"{height}x{width}"
 
@@ -103,7 +104,7 @@ LEAVING = ("formula", "from", "bytes", "field")
 def as_text(report: SizeReport, width: int = 80, notes: bool = True) -> str:
     """The report for a terminal of `width` columns, ending in a newline."""
     columns = _fitting(report, width)
-    lines = [_heading(report), ""]
+    lines = [report.heading, ""]
     lines += _table(report, columns, width)
     if notes:
         lines.append("")
@@ -114,7 +115,7 @@ def as_text(report: SizeReport, width: int = 80, notes: bool = True) -> str:
 
 def as_markdown(report: SizeReport, notes: bool = True) -> str:
     """The report as a Markdown table, ending in a newline."""
-    lines = [f"**{_heading(report)}**", ""]
+    lines = [f"**{report.heading}**", ""]
     columns = _columns(report)
     lines.append(_markdown_line([column.title for column in columns]))
     lines.append(_markdown_line(["---:" if column.right else "---" for column in columns]))
@@ -134,12 +135,6 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-
-
-def _heading(report: SizeReport) -> str:
-    batch = f", batch {report.batch}" if report.batch > 1 else ""
-    rules = f", read by {report.convention}'s rules" if report.convention != "torch" else ""
-    return f"{report.name}: input {show_shape(report.input)}{batch}{rules}"
 
 
 def _columns(report: SizeReport) -> tuple[Column, ...]:
