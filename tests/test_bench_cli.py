@@ -12,7 +12,7 @@ from lanewise.cli.main import main
 from lanewise.native import peak
 from lanewise.native.machine_code import assembly, count_spills
 from lanewise.native.peak import Peak, measure_peak, ticks_per_second
-from lanewise.native.profile import LayerWork, Profile, Work
+from lanewise.native.profile import LayerWork, Profile, Work, algorithm, profile_net
 from lanewise.native.target import find_target
 from lanewise.net.load import load
 from lanewise.size.report import size
@@ -70,7 +70,12 @@ def test_the_work_is_that_of_the_calculus(document: dict) -> None:
 def made_up(given: float) -> Profile:
     layers = (
         LayerWork("input", ("input",), Work(0.05), Work()),
-        LayerWork("conv1", ("conv",), Work(0.5, 50_000_000), Work(1.0, 50_000_000)),
+        LayerWork(
+            "conv1",
+            ("conv",),
+            Work(0.5, 50_000_000, "Winograd"),
+            Work(1.0, 50_000_000, "direct + Winograd"),
+        ),
         LayerWork("maxpool1", ("maxpool", "relu"), Work(12.25), Work(0.125)),
     )
     return Profile(
@@ -90,11 +95,50 @@ def test_the_report_fits_80_columns_and_aligns() -> None:
     lines = _report(made_up(1.0), "lenet5")
     assert max(map(len, lines)) <= 80
     conv = next(line for line in lines if line.startswith("conv1"))
-    assert conv.split() == ["conv1", "conv", "0.500", "200", "50", "%", "1.000", "100", "25", "%"]
+    told = ["conv1", "0.500", "50", "%", "Winograd", "1.000", "25", "%", "direct", "+", "Winograd"]
+    assert conv.split() == told
+    assert any(line.startswith("maxpool1 + relu ") for line in lines)
     titles = next(line for line in lines if line.startswith("layer"))
-    ends = [found.end() for found in re.finditer("GFLOP/s", titles)]
-    assert [conv[end - 3 : end] for end in ends] == ["200", "100"]
+    ends = [found.end() for found in re.finditer("share", titles)]
+    assert [conv[end - 4 : end] for end in ends] == ["50 %", "25 %"]
     assert lines[-1] == "step 20.00 ms, 6,400 images/s, 10 GFLOP/s: 2 % of the peak"
+
+
+def test_the_algorithm_is_that_of_the_kernels_that_were_called() -> None:
+    assert algorithm(["winograd_factors", "winograd_forward"]) == "Winograd"
+    both = ["conv_weight_gradient", "conv_bias_gradient", "winograd_factors", "winograd_gradient"]
+    assert algorithm(both) == "direct + Winograd"
+    assert algorithm(["to_lanes", "conv_weight_gradient", "add_sums"]) == "in lanes + direct"
+    assert algorithm(["conv_forward_pixels"]) == algorithm(["linear_forward"]) == "product"
+    assert algorithm(["max_pool", "normalise"]) == ""
+
+
+def test_each_layer_tells_its_algorithm(document: dict) -> None:
+    ways = {one["name"]: (one["forward"], one["backward"]) for one in document["layers"]}
+    assert [way["algorithm"] for way in ways["linear2"]] == ["product", "product"]
+    assert [way["algorithm"] for way in ways["tanh1"]] == ["", ""]
+    assert all("direct" in way["algorithm"] for way in ways["conv1"])
+
+
+def test_every_kind_that_multiplies_has_its_algorithm() -> None:
+    net = load(
+        "input 2x9x9; convtranspose 4 k2 stride2; depthwise k3; relu;"
+        " partialconv 0,1/2,3 k3; conv 8 k3 groups 2; flatten; linear 3"
+    )
+    for layer in profile_net(net, 16, 1).layers:
+        multiplies = bool(layer.forward.multiply_adds)
+        assert bool(layer.forward.algorithm) == bool(layer.backward.algorithm) == multiplies
+
+
+def test_products_of_a_chain_are_counted_where_they_are_made() -> None:
+    """A normalisation may take over the gradients of the 1×1 convolution before it."""
+    net = load("input 16x8x8; conv 32 k1 nobias; bn; relu; conv 16 k1; flatten; linear 4")
+    profile = profile_net(net, 32, 1)
+    rows = {row.name: row.macs for row in size(net).rows if row.macs}
+    expected = 32 * (2 * rows["conv1"] + 3 * rows["conv2"] + 3 * rows["linear1"])
+    assert profile.step.multiply_adds == expected
+    for layer in profile.layers:
+        assert bool(layer.backward.multiply_adds) == bool(layer.backward.algorithm)
 
 
 def test_a_busy_machine_is_told() -> None:

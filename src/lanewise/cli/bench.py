@@ -102,8 +102,9 @@ def as_json(profile: Profile, name: str) -> dict[str, object]:
     }
 
 
-def _direction(profile: Profile, work: Work) -> dict[str, float]:
+def _direction(profile: Profile, work: Work) -> dict[str, object]:
     return {
+        "algorithm": work.algorithm,
         "ms": round(work.ms, 6),
         "gflops": round(work.gflops, 1),
         "share": round(profile.share(work), 6),
@@ -134,32 +135,32 @@ def _warnings(profile: Profile) -> list[str]:
 
 
 def _table(profile: Profile) -> list[str]:
-    heads = ["ms", "GFLOP/s", "share"]
-    rows = [["layer", "", *heads, "", *heads]]
+    heads = ["ms", "share", "by"]
+    rows = [["layer", *heads, *heads]]
     rows += [_row(profile, layer) for layer in profile.layers]
-    rows += [[what, "", *[""] * 4, _ms(ms), "", ""] for what, ms in profile.others.items()]
-    lines = aligned(rows, [False, False, *[True] * 7])
+    rows += [[what, "", "", "", _ms(ms), "", ""] for what, ms in profile.others.items()]
+    lines = aligned(rows, [False, True, True, False, True, True, False])
     return [_over(lines[0]), *lines]
 
 
 def _over(titles: str) -> str:
     """The line above the titles: which direction the columns belong to."""
-    middle = len("GFLOP/s") // 2
-    first = titles.index("GFLOP/s") + middle
-    second = titles.rindex("GFLOP/s") + middle
-    return f"{'forward':>{first + 4}}{'backward':>{second - first}}"
+    first, second = titles.index("share"), titles.rindex("share")
+    return f"{'forward':>{first + 5}}{'backward':>{second - first}}"
 
 
 def _row(profile: Profile, layer: LayerWork) -> list[str]:
-    kinds = " + ".join(layer.kinds)
-    cells = [layer.name, "" if kinds == layer.name else kinds]
-    return [*cells, *_cells(profile, layer.forward), "", *_cells(profile, layer.backward)]
+    """The name says what the first of the joined layers is, unless the user gave it another."""
+    first, *joined = layer.kinds
+    words = joined if layer.name.rstrip("0123456789") == first else layer.kinds
+    plus = "+ " * (len(words) < len(layer.kinds))
+    cells = [f"{layer.name} {plus}{' + '.join(words)}" if words else layer.name]
+    return [*cells, *_cells(profile, layer.forward), *_cells(profile, layer.backward)]
 
 
 def _cells(profile: Profile, work: Work) -> list[str]:
-    if not work.gflops:
-        return [_ms(work.ms), "", ""]
-    return [_ms(work.ms), f"{work.gflops:.0f}", f"{100 * profile.share(work):.0f} %"]
+    share = f"{100 * profile.share(work):.0f} %" if work.gflops else ""
+    return [_ms(work.ms), share, work.algorithm]
 
 
 def _ms(ms: float) -> str:

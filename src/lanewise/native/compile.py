@@ -165,5 +165,6 @@ def write_modules(
         width=plans["forward"].widths[0],
         ticks=emission.ticks,
         ticks_at=arena,
+        kernels=emission.called if profile else {},
     )
     return modules, facts

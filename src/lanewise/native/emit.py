@@ -36,6 +36,7 @@ class Emission:
     layout: Layout
     profile: int | None
     ticks: dict[str, list[str]] = field(default_factory=dict)
+    called: dict[str, list[str]] = field(default_factory=dict)  # purpose in training → kernels
     functions: list[str] = field(default_factory=list)
     kernels: list[Kernel] = field(default_factory=list)
     choices: dict[str, Choice] = field(default_factory=dict)
@@ -63,6 +64,21 @@ class Emission:
         self.kernels += plan.kernels
         self.choices.update({choice.name: choice for choice in plan.choices})
         self.ticks[name] = [call.purpose for call in plan.calls] if self.profile else []
+        if name == "train":
+            self._note_kernels(plan)
+
+    def _note_kernels(self, plan: Plan) -> None:
+        """Which kernels serve each purpose: calls, then jobs."""
+        calls = [(call.purpose, call.kernels[1]) for call in plan.calls]
+        jobs = [
+            (f"{job.parameter.name.rpartition('.')[0]} gradient", job.kernel) for job in plan.jobs
+        ]
+        for purpose, kernel in [*calls, *jobs]:
+            one = kernel.one if isinstance(kernel, Choice) else kernel
+            names = self.called.setdefault(purpose, [])
+            name = one.name.rstrip("0123456789").rstrip("_")
+            if name not in names:
+                names.append(name)
 
     def jobs(self, plan: Plan, optimizer: Optimizer) -> None:
         """What finishes a training step."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,12 +32,33 @@ LONGEST_SECONDS = 5.0  # no new round after this, where a single step takes long
 POOL_BYTES = 16 << 20  # random images that the batches are drawn from: about this, or one batch
 
 
+#: how the name of a kernel begins → the algorithm; the first that fits is meant
+ALGORITHMS = (
+    ("winograd", "Winograd"),
+    ("to_lanes", "in lanes"),  # the kernels beside each other in the lanes, not the images
+    ("conv_forward_pixels", "product"),  # 1×1: a matrix product over some pixels at a time
+    ("conv_input_gradient_pixels", "product"),
+    ("conv_weight_gradient_pixels", "product"),
+    ("conv_forward", "direct"),
+    ("conv_input_gradient", "direct"),
+    ("conv_weight_gradient", "direct"),
+    ("conv_transposed", "direct"),
+    ("partial", "direct"),
+    ("linear", "product"),
+)
+
+
 @dataclass(frozen=True)
 class Work:
-    """Milliseconds and multiply–adds of something in one training step."""
+    """Milliseconds and multiply–adds of something in one training step, and how it is computed.
+
+    `algorithm` is that of what has been called, several joined by ` + `; "" where there is nothing
+    to choose.
+    """
 
     ms: float = 0.0
     multiply_adds: int = 0
+    algorithm: str = ""
 
     @property
     def gflops(self) -> float:
@@ -104,7 +126,8 @@ def profile_net(graph: Graph, batch: int, threads: int | None = None) -> Profile
     with compile_net(graph, training=True, threads=threads, profile=True) as program:
         rounds = _measure(program, batch)
         spent = dict(rounds.spent_ms)
-        layers = tuple(_layer(operation, made, batch, spent) for operation in made)
+        found = _Layers(made, batch, program.facts.kernels)
+        layers = tuple(found.of(operation, spent) for operation in made)
         waiting = 1e3 * rounds.median_seconds - sum(rounds.spent_ms.values())
         return Profile(
             target=program.target.name,
@@ -171,19 +194,52 @@ def _ticks(program: Program) -> Counter[str]:
     return total
 
 
-def _layer(
-    operation: Operation, made: tuple[Operation, ...], batch: int, spent: dict[str, float]
-) -> LayerWork:
-    """The layer's part of what was spent; it is taken out of `spent`."""
-    adds = batch * _multiply_adds(operation)
-    to_input = any(map(_learns, _before(operation, made)))
-    forward = spent.pop(f"{operation.name} gather", 0) + spent.pop(f"{operation.name} forward", 0)
-    return LayerWork(
-        name=operation.node,
-        kinds=_kinds(operation),
-        forward=Work(forward, adds),
-        backward=Work(spent.pop(f"{operation.name} gradient", 0.0), adds * (2 if to_input else 1)),
+def algorithm(kernels: Sequence[str]) -> str:
+    """What kernels of these names compute with, in their order."""
+    found = (
+        next((told for begin, told in ALGORITHMS if name.startswith(begin)), "") for name in kernels
     )
+    return " + ".join(dict.fromkeys(told for told in found if told))
+
+
+class _Layers:
+    """The layers of a net, with what was spent on them and what was called for them."""
+
+    def __init__(
+        self, made: tuple[Operation, ...], batch: int, called: Mapping[str, Sequence[str]]
+    ) -> None:
+        self._made, self._batch, self._called = made, batch, called
+
+    def of(self, operation: Operation, spent: dict[str, float]) -> LayerWork:
+        """The layer's part of what was spent; it is taken out of `spent`."""
+        name = operation.name
+        forward = spent.pop(f"{name} gather", 0) + spent.pop(f"{name} forward", 0)
+        backward = spent.pop(f"{name} gradient", 0.0)
+        adds = self._batch * _multiply_adds(operation)
+        return LayerWork(
+            name=operation.node,
+            kinds=_kinds(operation),
+            forward=Work(forward, adds, self._algorithm(operation, "forward")),
+            backward=Work(
+                backward, self._backward_adds(operation), self._algorithm(operation, "gradient")
+            ),
+        )
+
+    def _algorithm(self, operation: Operation, way: str) -> str:
+        return algorithm(self._called.get(f"{operation.name} {way}", ()))
+
+    def _backward_adds(self, operation: Operation) -> int:
+        """What is multiplied in its gradient: a normalisation that is chained with the convolution
+        before it takes over that one's."""
+        if not self._algorithm(operation, "gradient"):
+            return 0
+        before = [one for one in self._made if one.name in operation.inputs]
+        taken = [one for one in before if not self._algorithm(one, "gradient")]
+        return sum(self._gradient_adds(one) for one in (operation, *taken))
+
+    def _gradient_adds(self, operation: Operation) -> int:
+        to_input = any(map(_learns, _before(operation, self._made)))
+        return self._batch * _multiply_adds(operation) * (2 if to_input else 1)
 
 
 def _kinds(operation: Operation) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -53,6 +53,8 @@ class Facts:
     width: int  # slices that full connections take at once
     ticks: Mapping[str, Sequence[str]]  # direction → purpose of each call, if profiled
     ticks_at: int  # where in each arena their clock ticks stand
+    # Purpose in training → names of the kernels that serve it, without their numbers, if profiled.
+    kernels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
