@@ -122,7 +122,7 @@ def test_size_for_another_input(capsys: pytest.CaptureFixture[str]) -> None:
 
 REFUSED = [
     (("siz", "lenet5"), "unknown verb siz; did you mean `size`? see `lanewise --help`"),
-    (("size",), "the following arguments are required: NET; see `lanewise size --help`"),
+    (("size",), "no network, and --from and --to missing; give a network, or both"),
     (
         ("size", "lenet5", "--jsn"),
         "unknown argument --jsn; did you mean `--json`? see `lanewise",

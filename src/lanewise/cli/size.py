@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
-from lanewise.cli.arguments import count
+from lanewise.cli.arguments import count, number
 from lanewise.cli.networks import NET, network
 from lanewise.cli.terminal import print_json, width
 from lanewise.errors import SizeError
@@ -25,6 +25,7 @@ examples:
   lanewise size "mobilenet-v1 width=0.5"
   lanewise size resnet18 --against resnet34
   lanewise size "input 3x224x224; conv 64 k7 stride ? pad ?; want 64x112x112"
+  lanewise size --from 224 --to 7 --layers 5
   lanewise size "input 3x224x224; conv 64 k7 stride2 pad3" --convention keras
   lanewise size resnet18 --against-convention keras
   lanewise size vgg16 --details --batch 32
@@ -38,7 +39,7 @@ weights take no memory.
 def add(parser: ArgumentParser) -> None:
     """The arguments of `lanewise size`."""
     parser.epilog = EXAMPLES
-    parser.add_argument("net", metavar="NET", help=NET)
+    parser.add_argument("net", metavar="NET", nargs="?", help=NET)
     parser.add_argument(
         "--input", metavar="CxHxW", type=_input, help="another image than the network's own"
     )
@@ -68,11 +69,30 @@ def add(parser: ArgumentParser) -> None:
     form.add_argument("--json", action="store_true", help="one JSON document")
     form.add_argument("--markdown", action="store_true", help="a Markdown table")
     parser.add_argument("--all", action="store_true", help="of a network with `?`, every solution")
+    _add_chain(parser)
     parser.add_argument("--quiet", action="store_true", help="the table without the notes below")
+
+
+def _add_chain(parser: ArgumentParser) -> None:
+    chain = parser.add_argument_group("without a network")
+    for name, metavar, told in (
+        ("from", "N", "the size that goes in"),
+        ("to", "N", "the size that shall come out: lists every kernel, stride and pad"),
+        ("layers", "N", "in so many layers alike (1)"),
+        ("kernel", "K", "each layer's kernel, where it is given"),
+        ("stride", "S", "each layer's stride"),
+        ("dilation", "D", "each layer's dilation (1)"),
+    ):
+        chain.add_argument(f"--{name}", metavar=metavar, type=count, help=told)
+    chain.add_argument("--pad", metavar="P", type=number, help="each layer's zeros at each side")
 
 
 def run(args: Namespace) -> int:
     """Prints the report."""
+    if args.net is None or getattr(args, "from") is not None:
+        from lanewise.cli import chain
+
+        return chain.run(args)
     rule = convention(args.convention)
     graph = network(args.net, args.input, forgiving=True)
     if graph.unknowns:

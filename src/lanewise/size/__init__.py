@@ -6,7 +6,7 @@ report of it all (`formula`, `report`, `table`), also of two networks beside eac
 
 The same rule backwards: `inverse` (intervals along one axis), `choices` (of one layer, within
 `bounds`), `open_shapes` and `amounts` (channels that hang on a `?`), `solve` (a whole network, by
-`reachable` sizes), what is `usual` (`ranking`), what comes `nearest`, and how it is told (`found`).
+`reachable` sizes), what is `usual` (`ranking`), what comes `nearest`, how it is told (`found`), and layers alike without a network (`chain`).
 
 May import: the standard library, `lanewise.errors`, `lanewise.flags`, `lanewise.net`.
 """

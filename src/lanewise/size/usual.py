@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
 
 # What published networks use, most used first: number → points.
-_KERNELS = {3: 0, 5: 3, 7: 4, 1: 5, 2: 5, 4: 6, 11: 8}
+_KERNELS = {3: 0, 5: 3, 7: 4, 1: 5, 2: 5, 4: 6, 9: 6, 11: 8}
 _POOLS = {2: 0, 3: 1}
 _STRIDES = {1: 0, 2: 1, 4: 3, 8: 5, 16: 7, 32: 9}
 
@@ -92,7 +92,7 @@ def _unread(step: Step) -> Verdict:
     """Rows of the map itself at its end that no window reads."""
     if step.rest <= step.end or step.transposed:
         return _USUAL
-    return 3, "leaves rows at the end unread"
+    return 3, "rows at end unread"
 
 
 # Field of a layer → the rule about the number that stands in it.
