@@ -71,12 +71,14 @@ def compare(
     threads: int | None = None,
     cache: bool = True,
     one_by_one: bool = False,
+    exact: bool = False,
 ) -> Comparison:
     """The engine against PyTorch on random weights, images and labels drawn from `seed`.
 
     training=False compares the logits only; pixels=True gives the engine uint8 images, which it
     normalises itself; an optimizer adds rows for its state and the parameters after three steps;
-    one_by_one=True asks the program for single images instead of the one for many (inference).
+    one_by_one=True asks the program for single images instead of the one for many (inference);
+    exact=True allows no algorithm that rounds more than a convolution's sums as they are defined.
     """
     require_torch()
     from lanewise.bridge.updates import judge_updates
@@ -91,6 +93,7 @@ def compare(
         target=target,
         cache=cache,
         batch=1 if one_by_one else None,
+        exact=exact,
     )
     trial = Trial(batch, seed, training, pixels, label_smoothing)
     with closing(program):
@@ -219,6 +222,7 @@ def question(
         noise_masks(graph, trial.seed, step, len(images)) if training else None,
         training,
         {name: array.astype("f8") for name, array in program.buffers.items()},
+        program.facts.exact,
     )
 
 

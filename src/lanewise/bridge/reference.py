@@ -49,7 +49,8 @@ class Question:
     """A net with its weights, images N×C×H×W as the first layer sees them, and labels N.
 
     `masks` are the factors of each noise layer in training, by name; `buffers` the running
-    statistics before the step. `training=False` asks for the logits only.
+    statistics before the step. `training=False` asks for the logits only. `exact`: no convolution
+    was computed by Winograd's algorithm, which rounds more.
     """
 
     graph: Graph
@@ -60,6 +61,7 @@ class Question:
     masks: Arrays | None = None
     training: bool = True
     buffers: Arrays = field(default_factory=dict)
+    exact: bool = False
 
     @property
     def batch(self) -> int:
@@ -115,7 +117,7 @@ class Reference:
     def __init__(self, question: Question, seed: int = 0) -> None:
         self._question, self._seed = question, seed
         sizes = {
-            training: Sizes(question.graph, {} if training else question.buffers)
+            training: Sizes(question.graph, {} if training else question.buffers, question.exact)
             for training in question.directions
         }
         exact = _run(question, lambda training: sizes[training].watch)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from math import hypot, prod, sqrt
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from lanewise.native.algorithms import chosen
+from lanewise.native.kernels.winograd_transforms import Algorithm
 from lanewise.net import layers as kinds
 from lanewise.size.shapes import Shape, resolve_window
 
@@ -27,6 +29,8 @@ Amount: TypeAlias = "float | torch.Tensor"
 EPSILON = 2.0**-24  # half the distance from 1 to the next float32
 # Exponentials, roots and powers are polynomials: allow them the error of a sum of so many terms.
 APPROXIMATED = 64
+# Winograd's transforms of both factors and of the result, in two dimensions.
+TRANSFORMS = 16
 # A handful of operations on one value.
 FEW = 8
 # Statistics are summed in several rows at once (lanes, accumulators), each this much shorter.
@@ -77,6 +81,7 @@ class Seen:
     value: float
     weight: float = 0.0
     statistic: Statistic | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,9 +110,26 @@ def _exact(layer: kinds.Layer, seen: Seen) -> Arithmetic:
 
 def _conv(layer: kinds.Conv, seen: Seen) -> Arithmetic:
     taps = prod(layer.kernel)
-    forward = taps * seen.in_shapes[0][0] // layer.groups + layer.bias
-    backward = taps * layer.kernels // layer.groups
-    return _one(seen, Sum(forward, seen.weight), Sum(backward, seen.weight))
+    sources, kernels = seen.in_shapes[0][0] // layer.groups, layer.kernels // layer.groups
+    forward, backward = (
+        _winograd(algorithm, terms, seen.weight) if algorithm else Sum(taps * terms, seen.weight)
+        for terms, algorithm in (
+            (sources + layer.bias, _algorithm(layer, seen, forward=True)),
+            (kernels, _algorithm(layer, seen, forward=False)),
+        )
+    )
+    return _one(seen, forward, backward)
+
+
+def _algorithm(layer: kinds.Conv, seen: Seen, forward: bool) -> Algorithm | None:
+    """Which of Winograd's algorithms the engine takes for this direction."""
+    return None if seen.exact else chosen(layer, seen.in_shapes[0], forward)
+
+
+def _winograd(algorithm: Algorithm, terms: int, weight: Amount) -> Sum:
+    """A sum over maps at every point, of larger numbers than the direct sum's: `growth` tells how
+    much larger. To and from the points there are some more roundings."""
+    return Sum(terms + TRANSFORMS, weight * algorithm.growth)
 
 
 def _depthwise(layer: kinds.DepthwiseConv, seen: Seen) -> Arithmetic:

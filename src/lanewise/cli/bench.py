@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 Trains for some seconds on random images. The peak is what a loop of
 independent multiply–adds reaches on the same threads; GFLOP/s count the
-multiply–adds of convolutions and linear, twice. Other work on the machine
-makes the shares smaller, and the last lines then say so.
+multiply–adds of convolutions and linear, twice: those of the direct sum, so that
+a convolution by Winograd's algorithm may reach more than the peak. Other work on
+the machine makes the shares smaller, and the last lines then say so.
 
 examples:
   lanewise bench
   lanewise bench vgg11 --batch 16
+  lanewise bench resnet20 --exact
   lanewise bench "input 3x32x32; conv 16 k3; flatten; linear 10" --threads 1
 """
 # Images of a step; for nets of more multiply–adds than MANY_MACS, FEW for each thread.
@@ -49,6 +51,7 @@ def add(parser: ArgumentParser) -> None:
         help=f"images a step ({BATCH}; {FEW} a thread for large networks)",
     )
     parser.add_argument("--threads", metavar="N", type=count, help="threads (all)")
+    parser.add_argument("--exact", action="store_true", help="no Winograd: slower, rounds less")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--quiet", action="store_true", help="the step alone, in one line")
 
@@ -60,7 +63,8 @@ def run(args: Namespace) -> int:
     from lanewise.native.profile import profile_net
 
     threads = thread_count(args.threads)
-    profile = profile_net(graph, args.batch or _batch_for(graph, threads), threads)
+    batch = args.batch or _batch_for(graph, threads)
+    profile = profile_net(graph, batch, threads, exact=args.exact)
     if args.json:
         print_json(as_json(profile, name_of(graph.origin)))
     elif args.quiet:

@@ -42,6 +42,7 @@ SETTINGS = {
     "weight_decay": "weight_decay",
     "smoothing": "smoothing",
     "seed": "seed",
+    "exact": "exact",
 }
 
 
@@ -58,6 +59,9 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--weight-decay", metavar="X", type=share, help="0 for none")
     parser.add_argument("--smoothing", metavar="X", type=share, help="of the labels (0)")
     parser.add_argument("--seed", metavar="N", type=number, help="what is drawn (0)")
+    parser.add_argument(
+        "--exact", action="store_const", const=True, help="no Winograd: slower, rounds less"
+    )
     parser.add_argument("--fit", metavar="HOW", help="crop, pad or stretch to the net's input")
     parser.add_argument("--threads", metavar="N", type=count, help="threads (all)")
     where = parser.add_mutually_exclusive_group()

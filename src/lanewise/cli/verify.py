@@ -17,10 +17,13 @@ EXAMPLES = """\
 A row a tensor: the largest difference between the engine (float32) and PyTorch
 (float64), and how far honest float32 may be off, both relative to the tensor's
 size. Weights and images are random. Exit code 1 where a tensor differs.
+Convolutions that Winograd's algorithm makes quicker round more, and are allowed
+to; --exact computes every one of them directly.
 
 examples:
   lanewise verify lenet5
   lanewise verify lenet5 --batch 128 --target avx2
+  lanewise verify resnet20 --exact
   lanewise verify "input 3x9x9; conv 4 k3; relu; flatten; linear 5" --json
 """
 # One full vector of images and one that is not; for nets that take PyTorch seconds an image, less.
@@ -39,6 +42,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--target", default="host", choices=("host", "avx512", "avx2"), help="CPU to compile for"
     )
+    parser.add_argument("--exact", action="store_true", help="no Winograd: slower, rounds less")
     parser.add_argument("--pixels", action="store_true", help="uint8 images, normalised within")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--quiet", action="store_true", help="one line if a tensor differs")
@@ -58,6 +62,7 @@ def run(args: Namespace) -> int:
         pixels=args.pixels,
         target=args.target,
         threads=args.threads,
+        exact=args.exact,
     )
     if args.json:
         print_json(comparison.as_json())

@@ -40,6 +40,7 @@ def compile_net(
     input_gradient: bool = False,
     profile: bool = False,
     batch: int | None = None,
+    exact: bool = False,
 ) -> Program:
     """A net as machine code for this CPU.
 
@@ -49,6 +50,7 @@ def compile_net(
     batch: how many images a call will mostly bring. Few (below `FEWEST_IN_LANES`), and not for
     training: a program that takes one image after the other, with channels in the lanes. Else, or
     None: sixteen images side by side. Both take any number.
+    exact: no convolution by Winograd's algorithm, which is quicker and rounds more.
 
     Raises SizeError or NetError where the net cannot exist, EngineError where this machine cannot
     run it.
@@ -65,7 +67,7 @@ def compile_net(
     optimizer = optimizer or SGD()
     shelf = MachineCodeCache() if cache else None
     single = one_by_one(batch) and not (training or profile or input_gradient)
-    options = _options(training, optimizer, input_gradient, profile)
+    options = _options(training, optimizer, input_gradient, profile, exact)
     key = fingerprint(show(graph), options | ({"one image": True} if single else {}), machine)
     entry = shelf.get(key) if shelf and not flags.value("LANEWISE_DEBUG") else None
     made = entry is None
@@ -73,7 +75,7 @@ def compile_net(
         if single:
             entry = build_image(graph, machine, cores())
         else:
-            entry = build(graph, machine, training, optimizer, input_gradient, profile)
+            entry = build(graph, machine, training, optimizer, input_gradient, profile, exact)
         if shelf:
             shelf.put(key, entry)
     if single:
@@ -92,13 +94,14 @@ def one_by_one(batch: int | None) -> bool:
 
 
 def _options(
-    training: bool, optimizer: Optimizer, input_gradient: bool, profile: bool
+    training: bool, optimizer: Optimizer, input_gradient: bool, profile: bool, exact: bool
 ) -> dict[str, object]:
     return {
         "training": training,
         "update": type(optimizer).__name__ if training else None,
         "input_gradient": input_gradient,
         "profile": profile,
+        "exact": exact,
     }
 
 
@@ -124,11 +127,14 @@ def build(
     optimizer: Optimizer,
     input_gradient: bool = False,
     profile: bool = False,
+    exact: bool = False,
 ) -> Entry:
     """All passes, for both directions where training is asked for."""
     from lanewise.native.machine_code import compile_modules
 
-    modules, facts = write_modules(graph, target, training, optimizer, input_gradient, profile)
+    modules, facts = write_modules(
+        graph, target, training, optimizer, input_gradient, profile, exact
+    )
     objects = compile_modules(modules, target, threads=cores())
     return Entry(objects, asdict(facts))
 
@@ -140,6 +146,7 @@ def write_modules(
     optimizer: Optimizer,
     input_gradient: bool = False,
     profile: bool = False,
+    exact: bool = False,
 ) -> tuple[Iterator[Module], Facts]:
     """The passes up to LLVM IR, and what the program must know. The kernels are lowered as their
     modules are asked for, so that the first can be compiled meanwhile."""
@@ -147,7 +154,7 @@ def write_modules(
     from lanewise.native.directions import parameter_layout, plan_directions
     from lanewise.native.emit import Emission
 
-    plans = plan_directions(graph, target, training, input_gradient)
+    plans = plan_directions(graph, target, training, input_gradient, exact)
     debug.plans(plans)
     arena = max(plan.arena.size for plan in plans.values())
     emission = Emission(target, parameter_layout(graph), arena if profile else None)
@@ -162,6 +169,7 @@ def write_modules(
         phases=len(emission.phases["train"]) if training else 1,
         training=training,
         input_gradient=input_gradient,
+        exact=exact,
         width=plans["forward"].widths[0],
         ticks=emission.ticks,
         ticks_at=arena,

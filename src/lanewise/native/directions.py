@@ -43,28 +43,43 @@ ARENA_BYTES = 512 << 20
 
 
 def plan_directions(
-    graph: Graph, target: Target, training: bool, input_gradient: bool = False
+    graph: Graph,
+    target: Target,
+    training: bool,
+    input_gradient: bool = False,
+    exact: bool = False,
 ) -> dict[str, Plan]:
     """The plans "forward" and, for training, "train": as many slices at once as memory allows."""
     shelf = KernelShelf()
     all_widths = slices_together(target)
     for number in range(len(all_widths)):
         widths = all_widths[number:]
-        plans = {"forward": plan_forward(graph, target, shelf, widths)}
+        plans = {"forward": plan_forward(graph, target, shelf, widths, exact)}
         if training:
-            plans["train"] = plan_training(graph, target, shelf, widths, input_gradient)
+            plans["train"] = plan_training(graph, target, shelf, widths, input_gradient, exact)
         if max(plan.arena.size for plan in plans.values()) <= ARENA_BYTES:
             break
     return plans
 
 
 def plan_forward(
-    graph: Graph, target: Target, shelf: KernelShelf, widths: tuple[int, ...] = (1,)
+    graph: Graph,
+    target: Target,
+    shelf: KernelShelf,
+    widths: tuple[int, ...] = (1,),
+    exact: bool = False,
 ) -> Plan:
     """Images → logits."""
     steps = operations(graph, training=False)
     plan = Planner(
-        target, steps, parameter_layout(graph), buffer_layout(graph), shelf, False, widths=widths
+        target,
+        steps,
+        parameter_layout(graph),
+        buffer_layout(graph),
+        shelf,
+        False,
+        widths=widths,
+        exact=exact,
     )
     _forward(plan, steps)
     _rows_out(plan, plan.value(steps[-1].name), steps[-1].elements, "logits")
@@ -77,6 +92,7 @@ def plan_training(
     shelf: KernelShelf,
     widths: tuple[int, ...] = (1,),
     input_gradient: bool = False,
+    exact: bool = False,
 ) -> Plan:
     """Images and labels → loss and all gradients."""
     steps = operations(graph, training=True)
@@ -89,6 +105,7 @@ def plan_training(
         True,
         input_gradient,
         widths,
+        exact,
     )
     if not plan.wants_gradient(steps[-1].name):
         raise EngineError(

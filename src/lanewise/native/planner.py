@@ -59,6 +59,7 @@ class Planner:
     training: bool
     input_gradient: bool = False
     widths: tuple[int, ...] = (1,)
+    exact: bool = False  # every sum as the layer defines it: no faster algorithm that rounds more
     purpose: str = ""
     phase: int = 0
     calls: list[Call] = field(default_factory=list)

@@ -117,13 +117,15 @@ class Profile:
         return work.gflops / self.peak.best
 
 
-def profile_net(graph: Graph, batch: int, threads: int | None = None) -> Profile:
+def profile_net(
+    graph: Graph, batch: int, threads: int | None = None, exact: bool = False
+) -> Profile:
     """Train for some steps and tell where their time went. Takes seconds.
 
     SizeError, NetError or EngineError as `compile_net`.
     """
     made = operations(graph, training=True)
-    with compile_net(graph, training=True, threads=threads, profile=True) as program:
+    with compile_net(graph, training=True, threads=threads, profile=True, exact=exact) as program:
         rounds = _measure(program, batch)
         spent = dict(rounds.spent_ms)
         found = _Layers(made, batch, program.facts.kernels)

@@ -50,6 +50,7 @@ class Facts:
     phases: int  # of a training step, jobs not counted
     training: bool
     input_gradient: bool
+    exact: bool  # no algorithm that rounds more than the sums as the layers define them
     width: int  # slices that full connections take at once
     ticks: Mapping[str, Sequence[str]]  # direction → purpose of each call, if profiled
     ticks_at: int  # where in each arena their clock ticks stand

@@ -222,7 +222,9 @@ class Model:
     def _compile(self, batch: int) -> Program:
         from lanewise.native import compile_net
 
-        program = compile_net(self.net.graph, threads=self.threads, batch=batch)
+        # A run goes on as it began, and so do its predictions.
+        exact = bool(self.record.get("recipe", {}).get("exact", True))
+        program = compile_net(self.net.graph, threads=self.threads, batch=batch, exact=exact)
         rule = self.preprocessing
         program.set_normalisation(rule.mean, rule.std)
         program.set_learned(self.weights)

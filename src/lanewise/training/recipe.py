@@ -31,6 +31,7 @@ class Recipe:
         an L2 term of the gradient for sgd, decoupled for adamw, as in PyTorch.
     smoothing: label smoothing, 0 … 1.
     seed: of the initial weights, the order of the images and dropout.
+    exact: no convolution by Winograd's algorithm, which is quicker and rounds more.
     """
 
     epochs: int = 5
@@ -46,6 +47,7 @@ class Recipe:
     weight_decay: float = 5e-4
     smoothing: float = 0.0
     seed: int = 0
+    exact: bool = False
 
     def __post_init__(self) -> None:
         for name, good, wanted in _RULES:
@@ -73,7 +75,12 @@ class Recipe:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Recipe:
-        """The recipe that `to_json` wrote. RecipeError for missing, unknown or bad values."""
+        """The recipe that `to_json` wrote. RecipeError for missing, unknown or bad values.
+
+        Where nothing is said of `exact`, the run began when there was no other way.
+        """
+        if isinstance(values, dict):
+            values = {"exact": True, **values}
         names = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or set(values) != names:
             found = sorted(values) if isinstance(values, dict) else type(values).__name__
@@ -92,6 +99,7 @@ class Recipe:
             f"{self.schedule} to {self.learning_rate:g}",
             *([f"smoothing {self.smoothing:g}"] if self.smoothing else []),
             f"seed {self.seed}",
+            *(["exact"] if self.exact else []),
         ]
         return ", ".join(parts)
 
@@ -132,6 +140,7 @@ _RULES: tuple[tuple[str, Any, str], ...] = (
     ("weight_decay", _number(0, 1e3), "0 to 1000, such as 0.0005"),
     ("smoothing", lambda value: _number(0, 1)(value) and value < 1, "0 to below 1, such as 0.1"),
     ("seed", _whole(0, _LARGEST_SEED), f"a whole number, 0 to {_LARGEST_SEED}"),
+    ("exact", lambda value: isinstance(value, bool), "True or False"),
 )
 
 

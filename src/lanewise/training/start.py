@@ -225,6 +225,7 @@ def _compile(job: Job, threads: int | None) -> Program:
         training=True,
         optimizer=job.recipe.engine_optimizer(),
         threads=threads,
+        exact=job.recipe.exact,
     )
     rule = job.data.preprocessing
     program.set_normalisation(rule.mean, rule.std)

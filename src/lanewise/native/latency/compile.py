@@ -54,6 +54,7 @@ def build_image(graph: Graph, target: Target, threads: int) -> Entry:
         phases=1,
         training=False,
         input_gradient=False,
+        exact=True,
         width=1,
         ticks={},
         ticks_at=0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from lanewise.native.kernels.taps import LONGEST_LINE, Taps, forward_taps, gradi
 from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import FLOAT, Place, Region, Slot
 from lanewise.native.planner import Planner
-from lanewise.native.rules import pointwise
+from lanewise.native.rules import pointwise, winograd
 from lanewise.native.rules.batch_norm import folded_norm, value_again
 from lanewise.native.rules.windows import masked, packed, taps
 from lanewise.native.tiles import (
@@ -37,24 +37,27 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
     if pointwise.applies(plan, operation):
         pointwise.forward(plan, operation)
         return
-    layer = _layer(operation)
+    layer, source = _layer(operation), plan.value(operation.inputs[0])
+    options = {"bias": layer.bias, "affine": operation.norm is not None, "relu": operation.relu}
+    results: list[Place] = [
+        *([plan.parameter(operation, "bias")] if layer.bias else []),
+        *folded_norm(plan, operation),
+        plan.value(operation.name),
+    ]
+    fast = winograd.chosen(plan, operation, forward=True)
+    if fast:
+        winograd.correlate(plan, operation, fast, options, source, results, forward=True)
+        return
     correlate, sizes, tile = _nest(plan, operation, forward_taps)
-    bias = [plan.parameter(operation, "bias")] if layer.bias else []
-    affine, relu = operation.norm is not None, operation.relu
     _call(
         plan,
         "conv_forward",
-        (tile, layer.bias, affine, relu),
+        (tile, *options.values()),
         sizes,
-        lambda name, sizes: correlate(name, sizes, tile, bias=layer.bias, affine=affine, relu=relu),
-        plan.value(operation.inputs[0]),
+        lambda name, sizes: correlate(name, sizes, tile, **options),
+        source,
         plan.parameter(operation, "weight"),
-        [
-            *packed(plan, operation, sizes, tile),
-            *bias,
-            *folded_norm(plan, operation),
-            plan.value(operation.name),
-        ],
+        [*packed(plan, operation, sizes, tile), *results],
     )
 
 
@@ -112,23 +115,34 @@ def conv_gradient(plan: Planner, operation: Operation) -> None:
 
 
 def _input_gradient(plan: Planner, operation: Operation) -> None:
-    source = operation.inputs[0]
-    correlate, sizes, tile = _nest(plan, operation, gradient_taps)
-    mask = plan.joined_relu(source)
+    source, dy = operation.inputs[0], plan.gradient(operation.name)
+    fast = winograd.chosen(plan, operation, forward=False)
 
     def emit(add: bool, target: Slot) -> None:
-        _call(
-            plan,
-            "conv_input_gradient",
-            (tile, mask, add),
-            sizes,
-            lambda name, sizes: correlate(name, sizes, tile, mask=mask, accumulate=add),
-            plan.gradient(operation.name),
-            plan.parameter(operation, "weight"),
-            [*packed(plan, operation, sizes, tile), *masked(plan, source), target],
-        )
+        options = {"mask": plan.joined_relu(source), "accumulate": add}
+        results: list[Place] = [*masked(plan, source), target]
+        if fast:
+            winograd.correlate(plan, operation, fast, options, dy, results, forward=False)
+        else:
+            _direct_input_gradient(plan, operation, options, results)
 
     plan.contribute(source, lambda target: emit(False, target), lambda target: emit(True, target))
+
+
+def _direct_input_gradient(
+    plan: Planner, operation: Operation, options: Mapping[str, bool], results: Sequence[Place]
+) -> None:
+    correlate, sizes, tile = _nest(plan, operation, gradient_taps)
+    _call(
+        plan,
+        "conv_input_gradient",
+        (tile, *options.values()),
+        sizes,
+        lambda name, sizes: correlate(name, sizes, tile, **options),
+        plan.gradient(operation.name),
+        plan.parameter(operation, "weight"),
+        [*packed(plan, operation, sizes, tile), *results],
+    )
 
 
 def _layer(operation: Operation) -> Conv:

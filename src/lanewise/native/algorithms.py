@@ -1,0 +1,192 @@
+"""Which algorithm computes a convolution: the direct sum, or Winograd's, and with which tiles.
+
+A count of cycles of one core for a slice of 16 images, checked against measurements (docs,
+performance.md). The direct sum costs its multiply–adds. Winograd's costs
+
+    transforms    tiles · (sources · A + maps · B), A and B measured
+    products      register tiles · sources · (multiply–adds or loads, whichever is more)
+    factors       the transformed weights, brought from afar once for every block of tiles
+
+The algorithm decides the rounding, so it must not depend on the machine: it is chosen for one kind
+of CPU, and the others take it over. The tiles do not show in a bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+
+from lanewise.native.kernels.winograd import Axis, Winograd, WinogradTile, factors_shape
+from lanewise.native.kernels.winograd_transforms import Algorithm
+from lanewise.native.target import Target
+from lanewise.native.tiles import LIMITS, Limits
+from lanewise.net.layers import Conv, DepthwiseConv
+from lanewise.size.windows import Shape, conv_of, resolve_window
+
+FLOAT, VECTOR = 4, 64  # bytes
+F4, F2 = Algorithm(4, 3), Algorithm(2, 3)
+
+#: of the peak, what the direct sum reaches, and the products of Winograd's
+DIRECT_SHARE, PRODUCT_SHARE = 0.72, 0.8
+#: cycles to transform one tile of one source, and of one map; to work out one weight's factors
+TRANSFORM = {4: (250.0, 165.0), 2: (100.0, 55.0)}
+FACTORS = {4: 45.0, 2: 20.0}
+#: slices that share what a worker works out once
+SLICES = 2
+#: cycles to begin and end a register tile of products, besides one for each of its sums
+BEGIN = 12.0
+#: what may stay in the second-level cache, bytes: of the transformed sources, and of the products
+SOURCES_BYTES, PRODUCTS_BYTES = 720 << 10, 360 << 10
+#: factors up to so many bytes stay there too; others come at so many bytes a cycle
+NEAR_FACTORS, FACTORS_RATE = 300 << 10, 8.0
+#: factors of one layer may take so many bytes, of every worker
+MOST_FACTORS = 20 << 20
+#: Winograd's must be quicker by this factor, for it is less exact
+WORTH = 1.15
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """What the choice depends on: a convolution of stride 1 and one group, in one direction."""
+
+    maps: int
+    sources: int
+    taps: int
+    rows: Axis
+    columns: Axis
+
+    @property
+    def products(self) -> int:
+        """Multiply–adds of the direct sum, in vectors of lanes."""
+        return self.maps * self.sources * self._pairs(self.rows) * self._pairs(self.columns)
+
+    def _pairs(self, axis: Axis) -> int:
+        return sum(
+            0 <= d + t - axis.before < axis.source
+            for d in range(axis.destination)
+            for t in range(self.taps)
+        )
+
+    def sizes(self, algorithm: Algorithm) -> Winograd:
+        return Winograd(algorithm, self.maps, self.sources, self.rows, self.columns)
+
+
+def chosen(layer: Conv | DepthwiseConv, shape: Shape, forward: bool) -> Algorithm | None:
+    """Which of Winograd's algorithms a layer gets, if any, for an input of this shape."""
+    found = convolution(layer, shape, forward)
+    return algorithm(found) if found else None
+
+
+@lru_cache(maxsize=4096)
+def convolution(layer: Conv | DepthwiseConv, shape: Shape, forward: bool) -> Convolution | None:
+    """What the choice depends on, forward or for the gradient of the input; None for a layer that
+    Winograd's algorithm cannot compute. `shape`: C, H, W of the input."""
+    whole = conv_of(layer, shape)
+    plain = whole.stride == whole.dilation == (1, 1) and whole.groups == 1
+    if not plain or whole.kernel[0] != whole.kernel[1]:
+        return None
+    moves, taps = resolve_window(whole, shape), whole.kernel[0]
+    axes = []
+    for size, out, (before, _) in zip(shape[1:], moves.out, moves.pad, strict=True):
+        axes.append(Axis(out, size, before) if forward else Axis(size, out, taps - 1 - before))
+    maps, sources = (whole.kernels, shape[0]) if forward else (shape[0], whole.kernels)
+    return Convolution(maps, sources, taps, *axes)
+
+
+@lru_cache(maxsize=4096)
+def algorithm(convolution: Convolution) -> Algorithm | None:
+    """The quickest of Winograd's where it pays, else None: the direct sum."""
+    if convolution.taps != 3:
+        return None
+    costs = {
+        one: cycles
+        for one in (F4, F2)
+        if (cycles := winograd_cycles(convolution.sizes(one))) is not None
+    }
+    best = min(costs, key=lambda one: costs[one], default=None)
+    if best is None or costs[best] * WORTH > direct_cycles(convolution):
+        return None
+    return best
+
+
+def direct_cycles(convolution: Convolution) -> float:
+    """Cycles of the direct sum."""
+    return convolution.products / LIMITS["avx512"].products_per_cycle / DIRECT_SHARE
+
+
+def winograd_cycles(sizes: Winograd) -> float | None:
+    """Cycles with the best tile; None where the factors would take too much memory."""
+    if sizes.algorithm.points * sizes.maps * sizes.sources * FLOAT > MOST_FACTORS:
+        return None
+    return min(_cycles(sizes, tile, LIMITS["avx512"]) for tile in _tiles(sizes, LIMITS["avx512"]))
+
+
+def winograd_tile(target: Target, sizes: Winograd) -> WinogradTile:
+    """The tile with the fewest cycles."""
+    return _best_tile(target.name, sizes)
+
+
+@lru_cache(maxsize=4096)
+def _best_tile(name: str, sizes: Winograd) -> WinogradTile:
+    limits = LIMITS[name]
+    return min(_tiles(sizes, limits), key=lambda tile: _cycles(sizes, tile, limits))
+
+
+def _tiles(sizes: Winograd, limits: Limits) -> Iterator[WinogradTile]:
+    """Register tiles that fit, in blocks and chunks whose arrays stay in the second cache."""
+    for maps, tiles in _register_tiles(sizes, limits):
+        for block in range(tiles, min(tiles * 4, sizes.tiles + tiles - 1) + 1, tiles):
+            for sources in _divisors(sizes.sources):
+                if _bytes(sizes, sources, block) <= SOURCES_BYTES or sources == 1:
+                    fits = PRODUCTS_BYTES // _bytes(sizes, maps, block)
+                    whole = -(-sizes.maps // maps)
+                    chunk = maps * max(1, min(whole, fits))
+                    yield WinogradTile(maps, tiles, block, chunk, sources)
+                    break
+
+
+def _register_tiles(sizes: Winograd, limits: Limits) -> Iterator[tuple[int, int]]:
+    """Maps × tiles, as for the direct sum (`tiles.py`)."""
+    for maps in range(1, min(sizes.maps, 12) + 1):
+        for tiles in range(1, min(sizes.tiles, 6) + 1):
+            room = maps * tiles + tiles + 1 <= limits.registers
+            if maps * tiles <= 0.75 * limits.registers and room:
+                yield maps, tiles
+
+
+def _divisors(number: int) -> list[int]:
+    """The largest first."""
+    return [n for n in range(number, 0, -1) if number % n == 0]
+
+
+def _bytes(sizes: Winograd, maps: int, tiles: int) -> int:
+    return sizes.algorithm.points * maps * tiles * VECTOR
+
+
+def _cycles(sizes: Winograd, tile: WinogradTile, limits: Limits) -> float:
+    read, back = TRANSFORM[sizes.algorithm.outputs]
+    chunks = -(-sizes.maps // tile.chunk)
+    again = chunks if tile.sources < sizes.sources else 1
+    transforms = sizes.tiles * (sizes.sources * read * again + sizes.maps * back)
+    factors = prod(factors_shape(sizes, tile)) * FLOAT
+    blocks = -(-sizes.tiles // tile.block)
+    afar = blocks * factors / FACTORS_RATE if factors > NEAR_FACTORS else 0.0
+    once = FACTORS[sizes.algorithm.outputs] * sizes.maps * sizes.sources / SLICES
+    return transforms + _products(sizes, tile, limits) + afar + once
+
+
+def _products(sizes: Winograd, tile: WinogradTile, limits: Limits) -> float:
+    """Cycles of the small matrix products."""
+    whole, rest = divmod(sizes.tiles, tile.block)
+    across = whole * (tile.block // tile.tiles) + -(-rest // tile.tiles)
+    parts = sizes.sources // tile.sources
+    total = 0.0
+    for maps, count in ((tile.maps, sizes.maps // tile.maps), (sizes.maps % tile.maps, 1)):
+        cells = maps * tile.tiles
+        multiply = cells / limits.products_per_cycle / PRODUCT_SHARE
+        turn = max(multiply, (maps + tile.tiles) / limits.loads_per_cycle)
+        if maps:
+            total += count * (sizes.sources * turn + parts * (BEGIN + cells))
+    return sizes.algorithm.points * across * total

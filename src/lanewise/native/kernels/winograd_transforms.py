@@ -1,0 +1,191 @@
+"""Winograd's transforms: small fixed matrices, and how a nest multiplies by them.
+
+F(m, r) computes m neighbouring outputs of a convolution with r taps by n = m + r − 1
+multiplications instead of m · r: both are polynomials, evaluated at n points, multiplied there, and
+interpolated. In two dimensions, for tiles of m × m outputs,
+
+    y  = Aᵀ [(G w Gᵀ) ⊙ (Bᵀ x B)] A            x: n × n inputs, w: r × r taps
+    dw = Gᵀ [Σ (A dy Aᵀ) ⊙ (Bᵀ x B)] G         the adjoint, summed over tiles and images
+
+The points are 0, ±p, ±q … and ∞. With a pair ±p, the rows of a matrix for p and −p have the same
+even entries and opposite odd ones, so both cost little more than one. Where the points lie
+decides the rounding error: {0, ±3/4, ±3/2, ∞} is wrong by half as much as {0, ±1, ±2, ∞}.
+
+Source: Winograd, Arithmetic Complexity of Computations (1980); Lavin and Gray, Fast Algorithms for
+Convolutional Neural Networks (2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import TypeAlias
+
+from lanewise.native.nest import Constant, Value, Writer, op
+
+Matrix: TypeAlias = tuple[tuple[Fraction, ...], ...]
+
+#: n → the positive points of the pairs; 0 and ∞ are always there
+POINTS = {4: (Fraction(1),), 6: (Fraction(3, 4), Fraction(3, 2))}
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """F(outputs × outputs, taps × taps)."""
+
+    outputs: int
+    taps: int
+
+    @property
+    def size(self) -> int:
+        """Inputs of a tile along one axis, and points."""
+        return self.outputs + self.taps - 1
+
+    @property
+    def points(self) -> int:
+        """Products of one tile and one pair of maps."""
+        return self.size**2
+
+    @cached_property
+    def finite(self) -> tuple[Fraction, ...]:
+        """All points but ∞, in the order of the rows."""
+        pairs = (point for p in POINTS[self.size] for point in (p, -p))
+        return (Fraction(0), *pairs)
+
+    @cached_property
+    def source(self) -> Matrix:
+        """Bᵀ, n × n: row i holds the coefficients of Π (x − p_j) without its factor i; the last
+        row those of the whole product."""
+        finite = self.finite
+        rows = [_product([q for q in finite if q != p]) for p in finite]
+        return tuple(tuple(_padded(row, self.size)) for row in (*rows, _product(finite)))
+
+    @cached_property
+    def kernel(self) -> Matrix:
+        """G, n × r: powers of the points over what interpolation divides by."""
+        rows = [_powers(p, self.taps, _divisor(p, self.finite)) for p in self.finite]
+        return (*rows, _last(self.taps))
+
+    @cached_property
+    def result(self) -> Matrix:
+        """A, n × m: powers of the points."""
+        rows = [_powers(p, self.outputs, Fraction(1)) for p in self.finite]
+        return (*rows, _last(self.outputs))
+
+    @cached_property
+    def growth(self) -> float:
+        """Rounding error of a result, relative to ε · C · rms(w) · rms(x) for sums over C maps:
+        where the direct sum has r². Of the worst place in a tile."""
+        source, kernel, result = (
+            [[float(c) ** 2 for c in row] for row in m]
+            for m in (self.source, self.kernel, self.result)
+        )
+        sizes = [sum(b) * sum(g) for b, g in zip(source, kernel, strict=True)]
+        return max(
+            sum(row[i] * size for row, size in zip(result, sizes, strict=True))
+            for i in range(self.outputs)
+        )
+
+
+def _product(roots: Sequence[Fraction]) -> list[Fraction]:
+    """Coefficients of Π (x − root), that of x⁰ first."""
+    found = [Fraction(1)]
+    for root in roots:
+        shifted, scaled = [Fraction(0), *found], [*(-root * c for c in found), Fraction(0)]
+        found = [a + b for a, b in zip(shifted, scaled, strict=True)]
+    return found
+
+
+def _padded(row: Sequence[Fraction], size: int) -> list[Fraction]:
+    return [*row, *[Fraction(0)] * (size - len(row))]
+
+
+def _powers(point: Fraction, count: int, divisor: Fraction) -> tuple[Fraction, ...]:
+    return tuple(point**i / divisor for i in range(count))
+
+
+def _divisor(point: Fraction, finite: Sequence[Fraction]) -> Fraction:
+    found = Fraction(1)
+    for other in finite:
+        found *= point - other if other != point else 1
+    return found
+
+
+def _last(size: int) -> tuple[Fraction, ...]:
+    return (*[Fraction(0)] * (size - 1), Fraction(1))
+
+
+def transposed(matrix: Matrix) -> Matrix:
+    """Rows become columns."""
+    return tuple(zip(*matrix, strict=True))
+
+
+# ---- multiplying --------------------------------------------------------------------------------
+
+
+def spread(
+    writer: Writer, matrix: Matrix, values: Sequence[Value], rows: range | None = None
+) -> list[Value]:
+    """matrix · values where rows 2i + 1 and 2i + 2 belong to points p and −p; only some rows, if
+    asked for: a pair is whole or absent."""
+    found: dict[int, Value] = {}
+    last = len(matrix) - 1
+    for i in rows if rows is not None else range(last + 1):
+        if i in found:
+            continue
+        if i in (0, last):
+            found[i] = combine(writer, matrix[i], values)
+        else:
+            found[i], found[i + 1] = _pair(writer, matrix[i], values)
+    return list(found.values())
+
+
+def _pair(writer: Writer, row: Sequence[Fraction], values: Sequence[Value]) -> tuple[Value, Value]:
+    """Σ even + Σ odd, Σ even − Σ odd."""
+    even = combine(writer, [c if j % 2 == 0 else Fraction(0) for j, c in enumerate(row)], values)
+    odd = [c if j % 2 else Fraction(0) for j, c in enumerate(row)]
+    factor = next(c for c in reversed(odd) if c)
+    rest = combine(writer, [c / factor for c in odd], values)
+    return _plus(writer, even, factor, rest), _plus(writer, even, -factor, rest)
+
+
+def gather(writer: Writer, matrix: Matrix, values: Sequence[Value]) -> list[Value]:
+    """transposed(matrix) · values, for a matrix as in `spread`: sums and differences of the values
+    of p and −p first."""
+    last = len(matrix) - 1
+    sums, differences = {}, {}
+    for i in range(1, last, 2):
+        sums[i] = writer.let(op("add", values[i], values[i + 1]), "s")
+        differences[i] = writer.let(op("sub", values[i], values[i + 1]), "d")
+    found = []
+    for j in range(len(matrix[0])):
+        pairs = sums if j % 2 == 0 else differences
+        terms = [(matrix[0][j], values[0]), *((matrix[i][j], pairs[i]) for i in pairs)]
+        terms.append((matrix[last][j], values[last]))
+        found.append(combine(writer, [c for c, _ in terms], [value for _, value in terms]))
+    return found
+
+
+def combine(writer: Writer, factors: Sequence[Fraction], values: Sequence[Value]) -> Value:
+    """Σ factor · value; a term with the factor 1 begins, if there is one."""
+    terms = [(c, value) for c, value in zip(factors, values, strict=True) if c]
+    first = next((i for i, (c, _) in enumerate(terms) if c == 1), 0)
+    factor, total = terms.pop(first)
+    if factor != 1:
+        total = writer.let(op("mul", _number(factor, total.lanes), total), "u")
+    for c, value in terms:
+        total = _plus(writer, total, c, value)
+    return total
+
+
+def _plus(writer: Writer, total: Value, factor: Fraction, value: Value) -> Value:
+    """total + factor · value, in one operation."""
+    if abs(factor) == 1:
+        return writer.let(op("add" if factor > 0 else "sub", total, value), "u")
+    return writer.let(op("fma", _number(factor, value.lanes), value, total), "u")
+
+
+def _number(factor: Fraction, lanes: int) -> Constant:
+    return Constant(float(factor), "f32", lanes)
