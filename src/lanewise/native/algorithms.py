@@ -33,6 +33,8 @@ DIRECT_SHARE, PRODUCT_SHARE = 0.72, 0.8
 #: cycles to transform one tile of one source, and of one map; to work out one weight's factors
 TRANSFORM = {4: (250.0, 165.0), 2: (100.0, 55.0)}
 FACTORS = {4: 45.0, 2: 20.0}
+#: cycles more for one map of a tile that sticks out over the result
+PART = 150.0
 #: slices that share what a worker works out once
 SLICES = 2
 #: cycles to begin and end a register tile of products, besides one for each of its sums
@@ -169,7 +171,11 @@ def _cycles(sizes: Winograd, tile: WinogradTile, limits: Limits) -> float:
     read, back = TRANSFORM[sizes.algorithm.outputs]
     chunks = -(-sizes.maps // tile.chunk)
     again = chunks if tile.sources < sizes.sources else 1
+    whole = prod(
+        axis.destination // sizes.algorithm.outputs for axis in (sizes.rows, sizes.columns)
+    )
     transforms = sizes.tiles * (sizes.sources * read * again + sizes.maps * back)
+    transforms += (sizes.tiles - whole) * sizes.maps * PART
     factors = prod(factors_shape(sizes, tile)) * FLOAT
     blocks = -(-sizes.tiles // tile.block)
     afar = blocks * factors / FACTORS_RATE if factors > NEAR_FACTORS else 0.0

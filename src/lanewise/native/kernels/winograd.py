@@ -93,10 +93,12 @@ class WinogradTile:
     sources: int
 
 
-def factors_shape(sizes: Winograd, tile: WinogradTile) -> tuple[int, int, int, int]:
-    """The transformed weights U: points, blocks of maps, sources, maps of a block."""
-    points = sizes.algorithm.points
-    return points, -(-sizes.maps // tile.maps), sizes.sources, tile.maps
+def factors_shape(sizes: Winograd, tile: WinogradTile) -> tuple[int, ...]:
+    """The transformed weights U, in the order in which the products read them: chunks of maps,
+    parts of the sources, points, register tiles of maps, sources of a part, maps of a tile."""
+    chunks, parts = -(-sizes.maps // tile.chunk), sizes.sources // tile.sources
+    registers = tile.chunk // tile.maps
+    return chunks, parts, sizes.algorithm.points, registers, tile.sources, tile.maps
 
 
 def workspace_shapes(sizes: Winograd, tile: WinogradTile) -> dict[str, tuple[int, ...]]:
@@ -198,6 +200,37 @@ def _edge(place: _Place) -> tuple[int, int, int, int]:
     return place.row.at, place.row.count, place.column.at, place.column.count
 
 
+@dataclass(frozen=True)
+class _Chunks:
+    """Of each chunk the maps, its whole register tiles, and whether there is a rest."""
+
+    number: int
+    maps: Buffer
+    whole: Buffer
+    rest: Buffer
+
+    @staticmethod
+    def of(sizes: Winograd, tile: WinogradTile) -> _Chunks:
+        counts = [min(tile.chunk, n) for n in range(sizes.maps, 0, -tile.chunk)]
+        return _Chunks(
+            len(counts),
+            table("chunk_maps", counts),
+            table("chunk_whole", [n // tile.maps for n in counts]),
+            table("chunk_rest", [int(n % tile.maps > 0) for n in counts]),
+        )
+
+    def tiles(
+        self, writer: Writer, h: Var, sizes: Winograd, tile: WinogradTile
+    ) -> Iterator[tuple[Index, int]]:
+        """Register tiles of maps: number, and how many maps."""
+        whole = Entry(self.whole, as_index(h))
+        with writer.loop("k", whole) as k:
+            yield as_index(k), tile.maps
+        if sizes.maps % tile.maps:
+            with writer.loop("k", Entry(self.rest, as_index(h))) as k:
+                yield as_index(whole) + k, sizes.maps % tile.maps
+
+
 class _Tables:
     """Where the tiles lie, one entry each: a loop over tiles looks them up."""
 
@@ -219,6 +252,7 @@ class _Nest:
     def __init__(self, name: str, sizes: Winograd, tile: WinogradTile, result: Result) -> None:
         self.sizes, self.tile, self.result = sizes, tile, result
         self.algorithm = sizes.algorithm
+        self.chunks = _Chunks.of(sizes, tile)
         planes = (sizes.sources, sizes.rows.source, sizes.columns.source, LANES)
         self.source = Buffer("source", planes)
         self.factors = Buffer("factors", factors_shape(sizes, tile))
@@ -261,19 +295,6 @@ class _Nest:
         registers = [-(-n // self.tile.tiles) for n in counts]
         return len(counts), table("block_tiles", counts), table("block_registers", registers)
 
-    @cached_property
-    def chunks(self) -> tuple[int, Buffer, Buffer, Buffer]:
-        """How many; of each the maps, whole register tiles of maps, and the rests."""
-        counts = [min(self.tile.chunk, n) for n in range(self.sizes.maps, 0, -self.tile.chunk)]
-        whole = [n // self.tile.maps for n in counts]
-        rest = [int(n % self.tile.maps > 0) for n in counts]
-        return (
-            len(counts),
-            table("chunk_maps", counts),
-            table("chunk_whole", whole),
-            table("chunk_rest", rest),
-        )
-
     def write(self) -> Kernel:
         """The whole kernel."""
         writer, sizes, tile = self.writer, self.sizes, self.tile
@@ -283,14 +304,14 @@ class _Nest:
         with writer.loop("b", self.blocks[0]) as b:
             if once:
                 self._transform(b, Index())
-            with writer.loop("h", self.chunks[0]) as h:
+            with writer.loop("h", self.chunks.number) as h:
                 if not once:
                     self._clear(self.products)
                 with writer.loop("s", sizes.sources // tile.sources) as s:
                     first = as_index(s) * tile.sources
                     if not once:
                         self._transform(b, first)
-                    self._multiply(b, h, first, once)
+                    self._multiply(b, h, s, once)
                 self._transform_back(b, h)
         return writer.finish()
 
@@ -366,62 +387,53 @@ class _Nest:
         ):
             writer.store(array, f, k, t, 0, value=number(0.0))
 
-    def _multiply(self, b: Var, h: Var, first: Index, once: bool) -> None:
-        writer, tile = self.writer, self.tile
-        _, _, whole, rest = self.chunks
-        before = as_index(h) * (tile.chunk // tile.maps)
+    def _multiply(self, b: Var, h: Var, s: Var, once: bool) -> None:
+        writer = self.writer
         with writer.loop("f", self.algorithm.points) as f:
-            with (
-                writer.loop("k", Entry(whole, as_index(h))) as k,
-                writer.loop("t", Entry(self.blocks[2], as_index(b))) as t,
-            ):
-                self._product(f, as_index(k), before + k, tile.maps, t, first, once)
-            if self.sizes.maps % tile.maps:
-                with (
-                    writer.loop("k", Entry(rest, as_index(h))) as k,
-                    writer.loop("t", Entry(self.blocks[2], as_index(b))) as t,
-                ):
-                    last = as_index(Entry(whole, as_index(h))) + k
-                    count = self.sizes.maps % tile.maps
-                    self._product(f, last, before + last, count, t, first, once)
+            for k, maps in self.chunks.tiles(writer, h, self.sizes, self.tile):
+                with writer.loop("t", Entry(self.blocks[2], as_index(b))) as t:
+                    self._product((as_index(h), as_index(s), as_index(f), k), maps, t, once)
 
     def _product(
-        self, f: Var, k: Index, block: Index, maps: int, t: Var, first: Index, once: bool
+        self, at: tuple[Index, Index, Index, Index], maps: int, t: Var, once: bool
     ) -> None:
-        """products[f, maps, tiles] = Σ_c factors[f, maps, c] · sources[f, c, tiles]."""
-        writer, tile = self.writer, self.tile
+        """products[f, maps, tiles] = Σ_c factors[…, f, maps, c] · sources[f, c, tiles].
+
+        `at`: chunk, part of the sources, f and the register tile of maps.
+        """
+        writer, tile, (_, _, f, k) = self.writer, self.tile, at
+        columns = range(tile.tiles)
         places = [
-            [(f, k * tile.maps + i, as_index(t) * tile.tiles + j, 0) for j in range(tile.tiles)]
+            [(f, k * tile.maps + i, as_index(t) * tile.tiles + j, 0) for j in columns]
             for i in range(maps)
         ]
-        cells = [
-            [
-                writer.assign(
-                    writer.register("a"),
-                    number(0.0) if once else writer.load(self.products, *at),
-                )
-                for at in line
-            ]
-            for line in places
-        ]
+        cells = [[writer.register("a") for _ in line] for line in places]
+        for line, row in zip(places, cells, strict=True):
+            for place, cell in zip(line, row, strict=True):
+                zero: Value = number(0.0)
+                writer.assign(cell, zero if once else writer.load(self.products, *place))
         for start, count, times in blocks(tile.sources, UNROLLED):
             with writer.loop("c", start + count * times, start, count) as c:
                 for u in range(count):
-                    self._outer_product(cells, f, block, first, as_index(c) + u, t)
-        for at_line, line in zip(places, cells, strict=True):
-            for at, cell in zip(at_line, line, strict=True):
-                writer.store(self.products, *at, value=Read(cell))
+                    self._outer_product(cells, at, as_index(c) + u, t)
+        for line, row in zip(places, cells, strict=True):
+            for place, cell in zip(line, row, strict=True):
+                writer.store(self.products, *place, value=Read(cell))
 
     def _outer_product(
-        self, cells: list[list[Register]], f: Var, block: Index, first: Index, c: Index, t: Var
+        self,
+        cells: list[list[Register]],
+        at: tuple[Index, Index, Index, Index],
+        c: Index,
+        t: Var,
     ) -> None:
-        writer, tile = self.writer, self.tile
+        writer, tiles, f = self.writer, self.tile.tiles, at[2]
         values = [
-            writer.let(writer.load(self.sources, f, c, as_index(t) * tile.tiles + j, 0), "x")
-            for j in range(tile.tiles)
+            writer.let(writer.load(self.sources, f, c, as_index(t) * tiles + j, 0), "x")
+            for j in range(tiles)
         ]
         for i, line in enumerate(cells):
-            factor = writer.let(writer.splat(self.factors, f, block, first + c, i), "w")
+            factor = writer.let(writer.splat(self.factors, *at, c, i), "w")
             for cell, value in zip(line, values, strict=True):
                 add_product(writer, cell, factor, value)
 
@@ -430,7 +442,7 @@ class _Nest:
     def _transform_back(self, b: Var, h: Var) -> None:
         writer = self.writer
         with (
-            writer.loop("k", Entry(self.chunks[1], as_index(h))) as k,
+            writer.loop("k", Entry(self.chunks.maps, as_index(h))) as k,
             writer.loop("i", Entry(self.blocks[1], as_index(b))) as i,
         ):
             n = as_index(b) * self.tile.block + i
@@ -493,22 +505,24 @@ def transform_weights(name: str, sizes: Winograd, tile: WinogradTile, forward: b
     factors = Buffer("factors", factors_shape(sizes, tile), access="update")
     writer = Writer(name, [weight, factors])
 
-    def at(map: Index, source: Var) -> tuple[Index, Index]:
-        return (map, as_index(source)) if forward else (as_index(source), map)
+    def at(map: Index, source: Index) -> tuple[Index, Index]:
+        return (map, source) if forward else (source, map)
 
-    def piece(block: IndexLike, start: int, lanes: int) -> None:
-        with writer.loop("c", sizes.sources) as c:
-            places = [at(as_index(block) * tile.maps + (start + i), c) for i in range(lanes)]
-            taps = _taps(writer, weight, places, area)
-            ordered = taps if forward else taps[::-1]
-            for point, value in enumerate(_factors(writer, sizes.algorithm, ordered)):
-                writer.store(factors, point, block, c, start, value=value)
-
-    for first, count, times in blocks(sizes.maps, tile.maps):
-        begin = first // tile.maps
-        with writer.loop("k", begin + times, begin) as k:
-            for start, lanes in _pieces(count):
-                piece(k, start, lanes)
+    chunks = _Chunks.of(sizes, tile)
+    with (
+        writer.loop("h", chunks.number) as h,
+        writer.loop("s", sizes.sources // tile.sources) as s,
+    ):
+        for k, maps in chunks.tiles(writer, h, sizes, tile):
+            first = as_index(h) * tile.chunk + k * tile.maps
+            for start, lanes in _pieces(maps):
+                with writer.loop("c", tile.sources) as c:
+                    source = as_index(s) * tile.sources + c
+                    places = [at(first + (start + i), source) for i in range(lanes)]
+                    taps = _taps(writer, weight, places, area)
+                    ordered = taps if forward else taps[::-1]
+                    for point, value in enumerate(_factors(writer, sizes.algorithm, ordered)):
+                        writer.store(factors, h, s, point, k, c, start, value=value)
     return writer.finish()
 
 
