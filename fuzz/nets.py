@@ -3,6 +3,8 @@
     python fuzz/nets.py --seed 74       one net: its text, its table
     python fuzz/nets.py --count 200     seeds 0 … 199
     python fuzz/nets.py --minutes 10    as many as fit, from --seed on
+    python fuzz/nets.py --count 50 --winograd    3x3 convolutions by Winograd's algorithm, all
+                                        that can be, not only where it is quicker
 
 A seed decides everything: layers, sizes, batch, weights, images. A net that disagrees or crashes is
 made smaller, layer by layer, as long as it still fails, and printed with the command that repeats
@@ -25,6 +27,7 @@ from random_nets import Block, Items, random_net, shape_of, text_of
 from lanewise.bridge.oracle import compare
 from lanewise.bridge.verdict import Comparison
 from lanewise.errors import LanewiseError
+from lanewise.native import algorithms
 from lanewise.net.parse import parse
 
 __all__ = ["Block", "Case", "main", "random_case", "shrink", "text_of"]
@@ -160,7 +163,10 @@ def main(arguments: list[str] | None = None, judge: Judge = ask_oracle) -> int:
     parser.add_argument("--count", type=int, default=0, help="how many seeds (1)")
     parser.add_argument("--minutes", type=float, default=0.0, help="stop after this time")
     parser.add_argument("--target", default="host", help="host, avx512 or avx2")
+    parser.add_argument("--winograd", action="store_true", help="wherever it can be")
     chosen = parser.parse_args(arguments)
+    if chosen.winograd:
+        algorithms.WORTH = 0.0
     one = not (chosen.count or chosen.minutes)
     failed = []
     for seed in seeds(chosen):

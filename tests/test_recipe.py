@@ -229,6 +229,13 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
     assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
 
 
+def test_a_run_from_before_there_was_a_choice_is_exact() -> None:
+    old = Recipe(seed=3).to_json()
+    del old["exact"]
+    assert Recipe.from_json(old) == Recipe(seed=3, exact=True)
+    assert str(Recipe(exact=True)).endswith(", exact") and "exact" not in str(Recipe())
+
+
 @pytest.mark.parametrize("spoilt", [{}, [], {**Recipe().to_json(), "more": 1}])
 def test_a_spoilt_record_is_refused(spoilt: object) -> None:
     with pytest.raises(RecipeError, match="wanted"):
