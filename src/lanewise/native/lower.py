@@ -88,7 +88,8 @@ class _Lowering:
         name = self.values.name(store.value)
         kind = type_of(store.value.dtype, store.value.lanes)
         address, align = self.places.place(store.buffer, store.index, store.value.lanes)
-        self.text.lines.append(f"  store {kind} {name}, ptr {address}, align {align}")
+        away = ", !nontemporal !{i32 1}" if store.away else ""
+        self.text.lines.append(f"  store {kind} {name}, ptr {address}, align {align}{away}")
 
     def transpose(self, statement: Transpose) -> None:
         rows = [self.values.name(value) for value in statement.values]

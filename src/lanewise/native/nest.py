@@ -273,9 +273,12 @@ class Assign:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Store:
+    """`away`: past the caches, straight to memory; for what nobody reads soon."""
+
     buffer: Buffer
     index: tuple[Index, ...]
     value: Value
+    away: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -352,10 +355,10 @@ class Writer:
         """One element of a buffer, in every lane."""
         return op("splat", self.load(buffer, *index, lanes=1))
 
-    def store(self, buffer: Buffer, *index: IndexLike, value: Value) -> None:
-        """Write `value` at an index with one entry per axis."""
+    def store(self, buffer: Buffer, *index: IndexLike, value: Value, away: bool = False) -> None:
+        """Write `value` at an index with one entry per axis; `away`: past the caches."""
         assert len(index) == len(buffer.shape), f"{buffer.name} has {len(buffer.shape)} axes"
-        self._add(Store(buffer, tuple(as_index(i) for i in index), value))
+        self._add(Store(buffer, tuple(as_index(i) for i in index), value, away))
 
     def transpose(self, values: Sequence[Value]) -> list[Read]:
         """As many vectors as they have lanes → the transposed vectors."""

@@ -66,6 +66,9 @@ class Planner:
     jobs: list[Job] = field(default_factory=list)
     #: convolutions whose gradients their normalisation has worked out, but for what images pull
     pulled: dict[str, Operation] = field(default_factory=dict)
+    #: what is near until its statistics or sums are told, and then written past the caches
+    near: dict[str, Slot] = field(default_factory=dict)
+    near_gradients: dict[str, Slot] = field(default_factory=dict)
     _written: set[str] = field(default_factory=set)
     _unmasked: set[str] = field(default_factory=set)
     _gradients: dict[str, Slot] = field(default_factory=dict)

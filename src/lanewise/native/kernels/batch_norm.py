@@ -85,23 +85,32 @@ def _through(rectifier: str, normalised: Value, gradient: Value) -> Value:
 
 
 def statistics(
-    name: str, channels: int, pixels: int, *, pitch: int = 0, join: bool = False
+    name: str,
+    channels: int,
+    pixels: int,
+    *,
+    pitches: Sequence[int] = (0, 0),
+    join: bool = False,
+    copy: bool = False,
 ) -> Kernel:
-    """Buffers source, told (channels, 3, 16): each lane's mean, squares about it, and, if they are
-    to `join` what is told already (zeros at first), of how many pixels that is.
+    """Buffers source, told (channels, 3, 16), [copied]: each lane's mean, squares about it, and, if
+    they are to `join` what is told already (zeros at first), of how many pixels that is. `copy`:
+    the source goes on to where it is kept. `pitches`: of the maps of source and copied.
 
     One pass: sums are taken about a pixel of the lane's middle, which lies among the values (one of
     a corner would see mostly padding), strip by strip, so that no long sum loses small terms.
     """
-    source = maps("source", channels, pixels, pitch)
+    source = maps("source", channels, pixels, pitches[0])
     told = Buffer("told", (channels, TOLD, LANES), access="update")
-    writer = Writer(name, [source, told])
+    copied = maps("copied", channels, pixels, pitches[-1], "write")
+    writer = Writer(name, [source, told, *[copied] * copy])
     with writer.loop("c", channels) as c:
         pivot = writer.let(writer.load(source, c, _middle(pixels), 0), "pivot")
         total, square = writer.accumulators("total", 2)
         for begin, size, strips in blocks(pixels, STRIP):
             with writer.loop("strip", begin + size * strips, begin, size) as strip:
-                parts = _strip_sums(writer, source, c, strip, size, pivot)
+                to = copied if copy else None
+                parts = _strip_sums(writer, source, to, c, strip, size, pivot)
                 for register, part in zip((total, square), parts, strict=True):
                     writer.assign(register, op("add", Read(register), part))
         shift = writer.let(op("mul", Read(total), number(1.0 / pixels)), "shift")
@@ -139,7 +148,13 @@ def _middle(pixels: int) -> int:
 
 
 def _strip_sums(
-    writer: Writer, source: Buffer, c: Var, strip: Var, size: int, pivot: Value
+    writer: Writer,
+    source: Buffer,
+    copied: Buffer | None,
+    c: Var,
+    strip: Var,
+    size: int,
+    pivot: Value,
 ) -> tuple[Value, Value]:
     """Σ (x − pivot) and Σ (x − pivot)² over a strip of pixels."""
     wide = min(UNROLLED, size)
@@ -147,7 +162,10 @@ def _strip_sums(
     for first, count, times in blocks(size, wide):
         with writer.loop("i", first + count * times, first, count) as i:
             for k in range(count):
-                x = writer.load(source, c, as_index(strip) + i + k, 0)
+                at = as_index(strip) + i + k
+                x = writer.let(writer.load(source, c, at, 0), "x")
+                if copied:
+                    writer.store(copied, c, at, 0, value=x, away=True)
                 away = writer.let(op("sub", x, pivot), "away")
                 writer.assign(sums[k], op("add", Read(sums[k]), away))
                 writer.assign(squares[k], op("fma", away, away, Read(squares[k])))
@@ -353,11 +371,13 @@ def gradient_sums(
     pitches: Sequence[int] = (0, 0, 0),
     join: bool = False,
     push: bool = False,
+    copy: bool = False,
 ) -> Kernel:
-    """Buffers source, gradient, moments, told (channels, 2, 16), [weight, bias], [pushed]: Σ dy and
-    Σ dy·x̂ of every lane; their sums over the lanes are added to the gradients of bias and weight.
+    """Buffers source, gradient, moments, told (channels, 2, 16), [weight, bias], [further]: Σ dy
+    and Σ dy·x̂ of every lane; their sums over the lanes are added to the gradients of bias and weight.
     `join`: added to what is told already. `push`: scale · dy, which is the gradient of the source
-    but for what all images pull at each. `pitches`: of the maps of source, gradient and pushed."""
+    but for what all images pull at each, goes `further`; `copy`: the gradient goes on to where it
+    is kept. `pitches`: of the maps of source, gradient and further."""
     source = maps("source", channels, pixels, pitches[0])
     gradient = maps("gradient", channels, pixels, pitches[1])
     moments = Buffer("moments", (channels, MOMENTS), align=4)
@@ -365,8 +385,10 @@ def gradient_sums(
     parameters = [
         Buffer(which, (channels,), access="update", align=4) for which in ("weight", "bias")
     ] * affine
-    pushed = maps("pushed", channels, pixels, pitches[-1], "write")
-    writer = Writer(name, [source, gradient, moments, told, *parameters, *[pushed] * push])
+    further = maps("further", channels, pixels, pitches[-1], "write")
+    writer = Writer(
+        name, [source, gradient, moments, told, *parameters, *[further] * (push or copy)]
+    )
     wide = min(UNROLLED, pixels)
     with writer.loop("c", channels) as c:
         mean = writer.let(writer.splat(moments, c, MEAN), "mean")
@@ -380,10 +402,12 @@ def gradient_sums(
                 for k in range(count):
                     at = as_index(i) + k
                     x = writer.let(writer.load(source, c, at, 0), "x")
-                    given = writer.load(gradient, c, at, 0)
+                    given = writer.let(writer.load(gradient, c, at, 0), "given")
                     dy = writer.let(_through(rectifier, op("fma", x, scale, begin), given), "dy")
                     if push:
-                        writer.store(pushed, c, at, 0, value=op("mul", scale, dy))
+                        writer.store(further, c, at, 0, value=op("mul", scale, dy))
+                    if copy:
+                        writer.store(further, c, at, 0, value=given, away=True)
                     away = op("sub", x, mean)
                     writer.assign(sums[k], op("add", Read(sums[k]), dy))
                     writer.assign(products[k], op("fma", away, dy, Read(products[k])))

@@ -194,31 +194,69 @@ def _batch_moments(plan: Planner, operation: Operation) -> Slot:
     return moments
 
 
+#: bytes of a slice's value from which it is written past the caches: when it is read again, in
+#: another phase, it would have left them anyway
+AWAY = 1 << 20
+
+
+def before_norm(plan: Planner, operation: Operation) -> Slot:
+    """Where a convolution writes that looks at a channel or a pixel at a time: a large value that
+    only a normalisation reads is near until its statistics are told, and then goes away."""
+    readers = [one for one in plan.operations if operation.name in one.inputs]
+    alone = plan.training and plan.uses[operation.name] == 1
+    if not alone or not _takes(readers[0], operation.name):
+        return plan.value(operation.name)
+    plan.near[operation.name] = plan.scratch(f"near {operation.name}", operation.elements * _VECTOR)
+    return plan.near[operation.name]
+
+
+def gradient_before_sums(plan: Planner, name: str) -> Slot | None:
+    """The same for the gradient of a normalised value with one reader."""
+    norm = plan.by_name[name]
+    if plan.uses[name] > 1 or len(norm.inputs) > 1 or not _takes(norm, norm.inputs[0]):
+        return None
+    near = plan.scratch(f"near gradient {name}", norm.elements * _VECTOR)
+    plan.near_gradients[name] = near
+    plan.has_gradient(name)
+    return near
+
+
+def _takes(norm: Operation, source: str) -> bool:
+    """Whether this is a normalisation that sends a large source away."""
+    layer = norm.layer
+    if not isinstance(layer, BatchNorm) or layer.ghost or norm.inputs[0] != source:
+        return False
+    return len(norm.shape) == 3 and norm.elements * _VECTOR >= AWAY
+
+
 def _statistics(plan: Planner, operation: Operation, told: Slot) -> None:
-    channels, pixels = _size(operation)
+    (channels, pixels), source = _size(operation), operation.inputs[0]
+    near, one = plan.near.get(source), _map_bytes(operation)
+    kept = (plan.value(source),) if near else ()
+    write = partial(batch_norm.statistics, copy=bool(near))
     plan.call_pieces(
         (
             plan.by_channels(
                 "batch_statistics",
-                pixels,
-                lambda name, block: batch_norm.statistics(name, block, pixels),
+                (pixels, bool(near)),
+                lambda name, block: write(name, block, pixels),
                 channels,
-                _map_bytes(operation),
-                batch_norm.TOLD * _VECTOR,
+                *(one, batch_norm.TOLD * _VECTOR, *(one for _ in kept)),
             ),
             plan.by_pixels(
                 "batch_statistics",
-                channels,
-                lambda name, block, pitches: batch_norm.statistics(
-                    name, channels, block, pitch=pitches[0], join=True
+                (channels, bool(near)),
+                lambda name, block, pitches: write(
+                    name, channels, block, pitches=pitches, join=True
                 ),
                 pixels,
-                *(True, False),
+                *(True, False, *(True for _ in kept)),
                 opening=(cleared(plan, told),),
             ),
         ),
-        plan.value(operation.inputs[0]),
+        near or plan.value(source),
         told,
+        *kept,
     )
 
 
@@ -264,14 +302,21 @@ def gradient(plan: Planner, operation: Operation) -> None:
 
 
 def _gradient_sums(
-    plan: Planner, operation: Operation, told: Slot, pushed: tuple[Slot, ...] = ()
+    plan: Planner, operation: Operation, told: Slot, pushed: Slot | None = None
 ) -> None:
     (channels, pixels), one = _size(operation), _map_bytes(operation)
     parameters = tuple(_partials(plan, operation))
-    rectifier, push = operation.rectifier, bool(pushed)
-    key = (bool(parameters), rectifier, push)
+    kept = plan.gradient(operation.name)
+    near = plan.near_gradients.get(operation.name)
+    further = (pushed,) if pushed else (kept,) if near else ()
+    push, copy = bool(pushed), bool(near and not pushed)
+    key = (bool(parameters), operation.rectifier, push, copy)
     write = partial(
-        batch_norm.gradient_sums, affine=bool(parameters), rectifier=rectifier, push=push
+        batch_norm.gradient_sums,
+        affine=bool(parameters),
+        rectifier=operation.rectifier,
+        push=push,
+        copy=copy,
     )
     rows = (batch_norm.MOMENTS * FLOAT, 2 * _VECTOR)
     plan.call_pieces(
@@ -281,7 +326,7 @@ def _gradient_sums(
                 (pixels, key),
                 lambda name, block: write(name, block, pixels),
                 channels,
-                *(one, one, *rows, *(FLOAT for _ in parameters), *(one for _ in pushed)),
+                *(one, one, *rows, *(FLOAT for _ in parameters), *(one for _ in further)),
             ),
             plan.by_pixels(
                 "batch_gradient_sums",
@@ -290,16 +335,16 @@ def _gradient_sums(
                     name, channels, block, pitches=pitches, join=True
                 ),
                 pixels,
-                *(True, True, False, False, *(False for _ in parameters), *(True for _ in pushed)),
+                *(True, True, False, False, *(False for _ in parameters), *(True for _ in further)),
                 opening=(cleared(plan, told),),
             ),
         ),
         plan.value(operation.inputs[0]),
-        plan.gradient(operation.name),
+        near or kept,
         moments_of(plan, operation),
         told,
         *parameters,
-        *pushed,
+        *further,
     )
 
 
@@ -308,7 +353,7 @@ def gradient_sums(plan: Planner, operation: Operation) -> tuple[Slot, Slot]:
     at each."""
     told = _told(plan, operation, "gradient sums", 2)
     pushed = plan.scratch(f"pushed {operation.name}", operation.elements * _VECTOR)
-    _gradient_sums(plan, operation, told, (pushed,))
+    _gradient_sums(plan, operation, told, pushed)
     return told, pushed
 
 

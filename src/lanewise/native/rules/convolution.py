@@ -15,7 +15,7 @@ from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import FLOAT, Place, Region, Slot
 from lanewise.native.planner import Planner
 from lanewise.native.rules import pointwise, winograd
-from lanewise.native.rules.batch_norm import folded_norm, value_again
+from lanewise.native.rules.batch_norm import before_norm, folded_norm, value_again
 from lanewise.native.rules.windows import masked, packed, taps
 from lanewise.native.tiles import (
     LANE_PIXELS,
@@ -39,16 +39,18 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
         return
     layer, source = _layer(operation), plan.value(operation.inputs[0])
     options = {"bias": layer.bias, "affine": operation.norm is not None, "relu": operation.relu}
-    results: list[Place] = [
+    constants: list[Place] = [
         *([plan.parameter(operation, "bias")] if layer.bias else []),
         *folded_norm(plan, operation),
-        plan.value(operation.name),
     ]
     fast = winograd.chosen(plan, operation, forward=True)
     if fast:
+        results = [*constants, plan.value(operation.name)]
         winograd.correlate(plan, operation, fast, options, source, results, forward=True)
         return
     correlate, sizes, tile = _nest(plan, operation, forward_taps)
+    by_channels = isinstance(sizes, Depthwise)
+    target = before_norm(plan, operation) if by_channels else plan.value(operation.name)
     _call(
         plan,
         "conv_forward",
@@ -57,7 +59,7 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
         lambda name, sizes: correlate(name, sizes, tile, **options),
         source,
         plan.parameter(operation, "weight"),
-        [*packed(plan, operation, sizes, tile), *results],
+        [*packed(plan, operation, sizes, tile), *constants, target],
     )
 
 

@@ -37,7 +37,9 @@ def norm_gradient(plan: Planner, operation: Operation) -> None:
         batch_norm.gradient(plan, operation)
         return
     told, pushed = batch_norm.gradient_sums(plan, operation)
+    own, plan.purpose = plan.purpose, f"{before.name} gradient"
     pointwise.gradients_from(plan, before, pushed)
+    plan.purpose = own
     _sum_moments(plan, before)
     pull = batch_norm.collect_pull(plan, operation, told)
     maps, sources = pointwise.maps_of(before)
@@ -60,6 +62,7 @@ def convolution_gradient(plan: Planner, operation: Operation) -> None:
     if norm is None:
         convolution.conv_gradient(plan, operation)
         return
+    plan.purpose = f"{norm.name} gradient"
     _pull_weights(plan, operation, norm)
     source = operation.inputs[0]
     plan.contribute(

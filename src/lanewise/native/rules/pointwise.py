@@ -14,7 +14,7 @@ from lanewise.native.kernels.taps import forward_taps
 from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import FLOAT, Place, Slot
 from lanewise.native.planner import Planner
-from lanewise.native.rules.batch_norm import cleared, value_again
+from lanewise.native.rules.batch_norm import before_norm, cleared, gradient_before_sums, value_again
 from lanewise.native.rules.windows import masked
 from lanewise.native.tiles import pair_tile
 from lanewise.native.ways import line_tile
@@ -53,7 +53,7 @@ def forward(plan: Planner, operation: Operation) -> None:
         operation,
         _Weights(maps, sources, sources, 1),
         plan.value(operation.inputs[0]),
-        plan.value(operation.name),
+        before_norm(plan, operation),
     )
 
 
@@ -75,6 +75,9 @@ def gradients_from(plan: Planner, operation: Operation, dy: Slot) -> None:
         values = masked(plan, source)
         _products(plan, "conv_input_gradient", operation, weights, dy, target, values, add)
 
+    if near := gradient_before_sums(plan, source):
+        emit(False, near)
+        return
     plan.contribute(source, lambda target: emit(False, target), lambda target: emit(True, target))
 
 
