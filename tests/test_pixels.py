@@ -10,7 +10,7 @@ from lanewise.bridge.oracle import check
 from lanewise.native import chains
 from lanewise.native.directions import plan_directions
 from lanewise.native.plan import Call, Slot
-from lanewise.native.rules import pointwise
+from lanewise.native.rules import batch_norm, pointwise
 from lanewise.native.target import find_target
 from lanewise.net.load import load
 from lanewise.net.parse import parse
@@ -59,6 +59,7 @@ BYTES = dict.fromkeys(NETS, 1) | {"of few maps many": 64 << 10, "more maps than 
 @pytest.mark.parametrize("net", NETS)
 def test_some_pixels_at_a_time_are_the_same(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pointwise, "LARGE", 0)
+    monkeypatch.setattr(batch_norm, "AWAY", 0)
     monkeypatch.setattr(chains, "CHAIN_BYTES", BYTES[net])
     check(parse(NETS[net]), batch=19, cache=False)
 

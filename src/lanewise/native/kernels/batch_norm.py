@@ -374,10 +374,10 @@ def gradient_sums(
     copy: bool = False,
 ) -> Kernel:
     """Buffers source, gradient, moments, told (channels, 2, 16), [weight, bias], [further]: Σ dy
-    and Σ dy·x̂ of every lane; their sums over the lanes are added to the gradients of bias and weight.
-    `join`: added to what is told already. `push`: scale · dy, which is the gradient of the source
-    but for what all images pull at each, goes `further`; `copy`: the gradient goes on to where it
-    is kept. `pitches`: of the maps of source, gradient and further."""
+    and Σ dy·x̂ of every lane; their sums over the lanes are added to the gradients of bias and
+    weight. `join`: added to what is told already. `push`: scale · dy, which is the gradient of the
+    source but for what all images pull at each, goes `further`; `copy`: the gradient goes on to
+    where it is kept. `pitches`: of the maps of source, gradient and further."""
     source = maps("source", channels, pixels, pitches[0])
     gradient = maps("gradient", channels, pixels, pitches[1])
     moments = Buffer("moments", (channels, MOMENTS), align=4)

@@ -213,7 +213,7 @@ def before_norm(plan: Planner, operation: Operation) -> Slot:
 def gradient_before_sums(plan: Planner, name: str) -> Slot | None:
     """The same for the gradient of a normalised value with one reader."""
     norm = plan.by_name[name]
-    if plan.uses[name] > 1 or len(norm.inputs) > 1 or not _takes(norm, norm.inputs[0]):
+    if plan.uses[name] > 1 or len(norm.inputs) != 1 or not _takes(norm, norm.inputs[0]):
         return None
     near = plan.scratch(f"near gradient {name}", norm.elements * _VECTOR)
     plan.near_gradients[name] = near

@@ -38,7 +38,7 @@ def norm_gradient(plan: Planner, operation: Operation) -> None:
         return
     told, pushed = batch_norm.gradient_sums(plan, operation)
     own, plan.purpose = plan.purpose, f"{before.name} gradient"
-    pointwise.gradients_from(plan, before, pushed)
+    pointwise.gradients_from(plan, before, pushed, whole=False)
     plan.purpose = own
     _sum_moments(plan, before)
     pull = batch_norm.collect_pull(plan, operation, told)

@@ -59,11 +59,11 @@ def forward(plan: Planner, operation: Operation) -> None:
 
 def gradient(plan: Planner, operation: Operation) -> None:
     """Of weights and input, from the gradient of the result."""
-    gradients_from(plan, operation, plan.gradient(operation.name))
+    gradients_from(plan, operation, plan.gradient(operation.name), whole=True)
 
 
-def gradients_from(plan: Planner, operation: Operation, dy: Slot) -> None:
-    """The same from a gradient that stands elsewhere."""
+def gradients_from(plan: Planner, operation: Operation, dy: Slot, whole: bool) -> None:
+    """The same from a gradient that stands elsewhere, and may not be the `whole` of it."""
     _weight_gradient(plan, operation, dy)
     source = operation.inputs[0]
     if not plan.wants_gradient(source):
@@ -75,7 +75,7 @@ def gradients_from(plan: Planner, operation: Operation, dy: Slot) -> None:
         values = masked(plan, source)
         _products(plan, "conv_input_gradient", operation, weights, dy, target, values, add)
 
-    if near := gradient_before_sums(plan, source):
+    if whole and (near := gradient_before_sums(plan, source)):
         emit(False, near)
         return
     plan.contribute(source, lambda target: emit(False, target), lambda target: emit(True, target))
