@@ -273,7 +273,8 @@ class Assign:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Store:
-    """`away`: past the caches, straight to memory; for what nobody reads soon."""
+    """`away`: past the caches, straight to memory; for what nobody reads before the next barrier,
+    whose atomic addition waits for such stores."""
 
     buffer: Buffer
     index: tuple[Index, ...]
