@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from lanewise.cli.arguments import count
 from lanewise.cli.networks import NET, own_network
 from lanewise.cli.terminal import print_json
-from lanewise.net.graph import Graph
+from lanewise.cli.times import BATCH, FEW, batch_for
 from lanewise.net.load import name_of
-from lanewise.size.report import size
 from lanewise.size.table import aligned
 
 if TYPE_CHECKING:
@@ -29,9 +28,7 @@ examples:
   lanewise bench resnet20 --exact
   lanewise bench "input 3x32x32; conv 16 k3; flatten; linear 10" --threads 1
 """
-# Images of a step; for nets of more multiply–adds than MANY_MACS, FEW for each thread.
 BUSY = 0.05  # share of the processors' time taken by others from which on numbers mean little
-BATCH, FEW, MANY_MACS = 128, 16, 200_000_000
 
 
 def add(parser: ArgumentParser) -> None:
@@ -63,7 +60,7 @@ def run(args: Namespace) -> int:
     from lanewise.native.profile import profile_net
 
     threads = thread_count(args.threads)
-    batch = args.batch or _batch_for(graph, threads)
+    batch = args.batch or batch_for(graph, threads)
     profile = profile_net(graph, batch, threads, exact=args.exact)
     if args.json:
         print_json(as_json(profile, name_of(graph.origin)))
@@ -72,10 +69,6 @@ def run(args: Namespace) -> int:
     else:
         print("\n".join(_report(profile, name_of(graph.origin))))
     return 0
-
-
-def _batch_for(graph: Graph, threads: int) -> int:
-    return BATCH if size(graph).totals.macs < MANY_MACS else FEW * threads
 
 
 def as_json(profile: Profile, name: str) -> dict[str, object]:

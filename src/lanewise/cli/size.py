@@ -29,6 +29,8 @@ examples:
   lanewise size "input 3x224x224; conv 64 k7 stride2 pad3" --convention keras
   lanewise size resnet18 --against-convention keras
   lanewise size vgg16 --details --batch 32
+  lanewise size lenet5 --time
+  lanewise size lenet5 --measure --batch 64
   lanewise size models.py:Net --input 3x224x224
 
 models.py is imported, which runs it, as Python would; nothing is trained, and
@@ -44,7 +46,7 @@ def add(parser: ArgumentParser) -> None:
         "--input", metavar="CxHxW", type=_input, help="another image than the network's own"
     )
     parser.add_argument(
-        "--batch", metavar="N", type=count, default=1, help="images at once, for memory (1)"
+        "--batch", metavar="N", type=count, help="images at once, for memory (1) and time"
     )
     parser.add_argument(
         "--against", metavar="NET", help="another network: what it has and costs differently"
@@ -65,6 +67,10 @@ def add(parser: ArgumentParser) -> None:
         action="store_true",
         help="what is not read, what sees padding, which images fit, memory of training",
     )
+    parser.add_argument(
+        "--time", action="store_true", help="each layer's time in training here, predicted"
+    )
+    parser.add_argument("--measure", action="store_true", help="the times predicted and measured")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON document")
     form.add_argument("--markdown", action="store_true", help="a Markdown table")
@@ -101,12 +107,14 @@ def run(args: Namespace) -> int:
         return solve.run(graph, args)
     if args.against_convention is not None:
         return _compare_readings(graph, rule, args)
+    if args.time or args.measure:
+        return _show_times(read(graph, rule), args)
     if args.details:
         return _show_details(graph, rule, args)
     graph = read(graph, rule)
     if args.against is not None:
         return _compare(graph, rule, args)
-    report = size(graph, args.batch)
+    report = size(graph, args.batch or 1)
     if args.json:
         print_json(report.as_json())
     elif args.markdown:
@@ -123,12 +131,24 @@ def _compare(graph: Graph, rule: Convention, args: Namespace) -> int:
     if args.markdown:
         raise SizeError("--against: is shown as text or --json; leave out --markdown")
     other = read(network(args.against, args.input), rule)
-    comparison = against.compare(graph, other, args.batch)
+    comparison = against.compare(graph, other, args.batch or 1)
     if args.json:
         print_json(comparison.as_json())
     else:
         print(against.as_text(comparison, width()), end="")
     return 0
+
+
+def _show_times(graph: Graph, args: Namespace) -> int:
+    """Prints what each layer takes on this machine."""
+    if args.markdown or args.against is not None or args.details:
+        raise SizeError(
+            "--time: not together with --markdown, --against or --details; give it alone"
+        )
+    from lanewise.cli.times import show_times
+    from lanewise.net.check import require_own
+
+    return show_times(require_own(graph), args)
 
 
 def _show_details(graph: Graph, rule: Convention, args: Namespace) -> int:
@@ -138,7 +158,7 @@ def _show_details(graph: Graph, rule: Convention, args: Namespace) -> int:
     if args.markdown or args.against is not None:
         other = "--markdown" if args.markdown else "--against"
         raise SizeError(f"--details: not together with {other}; leave one out")
-    told = details.details(graph, rule, args.batch)
+    told = details.details(graph, rule, args.batch or 1)
     if args.json:
         print_json(told.as_json())
     else:
@@ -154,7 +174,7 @@ def _compare_readings(graph: Graph, rule: Convention, args: Namespace) -> int:
         other = "--markdown" if args.markdown else "--against"
         raise SizeError(f"--against-convention: not together with {other}; leave one out")
     other_rule = convention(args.against_convention)
-    readings = against_convention.compare(graph, rule, other_rule, args.batch)
+    readings = against_convention.compare(graph, rule, other_rule, args.batch or 1)
     if args.json:
         print_json(readings.as_json())
     else:

@@ -26,7 +26,7 @@ def run(graph: Graph, args: Namespace) -> int:
     found = solve(graph, None if args.all else LISTED)
     if not found.count:
         raise why_none(graph)
-    single = size(found.first[0].graph, args.batch) if found.count == 1 else None
+    single = size(found.first[0].graph, args.batch or 1) if found.count == 1 else None
     if args.json:
         print_json({**as_json(found), "size": single.as_json() if single else None})
         return 0
@@ -42,6 +42,9 @@ def _refuse(args: Namespace) -> None:
         ("--against-convention", args.against_convention),
         ("--convention", args.convention != "torch"),
         ("--markdown", args.markdown),
+        ("--details", args.details),
+        ("--time", args.time),
+        ("--measure", args.measure),
     ):
         if given:
             raise SizeError(f"{option}: not with a `?`; solve it first, without {option}")
@@ -57,7 +60,7 @@ def _forgotten(graph: Graph, args: Namespace) -> int:
     if found.count != 1:
         raise SizeError(_missing(args.net) + _which(found))
     solution = found.first[0]
-    report = size(solution.graph, args.batch)
+    report = size(solution.graph, args.batch or 1)
     inferred = found_text(graph, solution)
     if args.json:
         numbers = as_json(found)["solutions"][0]["numbers"]

@@ -217,10 +217,10 @@ class _Layers:
         name = operation.name
         forward = spent.pop(f"{name} gather", 0) + spent.pop(f"{name} forward", 0)
         backward = spent.pop(f"{name} gradient", 0.0)
-        adds = self._batch * _multiply_adds(operation)
+        adds = self._batch * multiply_adds(operation)
         return LayerWork(
             name=operation.node,
-            kinds=_kinds(operation),
+            kinds=kinds(operation),
             forward=Work(forward, adds, self._algorithm(operation, "forward")),
             backward=Work(
                 backward, self._backward_adds(operation), self._algorithm(operation, "gradient")
@@ -240,22 +240,28 @@ class _Layers:
         return sum(self._gradient_adds(one) for one in (operation, *taken))
 
     def _gradient_adds(self, operation: Operation) -> int:
-        to_input = any(map(_learns, _before(operation, self._made)))
-        return self._batch * _multiply_adds(operation) * (2 if to_input else 1)
+        to_input = reaches_parameters(operation, self._made)
+        return self._batch * multiply_adds(operation) * (2 if to_input else 1)
 
 
-def _kinds(operation: Operation) -> tuple[str, ...]:
+def kinds(operation: Operation) -> tuple[str, ...]:
     """The words of the layers that were joined."""
     adds = ["add"] * (isinstance(operation.layer, BatchNorm) and len(operation.inputs) > 1)
     after = ["relu"] * operation.relu + [operation.rectifier] * bool(operation.rectifier)
     return (operation.layer.word, *adds, *after)
 
 
-def _learns(operation: Operation) -> bool:
+def reaches_parameters(operation: Operation, made: tuple[Operation, ...]) -> bool:
+    """Whether the gradient of its input is wanted: something above it learns."""
+    return any(map(learns, _before(operation, made)))
+
+
+def learns(operation: Operation) -> bool:
+    """Whether it has parameters."""
     return bool(layer_parameters(operation.layer, *operation.input_shapes))
 
 
-def _multiply_adds(operation: Operation) -> int:
+def multiply_adds(operation: Operation) -> int:
     """Of one image, forward; each of the two gradients has as many."""
     costs = cost(operation.layer, *operation.input_shapes)
     return costs.macs - costs.padded_macs
