@@ -10,7 +10,7 @@ import pytest
 from lanewise.native.kernels import conv, lane_weights, weights
 from lanewise.native.kernels.conv import Correlation, Tile, packed_shape
 from lanewise.native.kernels.images import row_blocks
-from lanewise.native.kernels.lane_weights import LaneTile, add_sums, to_lanes
+from lanewise.native.kernels.lane_weights import LaneTile, add_sums, turned_shape
 from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps
 from lanewise.native.kernels.weights import WeightTile
 from lanewise.native.nest_count import count
@@ -167,23 +167,21 @@ def test_weight_gradient(case, tile):
     close(dw, wanted)
 
 
-@pytest.mark.parametrize("tile", [LaneTile(1, 1), LaneTile(2, 2, rows=2)])
+@pytest.mark.parametrize("tile", [LaneTile(1, 1), LaneTile(2, 2, rows=2), LaneTile(2, 1, 1, 3)])
 @pytest.mark.parametrize("case", CASES)
 def test_weight_gradient_with_kernels_in_the_lanes(case, tile):
     x, dy = normal(case.channels, *case.size, LANES), normal(case.kernels, *case.out, LANES, seed=1)
     dw = normal(*case.weight, seed=2)
     wanted = dw + definition(case, x, np.zeros(case.weight), dy)[2]
     small = case.kernel[0] < 7
-    turned = aligned((row_blocks(case.kernels), *case.out, LANES, LANES))
-    pixels = case.out[0] * case.out[1]
-    execute(to_lanes("t", 1, case.kernels, pixels), dy, turned, interpret=small)
+    turned = aligned(turned_shape(case.kernels, *case.taps(), tile))
     sums = aligned((row_blocks(case.kernels), dw[0].size, LANES))
     key = (1, case.kernels, case.channels, *case.taps(), tile)
     kernel = lane_weights.weight_gradient("w", *key)
     rows, columns = case.taps()
     pairs = rows.pairs * columns.pairs
     assert count(kernel).multiply_adds == LANES * case.kernels * case.channels * pairs
-    execute(kernel, x, turned, sums, interpret=small)
+    execute(kernel, x, dy, turned, sums, interpret=small)
     add = add_sums("a", 1, case.kernels, dw[0].size)
     execute(add, sums, dw.reshape(case.kernels, -1), interpret=small)
     close(dw, wanted)
@@ -198,12 +196,10 @@ def test_groups_with_kernels_in_the_lanes(kernels):
         dw[g] + definition(case, x[g], np.zeros(case.weight), dy[g])[2] for g in range(groups)
     ]
     blocks = groups * row_blocks(kernels)
-    turned, sums = aligned((blocks, 20, LANES, LANES)), aligned((blocks, 27, LANES))
-    execute(to_lanes("t", groups, kernels, 20), dy, turned, interpret=False)
-    kernel = lane_weights.weight_gradient(
-        "w", groups, kernels, 3, *case.taps(), LaneTile(2, 2, rows=3)
-    )
-    execute(kernel, x, turned, sums, interpret=False)
+    tile, sums = LaneTile(2, 2, rows=3), aligned((blocks, 27, LANES))
+    turned = aligned(turned_shape(kernels, *case.taps(), tile))
+    kernel = lane_weights.weight_gradient("w", groups, kernels, 3, *case.taps(), tile)
+    execute(kernel, x, dy, turned, sums, interpret=False)
     execute(add_sums("a", groups, kernels, 27), sums, dw.reshape(-1, 27), interpret=False)
     close(dw, np.array(wanted))
 

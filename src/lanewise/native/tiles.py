@@ -12,12 +12,11 @@ in 16-lane vectors: an AVX2 CPU spends two registers and two instructions on eac
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from lanewise.native.kernels.conv import Tile, blocks
 from lanewise.native.kernels.depthwise import MapTile, RowTile
-from lanewise.native.kernels.lane_weights import LaneTile
 from lanewise.native.kernels.linear import GradientTile, gradient_tile
 from lanewise.native.kernels.pointwise import PairTile
 from lanewise.native.kernels.taps import Segment, Taps, column_segments, phases
@@ -28,10 +27,6 @@ from lanewise.native.target import Target
 LATENCY = 4.0  # cycles from one multiply–add to the next that needs its result (Intel, AMD)
 TURN = 1.0  # cycles of loop overhead
 LOAD = 0.1  # cycles a load costs even where there is room for it
-VECTOR_BYTES = 64
-WAITING_BYTES = 192 << 10  # sums of lanes that may wait in the second-level cache
-FIRST_LEVEL_BYTES = 40_000  # of the 32 or 48 KiB first-level caches, what other data leaves
-
 
 #: a depthwise tile where there are 32 registers: eight sums hide the latency of a multiply–add
 MAP_ROWS, MAP_COLUMNS = 2, 4
@@ -39,9 +34,9 @@ MAP_PRODUCTS = 4000  # multiply–adds written out, at most
 
 
 #: cycles of a sum of lanes; of a transposition of 16 × 16 values
-LANE_SUM, TRANSPOSITION = 10.0, 90.0
-#: output pixels after which sums with kernels in the lanes wait in memory
-LANE_PIXELS = 64
+LANE_SUM, TRANSPOSITION = 10.0, 100.0
+#: tiles of a weight gradient that are looked at further, and up to which cost
+GOOD_TILES, GOOD = 6, 1.1
 
 
 @dataclass(frozen=True)
@@ -194,34 +189,8 @@ def _is_short(rows: Taps, columns: Taps) -> bool:
     return tiles * MAP_ROWS * MAP_COLUMNS * rows.taps * columns.taps <= MAP_PRODUCTS
 
 
-def prefers_lanes(maps: int, sources: int, rows: Taps, columns: Taps) -> bool:
-    """Whether the weight gradient is quicker with kernels in the lanes (`lane_weights.py`).
-
-    A count of cycles for one weight of a group; the same answer for all targets, because the two
-    kinds of kernel sum in another order.
-    """
-    pixels = rows.destination * columns.destination
-    area = rows.taps * columns.taps
-    vectors = -(-maps // LANES)
-    wide = lane_tile_shape(maps, sources, LIMITS["avx512"])
-    loads = max(1.0, 2 * (wide[0] + wide[1]) / (wide[0] * wide[1]))
-    ours = pixels / 2 * loads * vectors * LANES / maps + 1
-    turned = TRANSPOSITION * pixels * vectors / (maps * sources * area)
-    waits = maps * sources * area * VECTOR_BYTES <= WAITING_BYTES
-    large = pixels * (maps + sources) * VECTOR_BYTES > 4 * WAITING_BYTES
-    afar = large and vectors > 1 and not waits
-    with_images = pixels / 2 * (2.4 if afar else 1.5 if area == 1 else 1.2) + LANE_SUM
-    return ours + turned < with_images
-
-
-def lane_tile(target: Target, maps: int, sources: int, rows: Taps, columns: Taps) -> LaneTile:
-    """Input maps × vectors of kernels, and rows that are finished before the next."""
-    height = max(1, LANE_PIXELS // columns.destination)
-    shape = lane_tile_shape(maps, sources, LIMITS[target.name])
-    return LaneTile(*shape, height if height < rows.destination else 0)
-
-
-def _lane_turn(maps: int, vectors: int, limits: Limits) -> float:
+def lane_turn(maps: int, vectors: int, limits: Limits) -> float:
+    """Cycles of one image of a pixel for a tile with kernels in the lanes."""
     products = maps * vectors / limits.products_per_cycle
     return TURN + max(products, (maps + vectors) / limits.loads_per_cycle, LATENCY)
 
@@ -238,7 +207,7 @@ def lane_tile_shape(maps: int, sources: int, limits: Limits) -> tuple[int, int]:
 
     def cost(shape: tuple[int, int]) -> float:
         return sum(
-            m_tiles * v_tiles * (LOAD * (m + v) + _lane_turn(m, v, limits))
+            m_tiles * v_tiles * (LOAD * (m + v) + lane_turn(m, v, limits))
             for _, m, m_tiles in blocks(sources, shape[0])
             for _, v, v_tiles in blocks(vectors, shape[1])
         )
@@ -246,25 +215,11 @@ def lane_tile_shape(maps: int, sources: int, limits: Limits) -> tuple[int, int]:
     return min(fitting, key=cost)
 
 
-def weight_tile(target: Target, maps: int, sources: int, rows: Taps, columns: Taps) -> WeightTile:
-    """Output maps × input maps × kernel columns of a weight-gradient kernel."""
-    lines = (columns.destination, columns.source * rows.advance)
-    sums = maps * sources * rows.taps * columns.taps * VECTOR_BYTES
-    may_wait = sums <= WAITING_BYTES
-    return _weight_tile(target.name, maps, sources, columns, rows.destination, lines, may_wait)
-
-
-@lru_cache(maxsize=4096)
-def _weight_tile(
-    name: str,
-    maps: int,
-    sources: int,
-    columns: Taps,
-    rows: int,
-    lines: tuple[int, int],
-    may_wait: bool,
-) -> WeightTile:
-    limits = LIMITS[name]
+def image_tiles(
+    limits: Limits, maps: int, sources: int, columns: Taps
+) -> list[tuple[float, WeightTile]]:
+    """Tiles of a weight gradient with images in the lanes that are cheap: output maps × input maps
+    × kernel columns, and their cycles for one row and one kernel row; the best first."""
     candidates = [
         WeightTile(m, s, t, c)
         for t in _tap_blocks(columns.taps, limits)
@@ -273,24 +228,10 @@ def _weight_tile(
         for c in (1, 2)
         if _weight_registers(m, s, t, c) <= limits.registers
         and m * s * t <= 0.75 * limits.registers
-    ]
-    if not candidates:
-        return WeightTile(1, 1, 1, 1)
-
-    def row_bytes(tile: WeightTile) -> int:
-        """What one output row of a tile reads, of both maps."""
-        return (tile.maps * lines[0] + tile.sources * lines[1]) * VECTOR_BYTES
-
-    def cost(tile: WeightTile) -> float:
-        # Every turn over the kernel's rows reads both maps again: from the first-level cache
-        # where they fit or come in strips, else at half the rate.
-        fits = may_wait or rows * row_bytes(tile) <= FIRST_LEVEL_BYTES
-        slowed = replace(limits, loads_per_cycle=limits.loads_per_cycle / (1 if fits else 2))
-        return _weight_cost(tile, maps, sources, columns, slowed)
-
-    best = min(candidates, key=cost)
-    height = max(2, FIRST_LEVEL_BYTES // row_bytes(best))
-    return replace(best, rows=height) if may_wait and height < rows else best
+    ] or [WeightTile(1, 1, 1, 1)]
+    costs = [(_weight_cost(tile, maps, sources, columns, limits), tile) for tile in candidates]
+    costs.sort(key=lambda one: one[0])
+    return [one for one in costs if one[0] <= GOOD * costs[0][0]][:GOOD_TILES]
 
 
 def _weight_registers(maps: int, sources: int, taps: int, columns: int) -> int:

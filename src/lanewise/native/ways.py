@@ -102,15 +102,15 @@ def _lines(tile: Tile, sizes: Correlation, sources: int, rows: Taps, columns: Ta
     near = source + weight <= NEAR_LINES
     if tile.packs:
         again = 0.0 if near else MIDDLE * IN_A_ROW
-    elif near and _fits(plane, line, sources, high, wide, NEAR):
+    elif near and fits(plane, line, sources, high, wide, NEAR):
         again = 0.0
     else:
-        again = MIDDLE if _fits(plane, line, sources, high, wide, MIDDLE_LEVEL) else FAR
+        again = MIDDLE if fits(plane, line, sources, high, wide, MIDDLE_LEVEL) else FAR
     return _Lines(
         source,
         again,
         row,
-        0.0 if _fits(plane, line, sources, high, line, MIDDLE_LEVEL) else FAR,
+        0.0 if fits(plane, line, sources, high, line, MIDDLE_LEVEL) else FAR,
         sources * plane,
         weight,
         sources * sizes.maps * sizes.rows.taps * sizes.columns.taps * FLOAT / LINE,
@@ -125,7 +125,7 @@ def _weights_far(tile: Tile, sizes: Correlation, sources: int) -> float:
         return 0.0
     stride, run = sizes.weight_source * FLOAT // LINE, 1 + tile.maps * area * FLOAT // LINE
     levels = ((NEAR, 0.0), (MIDDLE_LEVEL, MIDDLE))
-    found = (cost for cache, cost in levels if _fits(stride, run, sources, 1, run, cache))
+    found = (cost for cache, cost in levels if fits(stride, run, sources, 1, run, cache))
     return next(found, FAR)
 
 
@@ -139,9 +139,7 @@ def _weight_lines(tile: Tile, sizes: Correlation, rows: int, columns: int) -> fl
 
 
 @lru_cache(maxsize=1 << 16)
-def _fits(
-    plane: int, line: int, sources: int, high: int, wide: int, cache: tuple[int, int]
-) -> bool:
+def fits(plane: int, line: int, sources: int, high: int, wide: int, cache: tuple[int, int]) -> bool:
     """Whether the lines of `high` × `wide` values of so many planes find room in their sets."""
     sets, ways = cache
     inside = 0  # a bit for every set that the values of one plane meet

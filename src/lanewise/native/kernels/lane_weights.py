@@ -4,15 +4,16 @@
 
 Where images are in the lanes (`weights.py`) every weight ends in a sum of lanes; on small maps, and
 for 1 × 1 kernels, that takes longer than the products. Here dy is transposed first, 16 kernels × 16
-images at a time (`to_lanes`), so that a sum of products is that of 16 weights, and x is copied into
-all lanes as weights are elsewhere. The 16 sums lie in 16 rows of the weights; a last transposition,
-16 × 16 weights at a time, adds them there.
+images at a time, some pixels before they are needed, so that a sum of products is that of 16
+weights, and x is copied into all lanes as weights are elsewhere. The 16 sums lie in 16 rows of the
+weights; a last transposition, 16 × 16 weights at a time, adds them there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from lanewise.native.kernels.conv import add_product, blocks
 from lanewise.native.kernels.images import row_blocks
@@ -34,42 +35,27 @@ from lanewise.native.nest import (
     Writer,
     as_index,
     op,
+    table,
 )
 
 
 @dataclass(frozen=True)
 class LaneTile:
-    """Registers: input maps × vectors of 16 kernels. `rows`: output rows that are finished for all
-    weights before the next (0: all); the sums wait in memory meanwhile."""
+    """Registers: input maps × vectors of 16 kernels. `rows`, `columns`: the strip of output pixels
+    that is transposed, and finished for all weights, before the next (0: all); the sums wait in
+    memory meanwhile."""
 
     sources: int
     vectors: int
     rows: int = 0
+    columns: int = 0
 
 
-def to_lanes(name: str, groups: int, maps: int, pixels: int) -> Kernel:
-    """Maps into the lanes: buffers source (groups · maps, pixels, 16 images), target (groups ·
-    blocks, pixels, 16 images, 16 maps). Maps that do not exist are zeros."""
-    source = Buffer("source", (groups * maps, pixels, LANES))
-    shape = (groups * row_blocks(maps), pixels, LANES, LANES)
-    target = Buffer("target", shape, access="write")
-    writer = Writer(name, [source, target])
-    whole, rest = divmod(maps, LANES)
-
-    def block(first: Index, at: Index, pixel: Var, count: int) -> None:
-        values: list[Value] = [writer.load(source, first + k, pixel, 0) for k in range(count)]
-        values += [number(0.0, LANES)] * (LANES - count)
-        for image, value in enumerate(writer.transpose(values)):
-            writer.store(target, at, pixel, image, 0, value=value)
-
-    with writer.loop("g", groups) as g:
-        first, at = as_index(g) * maps, as_index(g) * row_blocks(maps)
-        with writer.loop("b", whole) as b, writer.loop("i", pixels) as i:
-            block(first + as_index(b) * LANES, at + b, i, LANES)
-        if rest:
-            with writer.loop("i", pixels) as i:
-                block(first + whole * LANES, at + whole, i, rest)
-    return writer.finish()
+def turned_shape(maps: int, rows: Taps, columns: Taps, tile: LaneTile) -> tuple[int, ...]:
+    """The third buffer: vectors of a tile, rows and columns of a strip, images, kernels."""
+    height = min(tile.rows or rows.destination, rows.destination)
+    width = min(tile.columns or columns.destination, columns.destination)
+    return min(tile.vectors, row_blocks(maps)), height, width, LANES, LANES
 
 
 def weight_gradient(
@@ -78,14 +64,37 @@ def weight_gradient(
     """sums[k, (c, r, s)] = Σ over rows, columns and images of gradient[k, p, q] · source[c, …].
 
     `maps` and `sources` count per group; `rows`, `columns` are the forward taps. Buffers source,
-    gradient (as `to_lanes` leaves it), sums (groups · blocks of 16 kernels, C · R · S, 16). Lanes
-    of kernels that do not exist are left as they are.
+    gradient, turned (see `turned_shape`), sums (groups · blocks of 16 kernels, C · R · S, 16).
+    Lanes of kernels that do not exist are left as they are.
     """
-    nest = _Nest(name, groups, maps, sources, rows, columns, tile)
-    return nest.write()
+    return _Nest(name, groups, maps, sources, rows, columns, tile).write()
+
+
+@dataclass(frozen=True)
+class _Strips:
+    """One axis, cut into strips of `length`: for each its beginning and its length, and for each
+    strip and tap (`rows_of_tap`) how many places meet it, from which on, and what they meet."""
+
+    axis: Taps
+    length: int
+
+    @property
+    def count(self) -> int:
+        return -(-self.axis.destination // self.length)
+
+    @cached_property
+    def of_tap(self) -> tuple[Buffer, Buffer, Buffer]:
+        return rows_of_tap(self.axis, self.length, from_strip=True)
+
+    @cached_property
+    def lengths(self) -> Buffer:
+        begins = range(0, self.axis.destination, self.length)
+        return table("lengths", [min(self.length, self.axis.destination - i) for i in begins])
 
 
 class _Nest:
+    """Writes `weight_gradient`: loops over vectors of kernels, strips, tiles of weights, pixels."""
+
     def __init__(
         self,
         name: str,
@@ -97,70 +106,100 @@ class _Nest:
         tile: LaneTile,
     ) -> None:
         self.groups, self.maps, self.sources = groups, maps, sources
-        self.rows, self.columns, self.tile = rows, columns, tile
-        self.vectors = row_blocks(maps)
-        self.turns = sources * rows.taps * columns.taps
-        images = (groups * self.vectors, rows.destination, columns.destination, LANES, LANES)
+        self.area, self.tile = rows.taps * columns.taps, tile
+        self.blocks = row_blocks(maps)
+        images = (groups * maps, rows.destination, columns.destination, LANES)
         self.source = Buffer("source", (groups * sources, rows.source, columns.source, LANES))
         self.gradient = Buffer("gradient", images)
-        self.sums = Buffer("sums", (groups * self.vectors, self.turns, LANES), access="update")
-        self.writer = Writer(name, [self.source, self.gradient, self.sums])
-        self.height = tile.rows or rows.destination
-        self.line = rows_of_tap(rows, self.height)
-        self.part = rows_of_tap(columns, columns.destination)
+        shape = turned_shape(maps, rows, columns, tile)
+        self.turned = Buffer("turned", shape, access="update")
+        summed = (groups * self.blocks, sources * self.area, LANES)
+        self.sums = Buffer("sums", summed, access="update")
+        self.writer = Writer(name, [self.source, self.gradient, self.turned, self.sums])
+        self.rows, self.columns = _Strips(rows, shape[1]), _Strips(columns, shape[2])
 
     @property
-    def strips(self) -> int:
-        return -(-self.rows.destination // self.height)
+    def waits(self) -> bool:
+        """Whether sums are taken up again."""
+        return self.rows.count * self.columns.count > 1
 
     def write(self) -> Kernel:
         """The whole kernel."""
         writer = self.writer
-        if self.strips > 1:
-            with (
-                writer.loop("v", self.groups * self.vectors) as v,
-                writer.loop("j", self.turns) as j,
-            ):
-                writer.store(self.sums, v, j, 0, value=number(0.0, LANES))
-        with writer.loop("strip", self.strips) as strip, writer.loop("g", self.groups) as g:
+        with writer.loop("g", self.groups) as g:
             for start, turns, vectors in vector_tiles(self.maps, self.tile.vectors):
                 with writer.loop("v", turns) as v:
-                    first = as_index(g) * self.vectors + as_index(v) * len(vectors) + start
-                    for c0, cs, c_tiles in blocks(self.sources, self.tile.sources):
-                        with writer.loop("c", c0 + cs * c_tiles, c0, cs) as c:
-                            self._taps(strip, g, first, vectors, c, cs)
+                    block = as_index(v) * len(vectors) + start
+                    maps = min(self.maps - start * LANES, (vectors[-1].block + 1) * LANES)
+                    self._begin(as_index(g) * self.blocks + block, vectors)
+                    with (
+                        writer.loop("i", self.rows.count) as i,
+                        writer.loop("j", self.columns.count) as j,
+                    ):
+                        self._turn(g, block, maps, i, j)
+                        self._weights(g, block, vectors, i, j)
         return writer.finish()
 
-    def _taps(
-        self, strip: Var, g: Var, first: Index, vectors: list[LaneVector], c: Var, cs: int
-    ) -> None:
+    def _begin(self, first: Index, vectors: list[LaneVector]) -> None:
+        """Zeros where sums will wait."""
         writer = self.writer
-        with writer.loop("r", self.rows.taps) as r, writer.loop("s", self.columns.taps) as s:
-            area = self.rows.taps * self.columns.taps
-            inside = as_index(r) * self.columns.taps + s
-            places = [
-                [
-                    (first + one.block, (as_index(c) + j) * area + inside, one.lane)
-                    for one in vectors
-                ]
-                for j in range(cs)
-            ]
-            cells = [
-                [self._begin(at, one.lanes) for at, one in zip(line, vectors, strict=True)]
-                for line in places
-            ]
-            self._products(
-                cells, as_index(strip) * self.rows.taps + r, as_index(s), g, first, vectors, c
-            )
-            for line, row in zip(places, cells, strict=True):
-                for at, cell in zip(line, row, strict=True):
-                    writer.store(self.sums, *at, value=Read(cell))
+        if not self.waits:
+            return
+        with writer.loop("j", self.sources * self.area) as j:
+            for one in vectors:
+                zero = number(0.0, one.lanes)
+                writer.store(self.sums, first + one.block, j, one.lane, value=zero)
 
-    def _begin(self, at: tuple[IndexLike, ...], lanes: int) -> Register:
+    def _turn(self, g: Var, block: Index, maps: int, i: Var, j: Var) -> None:
+        """The strip's gradients of so many maps, 16 kernels × 16 images transposed; zeros for
+        kernels that do not exist."""
         writer = self.writer
-        start: Value = number(0.0, lanes)
-        if self.strips > 1:
-            start = writer.load(self.sums, *at, lanes=lanes)
+        with (
+            writer.loop("p", Entry(self.rows.lengths, as_index(i))) as p,
+            writer.loop("q", Entry(self.columns.lengths, as_index(j))) as q,
+        ):
+            row, column = as_index(i) * self.rows.length + p, as_index(j) * self.columns.length + q
+            first = as_index(g) * self.maps + block * LANES
+            for number_of_block, begin in enumerate(range(0, maps, LANES)):
+                values: list[Value] = [
+                    writer.load(self.gradient, first + begin + k, row, column, 0)
+                    for k in range(min(LANES, maps - begin))
+                ]
+                values += [number(0.0, LANES)] * (LANES - len(values))
+                for image, value in enumerate(writer.transpose(values)):
+                    writer.store(self.turned, number_of_block, p, q, image, 0, value=value)
+
+    def _weights(self, g: Var, block: Index, vectors: list[LaneVector], i: Var, j: Var) -> None:
+        """All weights of these kernels, from the pixels of the strip."""
+        writer, taps = self.writer, self.columns.axis.taps
+        for c0, cs, c_tiles in blocks(self.sources, self.tile.sources):
+            with (
+                writer.loop("c", c0 + cs * c_tiles, c0, cs) as c,
+                writer.loop("r", self.rows.axis.taps) as r,
+                writer.loop("s", taps) as s,
+            ):
+                inside = as_index(r) * taps + s
+                first = as_index(g) * self.blocks + block
+                places = [
+                    [
+                        (first + one.block, (as_index(c) + n) * self.area + inside, one.lane)
+                        for one in vectors
+                    ]
+                    for n in range(cs)
+                ]
+                cells = [
+                    [self._cell(at, one.lanes) for at, one in zip(line, vectors, strict=True)]
+                    for line in places
+                ]
+                at_row = as_index(i) * self.rows.axis.taps + r
+                self._products(cells, at_row, as_index(j) * taps + s, g, vectors, c)
+                for line, row in zip(places, cells, strict=True):
+                    for at, cell in zip(line, row, strict=True):
+                        writer.store(self.sums, *at, value=Read(cell))
+
+    def _cell(self, at: tuple[IndexLike, ...], lanes: int) -> Register:
+        writer = self.writer
+        start = writer.load(self.sums, *at, lanes=lanes) if self.waits else number(0.0, lanes)
         return writer.assign(writer.register("a", lanes=lanes), start)
 
     def _products(
@@ -169,33 +208,29 @@ class _Nest:
         r: Index,
         s: Index,
         g: Var,
-        first: Index,
         vectors: list[LaneVector],
         c: Var,
     ) -> None:
-        """cells[j][i] += source map j · vector i, over the pixels that the tap meets."""
+        """cells[n][i] += source map n · vector i, over the strip's pixels that the tap meets."""
         writer = self.writer
-        row_count, row_first, row_source = self.line
-        column_count, column_first, column_source = self.part
+        row_count, row_first, row_source = self.rows.of_tap
+        column_count, column_first, column_source = self.columns.of_tap
         with (
             writer.loop("p", Entry(row_count, r)) as p,
             writer.loop("q", Entry(column_count, s)) as q,
             writer.loop("n", LANES) as n,
         ):
             at = as_index(p) + Entry(row_first, r), as_index(q) + Entry(column_first, s)
-            x_row = as_index(p) * self.rows.advance + Entry(row_source, r)
-            x_column = as_index(q) * self.columns.advance + Entry(column_source, s)
+            x_row = as_index(p) * self.rows.axis.advance + Entry(row_source, r)
+            x_column = as_index(q) * self.columns.axis.advance + Entry(column_source, s)
             errors = [
                 writer.let(
-                    writer.load(
-                        self.gradient, first + one.block, *at, n, one.lane, lanes=one.lanes
-                    ),
-                    "e",
+                    writer.load(self.turned, one.block, *at, n, one.lane, lanes=one.lanes), "e"
                 )
                 for one in vectors
             ]
-            for j, line in enumerate(cells):
-                place = as_index(g) * self.sources + c + j, x_row, x_column, n
+            for i, line in enumerate(cells):
+                place = as_index(g) * self.sources + c + i, x_row, x_column, n
                 x = writer.load(self.source, *place, lanes=1)
                 wide = {n: writer.let(spread(x, n), "x") for n in {one.lanes for one in vectors}}
                 for cell, one, error in zip(line, vectors, errors, strict=True):

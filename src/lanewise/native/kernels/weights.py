@@ -169,16 +169,17 @@ def _end_sums(
                     writer.store(sums, *at, 0, value=Read(cell))
 
 
-def rows_of_tap(rows: Taps, height: int) -> tuple[Buffer, Buffer, Buffer]:
+def rows_of_tap(rows: Taps, height: int, from_strip: bool = False) -> tuple[Buffer, Buffer, Buffer]:
     """For strip b of `height` output rows and kernel row r, at b · taps + r: how many output rows
-    meet the tap, the first of them, and the input row that it meets."""
+    meet the tap, the first of them (`from_strip`: in the strip), and the input row that it
+    meets."""
     count, first, source = [], [], []
     for begin in range(0, rows.destination, height):
         strip = range(begin, min(begin + height, rows.destination))
         for tap in range(rows.taps):
             met = [(o, i) for o in strip if (i := rows.sources[o][tap]) is not None]
             count.append(len(met))
-            first.append(met[0][0] if met else 0)
+            first.append(met[0][0] - begin * from_strip if met else 0)
             source.append(met[0][1] if met else 0)
     return table("row_count", count), table("row_first", first), table("row_source", source)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from lanewise.native.fuse import Operation
@@ -17,15 +18,9 @@ from lanewise.native.planner import Planner
 from lanewise.native.rules import pointwise, winograd
 from lanewise.native.rules.batch_norm import before_norm, folded_norm, value_again
 from lanewise.native.rules.windows import masked, packed, taps
-from lanewise.native.tiles import (
-    LANE_PIXELS,
-    lane_tile,
-    map_tile,
-    map_weight_tile,
-    prefers_lanes,
-    weight_tile,
-)
+from lanewise.native.tiles import map_tile, map_weight_tile
 from lanewise.native.ways import correlation_way
+from lanewise.native.weight_ways import LANE_PIXELS, lane_tile, prefers_lanes, weight_tile
 from lanewise.net.layers import Conv, DepthwiseConv
 from lanewise.size.windows import conv_of
 
@@ -231,25 +226,16 @@ def _gradient_in_lanes(
     groups, kernels, channels = _parts(operation)
     rows, columns = joined(*taps(operation, forward_taps), LANE_PIXELS)
     tile = lane_tile(plan.target, kernels, channels, rows, columns)
-    pixels, vectors = rows.destination * columns.destination, groups * row_blocks(kernels)
-    turned = plan.scratch(f"lanes {operation.name}", vectors * pixels * LANES * LANES * FLOAT)
-    area = rows.taps * columns.taps
+    turned = prod(lane_weights.turned_shape(kernels, rows, columns, tile)) * FLOAT
+    area, vectors = rows.taps * columns.taps, groups * row_blocks(kernels)
     sums = plan.scratch(f"sums {operation.name}", vectors * channels * area * LANES * FLOAT)
-    x, dy = places
-    plan.call(
-        "to_lanes",
-        (groups, kernels, pixels),
-        lambda name: lane_weights.to_lanes(name, groups, kernels, pixels),
-        dy,
-        turned,
-    )
     key = (groups, kernels, channels, rows, columns, tile)
     plan.call(
         "conv_weight_gradient",
         key,
         lambda name: lane_weights.weight_gradient(name, *key),
-        x,
-        turned,
+        *places,
+        plan.scratch(f"lanes {operation.name}", turned),
         sums,
     )
     plan.call(

@@ -9,7 +9,8 @@ from lanewise.native.plan import Slot
 from lanewise.native.planner import Planner
 from lanewise.native.rules.batch_norm import folded_norm
 from lanewise.native.rules.windows import masked, taps
-from lanewise.native.tiles import correlation_tile, weight_tile
+from lanewise.native.tiles import correlation_tile
+from lanewise.native.weight_ways import weight_tile
 from lanewise.net.layers import PartialConv
 
 

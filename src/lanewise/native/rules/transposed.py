@@ -17,8 +17,8 @@ from lanewise.native.plan import FLOAT, Slot
 from lanewise.native.planner import Planner
 from lanewise.native.rules.batch_norm import folded_norm
 from lanewise.native.rules.windows import masked, packed
-from lanewise.native.tiles import weight_tile
 from lanewise.native.ways import correlation_way
+from lanewise.native.weight_ways import weight_tile
 from lanewise.net.layers import TransposedConv
 from lanewise.size.shapes import resolve_transposed
 
