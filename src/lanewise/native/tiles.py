@@ -242,7 +242,7 @@ def _weight_registers(maps: int, sources: int, taps: int, columns: int) -> int:
 
 
 def _tap_blocks(taps: int, limits: Limits) -> list[int]:
-    return [t for t in range(1, taps + 1) if t <= 0.75 * limits.registers]
+    return [t for t in range(1, taps + 1) if t <= 0.5 * limits.registers]
 
 
 def _weight_cost(tile: WeightTile, maps: int, sources: int, columns: Taps, limits: Limits) -> float:

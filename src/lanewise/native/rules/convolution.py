@@ -231,7 +231,7 @@ def _gradient_in_lanes(
     sums = plan.scratch(f"sums {operation.name}", vectors * channels * area * LANES * FLOAT)
     key = (groups, kernels, channels, rows, columns, tile)
     plan.call(
-        "conv_weight_gradient",
+        "lane_weight_gradient",
         key,
         lambda name: lane_weights.weight_gradient(name, *key),
         *places,
