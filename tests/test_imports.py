@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": BASE,
     "training": BASE | {"net", "size", "native", "data", "api"},
     "see": BASE | {"net", "size", "native", "data", "training"},
-    "ship": BASE | {"net", "size", "native", "data", "training"},
+    "ship": BASE | {"net", "size", "native", "bridge", "data", "training"},
     "api": BASE | {"net", "size", "native", "bridge"},
     "": {"api", "errors", "training"},
 }

@@ -54,6 +54,7 @@ TABLES: dict[tuple[str, str], dict[type[Layer], str]] = {
     ("lanewise.size.coverage", "READS"): {},
     ("lanewise.bridge.torch_module", "RULES"): {},
     ("lanewise.bridge.rounding", "ARITHMETIC"): {},
+    ("lanewise.ship.onnx_rules", "OPERATORS"): {},
     ("lanewise.native.rules", "FORWARD"): NO_KERNEL,
     ("lanewise.native.rules", "GRADIENT"): NO_KERNEL,
     ("lanewise.native.latency.rules", "RULES"): NO_KERNEL,

@@ -33,9 +33,9 @@ class Net:
     def __init__(
         self, spec: str | os.PathLike[str] | Graph | Net, convention: str = "torch"
     ) -> None:
-        """`spec`: zoo name, path to a .net file, notation text, a PyTorch module
-        (`models.py:Net input=3x224x224`), or a graph. `convention`: by whose rules the text is
-        read; `text` is then what it means, with all paddings as numbers.
+        """`spec`: zoo name, path to a .net file, notation text, a PyTorch module or an ONNX file
+        (`models.py:Net input=3x224x224`, `model.onnx`), or a graph. `convention`: by whose
+        rules the text is read; `text` is then what it means, with all paddings as numbers.
 
         NetError (a ValueError) where there is no such network or its text is wrong, SizeError where
         the convention cannot say it.
@@ -113,7 +113,7 @@ def as_graph(net: str | os.PathLike[str] | Graph | Net) -> Graph:
 def _read(spec: str | os.PathLike[str]) -> tuple[str | None, Graph]:
     """(the text, its graph); what is imported has no text."""
     path = os.fspath(spec)
-    if ".py" in path:
+    if ".py" in path or ".onnx" in path:
         from lanewise.bridge.networks import graph_of, is_imported
 
         if is_imported(spec):

@@ -36,3 +36,13 @@ class RunError(LanewiseError):
 
 class EngineError(LanewiseError):
     """The engine cannot compile or run here: missing CPU feature, missing kernel, wrong shapes."""
+
+
+def require(package: str, name: str, extra: str) -> None:
+    """Raise a LanewiseError that names the pip command if an optional package is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise LanewiseError(
+            f"this needs {name}, which is not installed; run: pip install 'lanewise[{extra}]'"
+        )

@@ -6,14 +6,14 @@ inside functions only, so that `import lanewise.bridge` costs nothing and works 
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
-from lanewise.errors import LanewiseError
+from lanewise.errors import require
 
 
 def require_torch() -> None:
     """Raise a LanewiseError that names the pip command if PyTorch is not installed."""
-    if find_spec("torch") is None:
-        raise LanewiseError(
-            "this needs PyTorch, which is not installed; run: pip install 'lanewise[torch]'"
-        )
+    require("torch", "PyTorch", "torch")
+
+
+def require_onnx() -> None:
+    """Raise a LanewiseError that names the pip command if onnx is not installed."""
+    require("onnx", "onnx", "onnx")

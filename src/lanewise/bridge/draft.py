@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lanewise.errors import NetError
@@ -29,6 +30,8 @@ class Draft:
 
     def module(self, name: str, module: nn.Module, value: fx.Node) -> fx.Node:
         """Append `module`, called `name` in the state dict, applied to `value`."""
+        if iskeyword(name):
+            raise NetError(f"layer {name}: Python has that word already; use another name")
         if hasattr(self.root, name):
             raise NetError(f"layer {name}: torch.nn.Module has that word already; use another name")
         self.root.add_module(name, module)

@@ -1,7 +1,7 @@
-"""A network by any name: of the zoo, a text, a `.net` file, a PyTorch module.
+"""A network by any name: of the zoo, a text, a `.net` file, a PyTorch module, an ONNX file.
 
-`file.py:Net` may be followed by the size of their image: `file.py:Net
-input=3x224x224`, as settings follow a name of the zoo. torch is imported only for them.
+`file.py:Net` and `file.onnx` may be followed by the size of their image: `file.py:Net
+input=3x224x224`, as settings follow a name of the zoo. torch and onnx are imported only for them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from lanewise.net.values import TRIPLE
 if TYPE_CHECKING:
     from lanewise.bridge.importing.network import Imported
 
+_ONNX = ".onnx"
 _SETTING = " input="
 
 
@@ -28,7 +29,7 @@ def is_imported(spec: str | os.PathLike[str]) -> bool:
     path = os.fspath(spec).partition(_SETTING)[0]
     if "\n" in path or ";" in path:
         return False
-    return path.endswith(".py") or ".py:" in path
+    return path.endswith((".py", _ONNX)) or ".py:" in path
 
 
 def graph_of(spec: str | os.PathLike[str], image: Input | None = None) -> Graph:
@@ -47,13 +48,18 @@ def own_graph(spec: str | os.PathLike[str], image: Input | None = None) -> Graph
 
 
 def imported(spec: str | os.PathLike[str], image: Input | None = None) -> Imported:
-    """The network of a PyTorch module."""
+    """The network of a PyTorch module or an ONNX file."""
     path, setting, size = os.fspath(spec).partition(_SETTING)
     if setting and image is None:
         image = _image(size, path)
-    from lanewise.bridge.importing.module import import_from
+    if path.endswith(_ONNX):
+        from lanewise.bridge.importing.onnx_file import import_file
 
-    found = import_from(path, image)
+        found = import_file(path, image)
+    else:
+        from lanewise.bridge.importing.module import import_from
+
+        found = import_from(path, image)
     return replace(found, graph=replace(found.graph, remarks=found.remarks))
 
 

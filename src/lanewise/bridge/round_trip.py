@@ -18,6 +18,7 @@ from lanewise.size.shapes import infer_shapes
 
 if TYPE_CHECKING:
     import numpy as np
+    from onnx import ModelProto
     from torch import nn
 
     from lanewise.bridge.importing.builder import Weights
@@ -65,8 +66,15 @@ def drawn_weights(graph: Graph, seed: int = 0) -> Arrays:
 def module_weights(graph: Graph, sources: Weights, module: nn.Module) -> Arrays:
     """The module's own parameters under our names; one number for each place in the same order."""
     held = dict(module.named_parameters()) | dict(module.named_buffers())
-    arrays = {name: held[source.name].detach().cpu().numpy() for name, source in sources.items()}
-    return in_shape(graph, arrays)
+    arrays = {name: value.detach().cpu().numpy() for name, value in held.items()}
+    return gathered(graph, sources, arrays)
+
+
+def gathered(graph: Graph, sources: Weights, held: Mapping[str, Any]) -> Arrays:
+    """Arrays of the imported network, by its names, under ours."""
+    found = {name: held[source.name] for name, source in sources.items()}
+    turned = {name: found[name].T for name, source in sources.items() if source.turned}
+    return in_shape(graph, found | turned)
 
 
 def in_shape(graph: Graph, arrays: Mapping[str, Any]) -> Arrays:
@@ -126,3 +134,35 @@ def called(module: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
             return module.eval()(torch.from_numpy(images)).numpy()
 
     return run
+
+
+def load_arrays(module: Any, weights: Arrays) -> None:
+    """Our weights under the same names; all there are must fit."""
+    import torch
+
+    missing, unexpected = module.load_state_dict(
+        {name: torch.from_numpy(array) for name, array in weights.items()}, strict=False
+    )
+    left = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if left or unexpected:
+        raise LanewiseError(f"weights do not fit the source: {left or unexpected}")
+
+
+def onnx_called(model: ModelProto) -> Callable[[np.ndarray], np.ndarray]:
+    """An ONNX model as a function of arrays: by ONNX Runtime, or ONNX's own slow evaluator."""
+    from importlib.util import find_spec
+
+    import numpy as np
+
+    name = model.graph.input[0].name
+    if find_spec("onnxruntime"):
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+        return lambda images: np.asarray(session.run(None, {name: images})[0])
+    from onnx.reference import ReferenceEvaluator
+
+    evaluator = ReferenceEvaluator(model)
+    return lambda images: np.asarray(next(iter(evaluator.run(None, {name: images}))))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from argparse import ArgumentTypeError
 
+from lanewise.net.layers import Input
+from lanewise.net.values import TRIPLE
+
 _MOST_DIGITS = 40
 
 
@@ -49,6 +52,14 @@ def share(text: str) -> float:
     if not (math.isfinite(value) and value >= 0):
         raise ArgumentTypeError(f"`{text}`; use 0 or more, such as 0.1")
     return value
+
+
+def image(text: str) -> Input:
+    """The size of an image: channels x height x width."""
+    try:
+        return Input(*TRIPLE.read(text.lower()))
+    except ValueError as expected:
+        raise ArgumentTypeError(f"`{text}`; use {expected}") from None
 
 
 def _is_whole(text: str) -> bool:

@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "test": ("lanewise.cli.test", "how well a trained network does, class by class"),
     "predict": ("lanewise.cli.predict", "labels for images or folders"),
     "verify": ("lanewise.cli.verify", "a network against PyTorch: values and gradients"),
+    "convert": ("lanewise.cli.convert", "a network as text, PyTorch source or ONNX, checked"),
     "bench": ("lanewise.cli.bench", "this machine's peak, and each layer's share of it"),
 }
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 
-from lanewise.cli.arguments import count, number
+from lanewise.cli.arguments import count, image, number
 from lanewise.cli.networks import NET, network
 from lanewise.cli.terminal import print_json, width
 from lanewise.errors import SizeError
 from lanewise.net.graph import Graph
-from lanewise.net.layers import Input
-from lanewise.net.values import TRIPLE
 from lanewise.size.conventions import Convention, convention
 from lanewise.size.reading import read
 from lanewise.size.report import size
@@ -43,7 +41,7 @@ def add(parser: ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("net", metavar="NET", nargs="?", help=NET)
     parser.add_argument(
-        "--input", metavar="CxHxW", type=_input, help="another image than the network's own"
+        "--input", metavar="CxHxW", type=image, help="another image than the network's own"
     )
     parser.add_argument(
         "--batch", metavar="N", type=count, help="images at once, for memory (1) and time"
@@ -180,10 +178,3 @@ def _compare_readings(graph: Graph, rule: Convention, args: Namespace) -> int:
     else:
         print(against_convention.as_text(readings, width()), end="")
     return 0
-
-
-def _input(text: str) -> Input:
-    try:
-        return Input(*TRIPLE.read(text.lower()))
-    except ValueError as expected:
-        raise ArgumentTypeError(f"`{text}`; use {expected}") from None

@@ -155,6 +155,7 @@ def _cut(b: Builder, input: Value, sides: kinds.Sides) -> Value:
     layer = replace(made.layer, pad=((a + h, c + i), (e + j, g + k)))
     reads = [Value.plain(index, b.entries[index].shape) for index in made.inputs]
     sources = {name: Constant(source.shape, (source,)) for name, source in made.sources.items()}
+    b.step = made.step
     return b.add(layer, *reads, **sources)
 
 

@@ -46,11 +46,12 @@ def avg_pool2d(
     read, pad = with_filled_border(input, sides(padding), 0.0)
     if divisor_override == 1:
         return b.add(kinds.SumPool(*window, pad, ceil_mode), read)
+    unpadded = not count_include_pad and pad != kinds.NO_PAD
     if divisor_override is not None and (divisor_override != prod(window[0]) or ceil_mode):
         raise NoLayer(f"average pooling by the divisor {divisor_override}")
-    if not count_include_pad and pad != kinds.NO_PAD:
-        raise NoLayer("average pooling that does not count its padding")
-    return b.add(kinds.AvgPool(*window, pad, ceil_mode), read)
+    if unpadded and read is not input:
+        raise NoLayer("average pooling of padded maps that does not count its own padding")
+    return b.add(kinds.AvgPool(*window, pad, ceil_mode, unpadded), read)
 
 
 def _window(kernel_size: Any, stride: Any) -> tuple[Pair, Pair]:

@@ -115,8 +115,10 @@ def _only_module(source: ModuleType, path: str) -> str:
 
 
 def _candidates(source: ModuleType) -> list[str]:
-    """Modules of the file that no other class of it uses: what is not a part of another."""
+    """Modules of the file, but those that `convert` writes in front of a network."""
     from torch import nn
+
+    from lanewise.bridge.importing.modules import OWN
 
     own = {
         name: value
@@ -126,6 +128,7 @@ def _candidates(source: ModuleType) -> list[str]:
             isinstance(value, type)
             and issubclass(value, nn.Module)
             and value.__module__ == source.__name__
+            and name not in (*OWN, "ChannelLayerNorm", "ChannelScale")
         )
     }
     instances = [name for name, value in own.items() if isinstance(value, nn.Module)]

@@ -19,11 +19,13 @@ from lanewise.size.shapes import Shape
 
 @dataclass(frozen=True)
 class Source:
-    """A parameter or buffer of the imported network, under its own name there."""
+    """A parameter or buffer of the imported network, under its own name there; `turned`: a matrix
+    of inputs × outputs there, of outputs × inputs here."""
 
     name: str
     shape: Shape
     trained: bool = True
+    turned: bool = False
 
     @property
     def count(self) -> int:

@@ -38,5 +38,7 @@ def padded(
     from torch import nn
 
     (top, bottom), (left, right) = pad
+    if not any((top, bottom, left, right)):
+        return value
     layer = nn.ConstantPad2d((left, right, top, bottom), fill)
     return draft.module(f"{node.name}_{word}", layer, value)
