@@ -71,6 +71,8 @@ class Terms:
     peers: Sequence[Peer] = ()  # those in processes of their own
     python: str = sys.executable  # whose packages they use
     patience: float = PATIENCE  # seconds that they may take to build and to compile
+    slow_up_to: float = inf  # multiply–adds of a step, beyond which slow ones are not tried
+    longest: float = inf  # seconds of one repetition, beyond which they are told but take no turns
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,9 @@ class Contest:
     def _guests(self, kind: Kind, task: Task) -> Iterator[Guests]:
         terms = self.terms
         peers = [one for one in terms.peers if one.kind == kind and self._worth_while(one)]
+        if terms.batch * step_multiply_adds(self.graph) > terms.slow_up_to:
+            self.skipped += [f"{one}: not tried, it is slow" for one in peers if one.slow]
+            peers = [one for one in peers if not one.slow]
         model = onnx_bytes(task) if any(one.model for one in peers) else b""
         batches, where = list(task.batches), Path()
         work = Work(kind, self.graph, self.weights, batches, terms.threads, FIRST_RATE, RATE,
@@ -206,9 +211,17 @@ class Contest:
                 self.agreement |= agree(expected, [rival])
             except SystemExit as refusal:
                 self.skipped.append(str(refusal))
+                continue
+            seconds = self._one(contender)
+            if seconds > self.terms.longest:
+                self.skipped.append(f"{peer}: too slow for turns, one took {seconds:.1f} s")
             else:
                 admitted.append(rival)
         return admitted
+
+    def _one(self, contender: Contender) -> float:
+        """Seconds of a repetition, as the contender tells them."""
+        return float(contender.run(1))  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -44,6 +44,7 @@ class Peer:
     options: Mapping[str, Any] = field(default_factory=dict)
     model: bool = False  # whether it needs model.onnx
     winograd: bool = False  # whether it may transform: its logits are a little less exact
+    slow: bool = False  # whether a quick look leaves it out where there is much to do
 
     def __str__(self) -> str:
         return f"{self.name} {self.setting}"
@@ -55,7 +56,7 @@ PEERS: tuple[Peer, ...] = (
     Peer("Keras, TensorFlow", "fp32, XLA", "with_keras", "training",
          {"backend": "tensorflow", "xla": True}),
     Peer("Keras, JAX", "fp32, XLA", "with_keras", "training", {"backend": "jax"}),
-    Peer("tinygrad", "fp32, JIT", "with_tinygrad", "training"),
+    Peer("tinygrad", "fp32, JIT", "with_tinygrad", "training", slow=True),
     Peer("ncnn", "fp32", "with_ncnn", "inference", winograd=True),
     Peer("ncnn", "fp32, 1 thread", "with_ncnn", "inference", {"threads": 1}, winograd=True),
     Peer("MNN", "fp32", "with_mnn", "inference", model=True, winograd=True),
@@ -93,8 +94,8 @@ def peers_of(args: Namespace) -> tuple[Peer, ...]:
 
 def _searching(beam: int) -> tuple[Peer, ...]:
     """tinygrad with a search of this width for faster kernels."""
-    options = {"beam": beam}
-    return (Peer("tinygrad", f"fp32, JIT, BEAM={beam}", "with_tinygrad", "training", options),)
+    setting, options = f"fp32, JIT, BEAM={beam}", {"beam": beam}
+    return (Peer("tinygrad", setting, "with_tinygrad", "training", options, slow=True),)
 
 
 class Refused(Exception):

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ from rivals import eager, prepare_torch
 from served import add_peer_options, peers_of
 
 QUICK_ROUNDS, QUICK_TURN, QUICK_MOST = 3, 0.1, 3.0
+LONGEST, QUICK_LONGEST = 4.0, 1.5  # seconds of a step of somebody who takes turns
+QUICK_PATIENCE, QUICK_SLOW = 75.0, 2e9  # seconds; multiply–adds of a step
 Document = dict[str, Any]
 
 
@@ -114,7 +117,9 @@ def _terms(part: Part, args: argparse.Namespace) -> Terms:
         most_seconds=QUICK_MOST if args.quick else args.most,
         peers=peers_of(args),
         python=args.peers,
-        patience=args.patience,
+        patience=min(QUICK_PATIENCE, args.patience) if args.quick else args.patience,
+        slow_up_to=QUICK_SLOW if args.quick else inf,
+        longest=QUICK_LONGEST if args.quick else LONGEST,
     )
 
 

@@ -109,18 +109,22 @@ def test_a_guest_measures_its_own_turns_and_stands_still_between(tmp_path: Path)
     assert process.poll() is not None
 
 
+REFUSES = "print(json.dumps({'ready': False, 'reason': 'no rule for lrn'}))"
+
+
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "patience", "told"),
     [
-        ("print(json.dumps({'ready': False, 'reason': 'no rule for lrn'}))", "no rule for lrn"),
-        ("sys.exit('out of luck')", "its process ended: out of luck"),
-        ("time.sleep(60)", "not ready in time"),
+        (REFUSES, 60, "no rule for lrn"),
+        ("sys.exit('out of luck')", 60, "its process ended: out of luck"),
+        ("time.sleep(60)", 0.1, "not ready in time"),
     ],
 )
 def test_who_cannot_take_part_is_named_with_the_reason(
-    tmp_path: Path, body: str, told: str
+    tmp_path: Path, body: str, patience: float, told: str
 ) -> None:
-    with served.guests(work("training"), [PEER], python(tmp_path, body), patience=0.5) as found:
+    other = python(tmp_path, body)
+    with served.guests(work("training"), [PEER], other, patience=patience) as found:
         assert found.ready == []
         assert found.skipped == [f"Other fp32: {told}"]
 
@@ -170,6 +174,30 @@ def test_who_computes_something_else_is_refused_and_named(tmp_path: Path) -> Non
     assert [one.contender.name for one in training.timings] == ["Lanewise"]
     (told,) = everybody.skipped
     assert told.startswith("Other fp32 computes something else: its loss differ")
+
+
+def test_whose_repetition_is_too_long_is_told_but_takes_no_turns() -> None:
+    peer = served.Peer("Other", "fp32", "with_other", "inference")
+    logits = {"logits": np.array([1.0, 2.0])}
+    slow = type("Slow", (), {"peer": peer, "run": lambda self, times: 2.5 * times})()
+    for longest, expected in [(2.0, 0), (3.0, 1)]:
+        stub = contest.Contest.__new__(contest.Contest)
+        stub.terms = contest.Terms(longest=longest)
+        stub.agreement, stub.skipped = {}, []
+        admitted = stub._admitted(logits, served.Guests([(slow, logits)], [], {}))
+        assert len(admitted) == expected
+        assert stub.skipped == ["Other fp32: too slow for turns, one took 2.5 s"] * (1 - expected)
+
+
+def test_a_quick_look_names_the_slow_it_leaves_out() -> None:
+    net = parse("input 1x6x6; conv 2 k3; flatten; linear 3")
+    peers = [one for one in served.PEERS if one.slow]
+    terms = contest.Terms(
+        batch=16, images=16, rounds=1, turn=0.001, settings=(), peers=peers, slow_up_to=1000
+    )
+    with contest.contest(net, terms) as everybody:
+        everybody.training()
+    assert everybody.skipped == [f"{one}: not tried, it is slow" for one in peers] != []
 
 
 def test_fewer_threads_are_tried_where_there_is_little_to_do() -> None:
