@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from lanewise.cli import pictures
 from lanewise.cli.solve import LISTED
 from lanewise.cli.terminal import print_json, width
 from lanewise.errors import SizeError
@@ -14,6 +15,8 @@ def run(args: Namespace) -> int:
     """Prints every solution."""
     asked = _asked(args)
     links = solve_chain(asked)
+    if args.svg is not None:
+        pictures.draw_chain(args.svg, asked)
     most = None if args.all else LISTED
     if args.json:
         print_json(as_json(asked, links, most))
@@ -34,6 +37,7 @@ def _asked(args: Namespace) -> Chain:
             f"no network, and {missing} missing; give a network, or both, like "
             "`lanewise size --from 224 --to 7`"
         )
-    if args.markdown:
-        raise SizeError("--markdown: is for the sizes of a network; leave it out")
+    for option, given in (("--markdown", args.markdown), ("--layer", args.layer)):
+        if given:
+            raise SizeError(f"{option}: is for the sizes of a network; leave it out")
     return Chain(n, out, args.layers or 1, args.kernel, args.stride, args.pad, args.dilation or 1)

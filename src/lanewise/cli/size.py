@@ -73,6 +73,10 @@ def add(parser: ArgumentParser) -> None:
     form.add_argument("--json", action="store_true", help="one JSON document")
     form.add_argument("--markdown", action="store_true", help="a Markdown table")
     parser.add_argument("--all", action="store_true", help="of a network with `?`, every solution")
+    parser.add_argument(
+        "--svg", metavar="FILE", help="also a picture: how the windows move, or which numbers fit"
+    )
+    parser.add_argument("--layer", metavar="NAME", help="the layer in the picture (all)")
     _add_chain(parser)
     parser.add_argument("--quiet", action="store_true", help="the table without the notes below")
 
@@ -98,6 +102,8 @@ def run(args: Namespace) -> int:
 
         return chain.run(args)
     rule = convention(args.convention)
+    if args.layer is not None and args.svg is None:
+        raise SizeError(f"--layer {args.layer}: is the layer of a picture; add --svg FILE")
     graph = network(args.net, args.input, forgiving=True)
     if graph.unknowns:
         from lanewise.cli import solve
@@ -110,6 +116,10 @@ def run(args: Namespace) -> int:
     if args.details:
         return _show_details(graph, rule, args)
     graph = read(graph, rule)
+    if args.svg is not None:
+        from lanewise.cli import pictures
+
+        pictures.draw_network(args.svg, graph, args.layer)
     if args.against is not None:
         return _compare(graph, rule, args)
     report = size(graph, args.batch or 1)

@@ -26,6 +26,10 @@ def run(graph: Graph, args: Namespace) -> int:
     found = solve(graph, None if args.all else LISTED)
     if not found.count:
         raise why_none(graph)
+    if args.svg is not None:
+        from lanewise.cli import pictures
+
+        pictures.draw_network(args.svg, found.first[0].graph, args.layer)
     single = size(found.first[0].graph, args.batch or 1) if found.count == 1 else None
     if args.json:
         print_json({**as_json(found), "size": single.as_json() if single else None})

@@ -12,7 +12,7 @@ what sees padding (`coverage`), which images fit (`inputs`), what training keeps
 The same rule backwards: `inverse` (intervals along one axis), `choices` (of one layer, within
 `bounds`), `open_shapes` and `amounts` (channels that hang on a `?`), `solve` (a whole network, by
 `reachable` sizes), what is `usual` (`ranking`), what comes `nearest`, how it is told (`found`), and
-layers alike without a network (`chain`).
+layers alike without a network (`chain`). Pictures are drawn by `picture`, of what `drawn` says.
 
 May import: the standard library, `lanewise.errors`, `lanewise.flags`, `lanewise.net`.
 """
