@@ -7,6 +7,7 @@ image 1, 2, 3, … has another value for every other way to lie.
 from __future__ import annotations
 
 import doctest
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -424,3 +425,10 @@ def test_keras_transposed_cuts_as_same_pads() -> None:
     assert (torch.begin, keras.begin) == (1, 0)
     assert torch.axis.reads[0] == range(-1, 2)
     assert keras.axis.reads[0] == range(3)
+
+
+def test_every_convention_is_told_on_the_page() -> None:
+    page = Path(__file__).parent.parent / "docs" / "sizes.md"
+    rows = [line for line in page.read_text("utf-8").split("\n") if line.startswith("| `")]
+    told = [line.split("`")[1] for line in rows]
+    assert [name for name in told if name in CONVENTIONS] == list(CONVENTIONS)
