@@ -18,7 +18,7 @@ from lanewise.native.memory import rounded
 from lanewise.native.nest import LANES, Kernel
 
 if TYPE_CHECKING:
-    from lanewise.native.plan import Along, Call, Place
+    from lanewise.native.plan import Along, Call, Choice, Place
 
 #: what the calls of a chain touch for one block of channels or pixels: part of a second-level cache
 CHAIN_BYTES = 512 << 10
@@ -77,7 +77,53 @@ def _finished(calls: list[Call], small: set[str]) -> list[Call]:
     ways = [way for call in calls for way in call.ways]
     before = [one for way in ways for one in way.opening]
     after = [one for way in ways for one in way.closing]
-    return [*before, *(_with_kernel(call, small) for call in calls), *after]
+    made = [_with_kernel(call, small) for call in calls]
+    if calls[0].block < calls[0].extent:
+        made = _fetching(calls, made, small)
+    return [*before, *made, *after]
+
+
+def _fetching(calls: list[Call], made: list[Call], small: set[str]) -> list[Call]:
+    """What the chain reads from afar, the largest first, is fetched for the next piece beside the
+    work of those calls that can."""
+    result = list(made)
+    for place, maps in _read_from_afar(made):
+        for i, call in enumerate(calls):
+            way = call.ways[0]
+            if way.make_fetching and maps in way.fetches and result[i] is made[i]:
+                pitches = tuple(pitch for _, _, pitch in _shrunk(call, small))
+                kernel = way.make_fetching(call.block, pitches, (maps, call.extent))
+                result[i] = replace(
+                    made[i],
+                    kernels={1: kernel},
+                    places=(*made[i].places, place),
+                    apart=(*made[i].apart, PIXEL_BYTES),
+                    ahead=1,
+                )
+                break
+    return result
+
+
+def _read_from_afar(calls: list[Call]) -> list[tuple[Place, int]]:
+    """Places that the chain reads pixel by pixel and that are whole, with their maps."""
+    from lanewise.native.plan import Slot
+
+    found: dict[Place, int] = {}
+    written: set[Place] = set()
+    for call in calls:
+        kernel = call.kernels[1]
+        for place, apart, access in zip(call.places, call.apart, _accesses(kernel), strict=True):
+            if access != "read":
+                written.add(place)
+            elif apart and isinstance(place, Slot) and place not in written and not place.offset:
+                found[place] = place.size // (PIXEL_BYTES * call.extent)
+    return sorted(found.items(), key=lambda pair: -pair[1])
+
+
+def _accesses(kernel: Kernel | Choice) -> list[str]:
+    from lanewise.native.plan import Choice
+
+    return [] if isinstance(kernel, Choice) else [buffer.access for buffer in kernel.buffers]
 
 
 def _keys(call: Call) -> frozenset[_Key]:
@@ -248,21 +294,22 @@ def _is_whole(call: Call, place: Place, apart: int) -> bool:
 
 def _with_kernel(call: Call, small: set[str]) -> Call:
     """The call with the kernel for its block; values of the chain alone are as large as that."""
+    places, apart, pitches = zip(*_shrunk(call, small), strict=True)
+    kernel = call.ways[0].make(call.block, pitches)
+    return replace(call, kernels={1: kernel}, places=places, apart=apart, ways=())
+
+
+def _shrunk(call: Call, small: set[str]) -> Iterator[tuple[Place, int, int]]:
+    """Every place as it is in the chain, bytes from piece to piece, pixels from map to map."""
     from lanewise.native.plan import Slot
 
-    way = call.ways[0]
-    pixels = way.axis == "pixels"
-    places: list[Place] = []
-    aparts, pitches = [], []
+    pixels = call.ways[0].axis == "pixels"
     for place, apart in zip(call.places, call.apart, strict=True):
-        pitch = call.extent
-        if isinstance(place, Slot) and place.name in small:
+        if not isinstance(place, Slot) or place.name not in small:
+            yield place, apart, call.extent
+        elif pixels:
             pitch = call.block + APART
-            pieces = place.size // (PIXEL_BYTES * call.extent) * pitch if pixels else call.block
-            place = replace(place, size=rounded((PIXEL_BYTES if pixels else apart) * pieces))
-            apart = 0
-        places.append(place)
-        aparts.append(apart)
-        pitches.append(pitch)
-    kernel = way.make(call.block, tuple(pitches))
-    return replace(call, kernels={1: kernel}, places=tuple(places), apart=tuple(aparts), ways=())
+            maps = place.size // (PIXEL_BYTES * call.extent)
+            yield replace(place, size=PIXEL_BYTES * maps * pitch), 0, pitch
+        else:
+            yield replace(place, size=rounded(apart * call.block)), 0, call.extent

@@ -188,9 +188,12 @@ def call_kernel(
     are fields of the context."""
     kernel = call.kernels[width]
     arguments = ["ptr %context"] if isinstance(kernel, Choice) else []
-    for place, apart in zip(call.places, call.apart or (0,) * len(call.places), strict=True):
+    first_ahead = len(call.places) - call.ahead
+    for i, place in enumerate(call.places):
+        apart = call.apart[i] if call.apart else 0
         address = addresses.of(f, place, slice, t)
         address = f.offset(address, piece, apart) if piece and apart else address
+        address = f.offset(address, call.block * apart) if i >= first_ahead else address
         arguments.append(f"ptr {address}")
     arguments += [f"i64 {_symbol(f, symbol)}" for symbol in call.symbols]
     begun = _ticks(f) if addresses.profile is not None else ""

@@ -15,7 +15,9 @@ from lanewise.native.lower_places import Lines, Places, Text, flat
 from lanewise.native.lower_values import Values
 from lanewise.native.lower_words import type_of
 from lanewise.native.nest import (
+    LANES,
     Assign,
+    Fetch,
     Kernel,
     Loop,
     Register,
@@ -81,6 +83,8 @@ class _Lowering:
                 self.loop(statement)
             elif isinstance(statement, Store):
                 self.store(statement)
+            elif isinstance(statement, Fetch):
+                self.fetch(statement)
             else:
                 self.transpose(statement)
 
@@ -90,6 +94,12 @@ class _Lowering:
         address, align = self.places.place(store.buffer, store.index, store.value.lanes)
         away = ", !nontemporal !{i32 1}" if store.away else ""
         self.text.lines.append(f"  store {kind} {name}, ptr {address}, align {align}{away}")
+
+    def fetch(self, fetch: Fetch) -> None:
+        """To the second-level cache, to be read."""
+        address, _ = self.places.place(fetch.buffer, fetch.index, LANES)
+        self.values.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        self.text.lines.append(f"  call void @llvm.prefetch.p0(ptr {address}, i32 0, i32 2, i32 1)")
 
     def transpose(self, statement: Transpose) -> None:
         rows = [self.values.name(value) for value in statement.values]

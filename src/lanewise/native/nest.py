@@ -5,6 +5,7 @@ A kernel is a value: buffers, and statements over them. There are five statement
     Loop(var, start, stop, step, body)      counted loop; the stop may be looked up in a table
     Assign(register, value)                 a register is a mutable vector or scalar
     Store(buffer, index, value)             write `value.lanes` neighbours at an index
+    Fetch(buffer, index)                    have a cache line brought near
     Transpose(registers, values)            L vectors of L lanes, rows become columns
 
 and a handful of values: `Constant`, `Load`, `Read` (of a register), `FromIndex`, `LaneNumbers`
@@ -290,7 +291,16 @@ class Transpose:
     values: tuple[Value, ...]
 
 
-Statement: TypeAlias = Loop | Assign | Store | Transpose
+@dataclass(frozen=True, eq=False, slots=True)
+class Fetch:
+    """Bring the cache line of an element near, while other things are worked out; no more than a
+    hint: the element may lie beyond the array."""
+
+    buffer: Buffer
+    index: tuple[Index, ...]
+
+
+Statement: TypeAlias = Loop | Assign | Store | Transpose | Fetch
 
 
 @dataclass(frozen=True, eq=False)
@@ -360,6 +370,10 @@ class Writer:
         """Write `value` at an index with one entry per axis; `away`: past the caches."""
         assert len(index) == len(buffer.shape), f"{buffer.name} has {len(buffer.shape)} axes"
         self._add(Store(buffer, tuple(as_index(i) for i in index), value, away))
+
+    def fetch(self, buffer: Buffer, *index: IndexLike) -> None:
+        """Bring the cache line of an element near."""
+        self._add(Fetch(buffer, tuple(as_index(i) for i in index)))
 
     def transpose(self, values: Sequence[Value]) -> list[Read]:
         """As many vectors as they have lanes → the transposed vectors."""

@@ -23,6 +23,7 @@ from typing import Any
 from lanewise.native.nest import (
     Assign,
     Buffer,
+    Fetch,
     FromIndex,
     Index,
     Kernel,
@@ -139,6 +140,8 @@ class _Check:
                 for value in statement.values:
                     self.value(value)
                 self.assigned.update(statement.registers)
+            elif isinstance(statement, Fetch):
+                pass  # wherever it is, nothing is read
             else:
                 raise NestError(f"{statement!r} is no statement")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from lanewise.native.nest import (
     ELEMENT_BYTES,
+    Fetch,
     Kernel,
     Load,
     Loop,
@@ -83,6 +84,8 @@ def _add_body(body: tuple[Statement, ...], domain: Domain, total: Counter[tuple[
 
 def _add_statement(statement: Statement, once: Counter[tuple[str, str]]) -> None:
     seen: set[int] = set()
+    if isinstance(statement, Fetch):
+        return
     if isinstance(statement, Transpose):
         for value in statement.values:
             _add_value(value, once, seen)

@@ -21,6 +21,7 @@ from lanewise.native.nest import (
     Buffer,
     Constant,
     Entry,
+    Fetch,
     FromIndex,
     Index,
     Kernel,
@@ -126,7 +127,7 @@ class _State:
         elif isinstance(statement, Store):
             value = self.value(statement.value)
             self.lanes(statement.buffer, statement.index, len(value))[:] = value
-        else:
+        elif not isinstance(statement, Fetch):
             assert not isinstance(statement, Loop)
             columns = np.stack([self.value(value) for value in statement.values]).T
             for register, column in zip(statement.registers, columns, strict=True):

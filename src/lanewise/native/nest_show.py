@@ -20,6 +20,7 @@ from lanewise.native.nest import (
     Buffer,
     Constant,
     Entry,
+    Fetch,
     FromIndex,
     Index,
     Kernel,
@@ -208,6 +209,8 @@ class _Printer:
             value = statement.value
             place = self.place(statement.buffer, statement.index, value.lanes)
             return f"{place} = {self.value(value)};"
+        if isinstance(statement, Fetch):
+            return f"fetch({self.place(statement.buffer, statement.index, 1)});"
         left, right = self.transposition(statement)
         return f"({shortened(left)}) = transpose({shortened(right)});"
 

@@ -10,6 +10,7 @@ from lanewise.native.nest import (
     ELEMENT_BYTES,
     Assign,
     Constant,
+    Fetch,
     Load,
     Loop,
     Op,
@@ -69,6 +70,8 @@ def type_faults(body: tuple[Statement, ...]) -> Iterator[tuple[Statement, str]]:
     for statement in body:
         if isinstance(statement, Loop):
             yield from type_faults(statement.body)
+            continue
+        if isinstance(statement, Fetch):
             continue
         if isinstance(statement, Transpose):
             fault = next(filter(None, map(value_fault, statement.values)), None)

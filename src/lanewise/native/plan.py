@@ -98,6 +98,7 @@ class Call:
     apart: tuple[int, ...] = ()
     block: int = 0
     chain: int = -1
+    ahead: int = 0  # so many of the last places are shown the piece after
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,10 @@ class Along:
     make: Callable[[int, tuple[int, ...]], Kernel]
     opening: tuple[Call, ...] = ()  # calls before the first piece
     closing: tuple[Call, ...] = ()  # calls after the last
+    # Numbers of maps that the kernel can fetch lines of beside its work, as its last buffer, and
+    # who makes such a kernel (with maps and pitch of that place).
+    fetches: tuple[int, ...] = ()
+    make_fetching: Callable[[int, tuple[int, ...], tuple[int, int]], Kernel] | None = None
 
 
 @dataclass(frozen=True)

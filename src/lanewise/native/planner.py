@@ -174,14 +174,16 @@ class Planner:
         self,
         stem: str,
         key: object,
-        write: Callable[[str, int, tuple[int, ...]], Kernel],
+        write: Callable[..., Kernel],
         pixels: int,
         *maps: bool,
         opening: tuple[Call, ...] = (),
         closing: tuple[Call, ...] = (),
+        fetches: tuple[int, ...] = (),
     ) -> Along:
         """Some pixels at a time: `write(name, block, pitches)`; `maps`: whether a place has maps of
-        which a piece sees some pixels, else it sees all of it; `pitches` are of those."""
+        which a piece sees some pixels, else it sees all of it; `pitches` are of those. `fetches`:
+        how many maps `write(…, ahead)` can fetch beside its work."""
         apart = tuple(LANES * FLOAT * has for has in maps)
 
         def make(block: int, pitches: tuple[int, ...]) -> Kernel:
@@ -190,7 +192,15 @@ class Planner:
                 f"{stem}_pixels", (key, block, mine), lambda name: write(name, block, mine)
             )
 
-        return Along("pixels", pixels, apart, make, opening, closing)
+        def make_fetching(block: int, pitches: tuple[int, ...], ahead: tuple[int, int]) -> Kernel:
+            mine = tuple(pitch for pitch, has in zip(pitches, maps, strict=True) if has)
+            return self.shelf.get(
+                f"{stem}_pixels",
+                (key, block, mine, ahead),
+                lambda name: write(name, block, mine, ahead=ahead),
+            )
+
+        return Along("pixels", pixels, apart, make, opening, closing, fetches, make_fetching)
 
     def made(self, stem: str, key: object, write: Callable[[str], Kernel], *places: Place) -> Call:
         """A call that is not made here: for the opening or closing of another."""

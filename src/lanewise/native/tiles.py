@@ -18,7 +18,7 @@ from functools import lru_cache
 from lanewise.native.kernels.conv import Tile, blocks
 from lanewise.native.kernels.depthwise import MapTile, RowTile
 from lanewise.native.kernels.linear import GradientTile, gradient_tile
-from lanewise.native.kernels.pointwise import PairTile
+from lanewise.native.kernels.pointwise import LineTile, PairTile
 from lanewise.native.kernels.taps import Segment, Taps, column_segments, phases
 from lanewise.native.kernels.weights import WeightTile
 from lanewise.native.nest import LANES
@@ -33,6 +33,9 @@ MAP_ROWS, MAP_COLUMNS = 2, 4
 MAP_PRODUCTS = 4000  # multiply–adds written out, at most
 
 
+#: cycles to bring a line from the second-level cache; pixels that a 1 × 1 convolution takes at a
+#: time, about
+SECOND_LEVEL, LINE_PIXELS = 2.2, 32
 #: cycles of a sum of lanes; of a transposition of 16 × 16 values
 LANE_SUM, TRANSPOSITION = 10.0, 100.0
 #: tiles of a weight gradient that are looked at further, and up to which cost
@@ -117,6 +120,30 @@ def slices_together(target: Target) -> tuple[int, ...]:
     Each costs a register for its inputs beside the accumulators.
     """
     return (4, 2, 1) if LIMITS[target.name].registers >= 32 else (2, 1)
+
+
+def line_tile(target: Target, maps: int, sources: int) -> LineTile:
+    """Destination maps × pixels of a 1 × 1 convolution."""
+    return _line_tile(target.name, maps, sources)
+
+
+@lru_cache(maxsize=4096)
+def _line_tile(name: str, maps: int, sources: int) -> LineTile:
+    limits = LIMITS[name]
+
+    def turn(maps: int, pixels: int) -> float:
+        products = maps * pixels / limits.products_per_cycle
+        loads = (maps + pixels) / limits.loads_per_cycle
+        return TURN + max(products, loads, LATENCY, pixels * SECOND_LEVEL)
+
+    def cost(tile: LineTile) -> float:
+        return sum(
+            k_times * n_times * (sources * turn(k, n) + k * n)
+            for _, k, k_times in blocks(maps, tile.maps)
+            for _, n, n_times in blocks(LINE_PIXELS, tile.pixels)
+        )
+
+    return min((LineTile(m, n) for m, n in _shapes(maps, 12, limits)), key=cost)
 
 
 def pair_tile(target: Target, maps: int, sources: int) -> PairTile:

@@ -37,17 +37,6 @@ def correlation_way(target: Target, sizes: Correlation) -> Tile:
     return _correlation_way(target.name, sizes)
 
 
-def line_tile(target: Target, sizes: Correlation) -> Tile:
-    """The same for some pixels of large maps, which are near: nothing is copied, nothing waits."""
-    return _line_tile(target.name, sizes)
-
-
-@lru_cache(maxsize=4096)
-def _line_tile(name: str, sizes: Correlation) -> Tile:
-    tile = fitting_tiles(name, sizes.maps, sizes.columns)[0][1]
-    return replace(tile, order="pnk")
-
-
 @lru_cache(maxsize=4096)
 def _correlation_way(name: str, sizes: Correlation) -> Tile:
     fitting = fitting_tiles(name, sizes.maps, sizes.columns)

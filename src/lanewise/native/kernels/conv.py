@@ -46,9 +46,7 @@ class Correlation:
     """Sizes of one `correlate` nest; strides of the weight array tell forward from gradient.
 
     `maps`, `sources`: destination and source maps of one group; `weight_map`, `weight_source`: how
-    far apart their weights lie (elements), `weight_group` likewise from group to group. `pitches`:
-    columns from one map to the next of source, [value] and target, where there are more than are
-    looked at (a line of pixels).
+    far apart their weights lie (elements), `weight_group` likewise from group to group.
     """
 
     groups: int
@@ -59,7 +57,6 @@ class Correlation:
     weight_group: int
     weight_map: int
     weight_source: int
-    pitches: tuple[int, ...] = ()
 
     @property
     def weights(self) -> int:
@@ -120,7 +117,7 @@ def correlate(
         LANES,
     )
     waits = 0 < tile.sources < sizes.sources
-    result = Result(shape, bias, affine, accumulate, relu, mask, waits, sizes.pitches[1:])
+    result = Result(shape, bias, affine, accumulate, relu, mask, waits)
     return _Nest(name, sizes, tile, result).write()
 
 
@@ -155,8 +152,7 @@ class _Nest:
     def __init__(self, name: str, sizes: Correlation, tile: Tile, result: Result) -> None:
         self.sizes, self.tile, self.result = sizes, tile, result
         maps = sizes.groups * sizes.sources
-        across = sizes.pitches[0] if sizes.pitches else sizes.columns.source
-        self.source = Buffer("source", (maps, sizes.rows.source, across, LANES))
+        self.source = Buffer("source", (maps, sizes.rows.source, sizes.columns.source, LANES))
         self.weight = Buffer("weight", (sizes.weights,), align=4)
         self.packed = Buffer("packed", packed_shape(sizes, tile), access="update")
         buffers = [self.source, self.weight, *[self.packed] * bool(tile.packs), *result.buffers]

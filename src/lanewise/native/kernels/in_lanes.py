@@ -15,6 +15,7 @@ from lanewise.native.nest import (
     LANES,
     Assign,
     Buffer,
+    Fetch,
     Kernel,
     Load,
     Loop,
@@ -47,6 +48,8 @@ def _statement(one: Statement, turned: dict[Buffer, Buffer]) -> Statement:
         return replace(one, body=_body(one.body, turned))
     if isinstance(one, Assign | Store):
         return replace(one, value=_value(one.value, turned))
+    if isinstance(one, Fetch):
+        return one
     assert isinstance(one, Transpose)
     return replace(one, values=tuple(_value(value, turned) for value in one.values))
 

@@ -17,8 +17,7 @@ class Result:
     with several readers adds up their gradients). Then, in this order: `affine` makes it
     sum · scale[map] + shift[map] (a BatchNorm with fixed statistics); `relu`; `mask` keeps it only
     where `value` is positive (gradient through a joined ReLU). With `waits` the sums are written
-    and taken up again before they are finished. `pitches`: columns from row to row of [value] and
-    target in memory, where there are more than these.
+    and taken up again before they are finished.
     """
 
     shape: tuple[int, ...]
@@ -28,7 +27,6 @@ class Result:
     relu: bool = False
     mask: bool = False
     waits: bool = False
-    pitches: tuple[int, ...] = ()
 
     @cached_property
     def buffers(self) -> list[Buffer]:
@@ -37,15 +35,9 @@ class Result:
         names = ["bias"] * self.bias + ["scale", "shift"] * self.affine
         found = [Buffer(name, maps, align=4) for name in names]
         if self.mask:
-            found.append(Buffer("value", self._within(0)))
-        access = "update" if self.accumulate or self.waits or self.pitches else "write"
-        return [*found, Buffer("target", self._within(-1), access=access)]
-
-    def _within(self, number: int) -> tuple[int, ...]:
-        """The shape of what lies in memory."""
-        if not self.pitches:
-            return self.shape
-        return (*self.shape[:-2], self.pitches[number], self.shape[-1])
+            found.append(Buffer("value", self.shape))
+        access = "update" if self.accumulate or self.waits else "write"
+        return [*found, Buffer("target", self.shape, access=access)]
 
     @property
     def changes(self) -> bool:

@@ -4,20 +4,17 @@ maps at a time, together with the normalisations before and behind (`chains.py`)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 
 from lanewise.native.fuse import Operation
-from lanewise.native.kernels import conv
 from lanewise.native.kernels import pointwise as kernels
-from lanewise.native.kernels.taps import forward_taps
+from lanewise.native.kernels.pointwise import Products
 from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import FLOAT, Place, Slot
 from lanewise.native.planner import Planner
 from lanewise.native.rules.batch_norm import before_norm, cleared, gradient_before_sums, value_again
 from lanewise.native.rules.windows import masked
-from lanewise.native.tiles import pair_tile
-from lanewise.native.ways import line_tile
+from lanewise.native.tiles import line_tile, pair_tile
 from lanewise.net.layers import Conv
 from lanewise.size.windows import resolve_window
 
@@ -51,7 +48,7 @@ def forward(plan: Planner, operation: Operation) -> None:
         plan,
         "conv_forward",
         operation,
-        _Weights(maps, sources, sources, 1),
+        Products(maps, sources, sources, 1),
         plan.value(operation.inputs[0]),
         before_norm(plan, operation),
     )
@@ -69,7 +66,7 @@ def gradients_from(plan: Planner, operation: Operation, dy: Slot, whole: bool) -
     if not plan.wants_gradient(source):
         return
     maps, sources = maps_of(operation)
-    weights = _Weights(sources, maps, 1, sources)
+    weights = Products(sources, maps, 1, sources)
 
     def emit(add: bool, target: Slot) -> None:
         values = masked(plan, source)
@@ -81,28 +78,11 @@ def gradients_from(plan: Planner, operation: Operation, dy: Slot, whole: bool) -
     plan.contribute(source, lambda target: emit(False, target), lambda target: emit(True, target))
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """Destination and source maps, and how far apart their weights lie."""
-
-    maps: int
-    sources: int
-    map: int
-    source: int
-
-    def sizes(self, pixels: int, pitches: tuple[int, ...] = ()) -> conv.Correlation:
-        """The products on a line of pixels."""
-        rows, columns = (forward_taps(size, size, 1, 1, 0, 1) for size in (1, pixels))
-        return conv.Correlation(
-            1, self.maps, self.sources, rows, columns, 0, self.map, self.source, pitches
-        )
-
-
 def _products(
     plan: Planner,
     stem: str,
     operation: Operation,
-    weights: _Weights,
+    weights: Products,
     source: Place,
     target: Place,
     values: Sequence[Place] = (),
@@ -110,14 +90,20 @@ def _products(
 ) -> None:
     """Destination maps from source maps; `values` mask the result, `add` adds it to the target."""
 
-    def write(name: str, block: int, pitches: tuple[int, ...]) -> Kernel:
-        tile = line_tile(plan.target, weights.sizes(block))
-        sizes = weights.sizes(block, pitches)
-        return conv.correlate(name, sizes, tile, mask=bool(values), accumulate=add)
+    mask = bool(values)
+    tile = line_tile(plan.target, weights.maps, weights.sources)
 
-    key = (weights, bool(values), add)
+    def write(
+        name: str, block: int, pitches: tuple[int, ...], ahead: tuple[int, int] | None = None
+    ) -> Kernel:
+        return kernels.products(
+            name, weights, block, tile, pitches=pitches, mask=mask, accumulate=add, ahead=ahead
+        )
+
+    key = (weights, mask, add)
     marks = (True, False, *(True for _ in values), True)
-    way = plan.by_pixels(stem, key, write, pixels_of(operation), *marks)
+    fetches = (weights.maps, weights.sources)
+    way = plan.by_pixels(stem, key, write, pixels_of(operation), *marks, fetches=fetches)
     plan.call_pieces((way,), source, plan.parameter(operation, "weight"), *values, target)
 
 
@@ -126,11 +112,12 @@ def multiply(
 ) -> None:
     """target = matrix · x + begin, at every pixel of what the convolution reads."""
     sources = operation.input_shapes[0][0]
-    weights = _Weights(sources, sources, sources, 1)
+    weights = Products(sources, sources, sources, 1)
+
+    tile = line_tile(plan.target, sources, sources)
 
     def write(name: str, block: int, pitches: tuple[int, ...]) -> Kernel:
-        tile = line_tile(plan.target, weights.sizes(block))
-        return conv.correlate(name, weights.sizes(block, pitches), tile, bias=True)
+        return kernels.products(name, weights, block, tile, pitches=pitches, bias=True)
 
     marks = (True, False, False, True)
     way = plan.by_pixels("pull", sources, write, pixels_of(operation), *marks)
@@ -153,9 +140,12 @@ def _weight_gradient(plan: Planner, operation: Operation, dy: Slot) -> None:
     way = plan.by_pixels(
         "conv_weight_gradient",
         (maps, sources, tile),
-        lambda name, block, pitches: kernels.weight_sums(name, maps, sources, block, tile, pitches),
+        lambda name, block, pitches, ahead=None: kernels.weight_sums(
+            name, maps, sources, block, tile, pitches, ahead
+        ),
         pixels_of(operation),
         *(True, True, False),
+        fetches=(maps, sources),
         opening=(opening,),
         closing=(closing,),
     )
