@@ -66,14 +66,14 @@ def compile_net(
     workers = thread_count(threads)
     optimizer = optimizer or SGD()
     shelf = MachineCodeCache() if cache else None
-    single = one_by_one(batch) and not (training or profile or input_gradient)
+    single = one_by_one(batch) and not (training or input_gradient)
     options = _options(training, optimizer, input_gradient, profile, exact)
     key = fingerprint(show(graph), options | ({"one image": True} if single else {}), machine)
     entry = shelf.get(key) if shelf and not flags.value("LANEWISE_DEBUG") else None
     made = entry is None
     if entry is None:
         if single:
-            entry = build_image(graph, machine, cores())
+            entry = build_image(graph, machine, cores(), profile)
         else:
             entry = build(graph, machine, training, optimizer, input_gradient, profile, exact)
         if shelf:

@@ -71,12 +71,23 @@ def _nothing(writer: Writer, value: Value) -> Value:
     return none if lanes == LANES else op("splat", op("lanesum", none) if lanes > 1 else none)
 
 
-def to_blocks(name: str, channels: int, pixels: int) -> Kernel:
-    """Buffers source (planes), target (blocked)."""
-    source = Buffer("source", (channels, pixels), align=4)
-    target = Buffer("target", (vectors_of(channels), pixels, LANES), access="write")
+def to_blocks(name: str, channels: int, rows: int, columns: int, pitch: int) -> Kernel:
+    """Buffers source (planes whose rows have `pitch` places), target (blocked)."""
+    source = Buffer("source", (channels, rows, pitch), align=4)
+    shape = (vectors_of(channels), rows, columns, LANES)
+    target = Buffer("target", shape, access="write")
     writer = Writer(name, [source, target])
-    _each_lane(writer, channels, pixels, lambda c, i, lane: writer.load(source, c, i, lanes=1))
+    for (first, stop), lanes in _whole_and_rest(channels):
+        with (
+            writer.loop("b", stop, first) as b,
+            writer.loop("p", rows) as p,
+            writer.loop("q", columns) as q,
+        ):
+            for lane in range(LANES):
+                value = number_of_one(0.0)
+                if lane < lanes:
+                    value = writer.load(source, as_index(b) * LANES + lane, p, q, lanes=1)
+                writer.store(target, b, p, q, lane, value=value)
     return writer.finish()
 
 
@@ -145,16 +156,11 @@ def _each_feature(
                 writer.store(target, at, value=writer.load(source, b, i, lane, lanes=1))
 
 
-def to_copies(name: str, channels: int, pixels: int, blocked: bool = True) -> Kernel:
-    """Buffers source (blocked or planes), target (copies)."""
-    shape = (vectors_of(channels), pixels, LANES) if blocked else (channels, pixels)
-    source = Buffer("source", shape, align=64 if blocked else 4)
+def to_copies(name: str, channels: int, pixels: int) -> Kernel:
+    """Buffers source (blocked), target (copies)."""
+    source = Buffer("source", (vectors_of(channels), pixels, LANES))
     target = Buffer("target", (channels, pixels, LANES), access="write")
     writer = Writer(name, [source, target])
-    if not blocked:
-        with writer.loop("c", channels) as c, writer.loop("i", pixels) as i:
-            writer.store(target, c, i, 0, value=writer.splat(source, c, i))
-        return writer.finish()
     for (first, stop), lanes in _whole_and_rest(channels):
         with (
             writer.loop("b", stop, first) as b,

@@ -48,7 +48,8 @@ LOWEST = float("-inf")
 class ImageCorrelation:
     """Sizes of one block: `vectors` of output channels from `channels` of the source.
 
-    `lanes`: channels of the source that lie side by side: 16, or 1 for planes.
+    `lanes`: channels of the source that lie side by side: 16, or 1 for planes. `pitch`: places of a
+    row of the source.
     """
 
     vectors: int
@@ -56,6 +57,7 @@ class ImageCorrelation:
     lanes: int
     rows: Taps
     columns: Taps
+    pitch: int
 
     @property
     def groups(self) -> int:
@@ -119,7 +121,7 @@ class _Correlation:
         self.sizes, self.tile, self.relu = sizes, tile, relu
         self.together = min(tile.groups or sizes.groups, sizes.groups)
         self.waits = self.together < sizes.groups
-        size = (sizes.rows.source, sizes.columns.source)
+        size = (sizes.rows.source, sizes.pitch)
         if sizes.lanes == 1:
             self.source = Buffer("source", (sizes.channels, *size))
         else:

@@ -10,9 +10,9 @@ from lanewise.native import debug
 from lanewise.native.cache import Entry
 from lanewise.native.directions import buffer_layout, parameter_layout
 from lanewise.native.fuse import operations
-from lanewise.native.latency.emission import modules
+from lanewise.native.latency.emission import modules, purposes
 from lanewise.native.latency.packing import Pack
-from lanewise.native.latency.planner import ImagePlanner, load_image, store_row
+from lanewise.native.latency.planner import ImagePlanner, store_row
 from lanewise.native.latency.program import ImageProgram
 from lanewise.native.latency.rules import RULES
 from lanewise.native.plan import Plan
@@ -29,9 +29,9 @@ def plan_image(graph: Graph, target: Target) -> tuple[Plan, tuple[Pack, ...]]:
     """One image → its logits: the calls, and the weights that they read."""
     steps = operations(graph, training=False)
     plan = ImagePlanner(target, steps, parameter_layout(graph), buffer_layout(graph))
-    plan.purpose = "image"
-    load_image(plan, steps[0])
     for operation in steps[1:]:
+        if operation.name in plan.done:
+            continue
         plan.purpose = f"{operation.name} forward"
         RULES[type(operation.layer)](plan, operation)
     plan.purpose = "logits"
@@ -39,25 +39,27 @@ def plan_image(graph: Graph, target: Target) -> tuple[Plan, tuple[Pack, ...]]:
     return plan.finish(), tuple(plan.packs)
 
 
-def build_image(graph: Graph, target: Target, threads: int) -> Entry:
+def build_image(graph: Graph, target: Target, threads: int, profile: bool = False) -> Entry:
     """All passes up to machine code."""
     from lanewise.native.machine_code import compile_modules
 
     plan, packs = plan_image(graph, target)
     debug.plans({"one image": plan})
     report = size(graph)
-    made = modules(plan, target, prod(report.input), prod(report.rows[-1].output))
+    size_in, size_out = prod(report.input), prod(report.rows[-1].output)
+    ticks = purposes(plan) if profile else []
+    made = modules(plan, target, size_in, size_out, plan.arena.size if profile else None)
     objects = compile_modules(made, target, threads=threads)
     facts = Facts(
-        arena_bytes=plan.arena.size,
+        arena_bytes=plan.arena.size + 8 * len(ticks),
         kept_bytes=0,
         phases=1,
         training=False,
         input_gradient=False,
         exact=True,
         width=1,
-        ticks={},
-        ticks_at=0,
+        ticks={"forward": ticks},
+        ticks_at=plan.arena.size,
     )
     metadata: dict[str, Any] = {
         "facts": asdict(facts),

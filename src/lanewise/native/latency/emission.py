@@ -34,8 +34,11 @@ CONTEXT = "lanewise_context"
 IMPORTS = ("PyObject_GetBuffer", "PyBuffer_Release", "PyErr_Clear", "PyLong_FromLong")
 
 
-def modules(plan: Plan, target: Target, image_values: int, outputs: int) -> Iterator[Module]:
-    """Everything as textual modules. `image_values`, `outputs`: numbers that go in and come out."""
+def modules(
+    plan: Plan, target: Target, image_values: int, outputs: int, profile: int | None = None
+) -> Iterator[Module]:
+    """Everything as textual modules. `image_values`, `outputs`: numbers that go in and come out.
+    `profile`: where in the arena the clock ticks of every step are added, if they shall be."""
     addresses = Addresses(plan, 0)
     choices = {choice.name: choice_function(choice) for choice in plan.choices}
     steps = [_step(f"step{number}", phase, addresses) for number, phase in enumerate(plan.phases)]
@@ -44,21 +47,34 @@ def modules(plan: Plan, target: Target, image_values: int, outputs: int) -> Iter
         *threads(target, training=False),
         *choices.values(),
         *steps,
-        _run_forward(len(steps)),
+        _run_forward(len(steps), profile),
         _call_image(image_values, outputs),
     ]
     debug.kernels(plan.kernels)
     return (debug.module(module, target) for module in deal(plan.kernels, driver))
 
 
-def _run_forward(steps: int) -> str:
+def purposes(plan: Plan) -> list[str]:
+    """What each step is for."""
+    return [phase.slices[0].purpose for phase in plan.phases]
+
+
+def _run_forward(steps: int, profile: int | None) -> str:
+    """The first thread tells how long each step took, with the wait for the others."""
     f = Function(
         "define internal void @run_forward(ptr %context, ptr %arena, i64 %thread) noinline nounwind"
     )
     threads = f.read("threads")
+    first = f.emit("icmp eq i64 %thread, 0")
     for number in range(steps):
+        begun = f.emit("call i64 @llvm.readcyclecounter()") if profile is not None else ""
         f.do(f"call void @step{number}(ptr %context, ptr %arena, i64 %thread, i64 {threads})")
         f.do("call void @barrier(ptr %context)")
+        if profile is not None:
+            spent = f.emit(f"sub i64 {f.emit('call i64 @llvm.readcyclecounter()')}, {begun}")
+            mine = f.emit(f"select i1 {first}, i64 {spent}, i64 0")
+            word = f.offset("%arena", profile + 8 * number)
+            f.do(f"atomicrmw add ptr {word}, i64 {mine} monotonic")
     f.do("ret void")
     return f.text()
 

@@ -124,6 +124,16 @@ def _kernels(given: Given, sizes: tuple[int, ...]) -> np.ndarray:
     return padded.reshape(axes).transpose(0, 3, 5, 4, 6, 1, 2)
 
 
+def _plain(given: Given, sizes: tuple[int, ...]) -> np.ndarray:
+    """(K, C, R, S) as it is."""
+    return given.weight
+
+
+def _plain_bias(given: Given, sizes: tuple[int, ...]) -> np.ndarray:
+    """Sizes: kernels."""
+    return given.bias(sizes[0])
+
+
 def _bias(given: Given, sizes: tuple[int, ...]) -> np.ndarray:
     """Sizes: kernels, vectors."""
     return vectors(given.bias(sizes[0]), sizes[1])
@@ -171,6 +181,8 @@ def _shift(given: Given, sizes: tuple[int, ...]) -> np.ndarray:
 
 PACKERS = {
     "kernels": _kernels,
+    "plain": _plain,
+    "plain bias": _plain_bias,
     "bias": _bias,
     "connection": _connection,
     "depthwise": _depthwise,

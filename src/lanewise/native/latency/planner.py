@@ -36,6 +36,14 @@ def vectors_of(shape: Shape) -> int:
     return moves.vectors_of(shape[0])
 
 
+@dataclass(frozen=True)
+class Planes:
+    """A value as [C][H][pitch]: rows of `pitch` places, of which the width holds values."""
+
+    slot: Slot
+    pitch: int
+
+
 @dataclass
 class ImagePlanner:
     """Collects calls while the rules walk the operations."""
@@ -49,6 +57,9 @@ class ImagePlanner:
     step: int = 0
     calls: list[Call] = field(default_factory=list)
     packs: list[Pack] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)  # carried out together with what they read
+    _planes: dict[str, Planes] = field(default_factory=dict)
+    _lasting: set[str] = field(default_factory=set)
     _forms: dict[tuple[str, str], Slot] = field(default_factory=dict)
     _room: int = 0
 
@@ -65,11 +76,18 @@ class ImagePlanner:
         channels, pixels = vectors_of(shape), size_of(shape)[1]
         return Slot(f"value {name}", channels * pixels * VECTOR)
 
-    def planes(self, name: str) -> Slot | None:
-        """The value as planes, where it is there in this form: the image."""
-        if name != self.image:
-            return None
-        return Slot(f"planes {name}", rounded(self.by_name[name].elements * FLOAT))
+    def planes(self, name: str) -> Planes | None:
+        """The value as planes, where it comes in this form: the image, and what says so."""
+        if name == self.image and name not in self._planes:
+            channels, *size = self.by_name[name].shape
+            slot = Slot(f"planes {name}", rounded(self.by_name[name].elements * FLOAT))
+            self._planes[name] = Planes(slot, size[1])
+            load_image(self, slot, channels, prod(size))
+        return self._planes.get(name)
+
+    def set_planes(self, name: str, planes: Planes) -> None:
+        """This value is not blocked."""
+        self._planes[name] = planes
 
     def read(self, name: str, shape: Shape) -> Slot:
         """The value, blocked, as an operation reads it that takes it for one of this shape."""
@@ -79,13 +97,13 @@ class ImagePlanner:
         return self._features(name, slot) if flattened else slot
 
     def _blocked(self, name: str) -> Slot:
-        """The image is made of planes; whoever wants it blocked has it rearranged, once."""
+        """What comes as planes is rearranged, once, for whoever wants it blocked."""
         planes, key = self.planes(name), (name, "blocked")
-        if planes is None or key in self._forms:
-            return self.value(name)
-        size = size_of(self.by_name[name].shape)
-        self.call("to_blocks", size, lambda n: moves.to_blocks(n, *size), planes, self.value(name))
-        self._forms[key] = self.value(name)
+        if planes is not None and key not in self._forms:
+            channels, *size = self.by_name[name].shape
+            sizes = (channels, *size, planes.pitch)
+            there = self._forms[key] = self.value(name)
+            self.call("to_blocks", sizes, lambda n: moves.to_blocks(n, *sizes), planes.slot, there)
         return self.value(name)
 
     def _features(self, name: str, slot: Slot) -> Slot:
@@ -101,24 +119,28 @@ class ImagePlanner:
 
     def copies(self, name: str, shape: Shape) -> Slot:
         """The value with every number in all lanes, as kernels of sixteen images read it."""
-        key = (name, f"copies {size_of(shape)}")
+        size = size_of(shape)
+        key = (name, f"copies {size}")
         if key not in self._forms:
-            size = size_of(shape)
-            planes = self.planes(name) if shape == self.by_name[name].shape else None
-            source = planes or self.read(name, shape)
+            source = self.read(name, shape)
             there = Slot(f"copies {name} {size[0]}", prod(shape) * VECTOR)
-            self.call(
-                "to_copies",
-                (size, planes is None),
-                lambda n: moves.to_copies(n, *size, blocked=planes is None),
-                source,
-                there,
-            )
+            self.call("to_copies", size, lambda n: moves.to_copies(n, *size), source, there)
             self._forms[key] = there
         return self._forms[key]
 
+    def reader(self, name: str) -> Operation | None:
+        """Who alone reads a value."""
+        if self.uses[name] != 1:
+            return None
+        return next(one for one in self.operations if name in one.inputs)
+
     def scratch(self, name: str, size: int) -> Slot:
         """Other bytes that a call needs."""
+        return Slot(name, rounded(size))
+
+    def lasting(self, name: str, size: int) -> Slot:
+        """Bytes that are zero at first and belong to nobody else."""
+        self._lasting.add(name)
         return Slot(name, rounded(size))
 
     # -- weights
@@ -191,26 +213,36 @@ class ImagePlanner:
                 if isinstance(place, Slot):
                     size, first, _ = lives.get(place.name, (place.size, call.phase, 0))
                     lives[place.name] = (max(size, place.size), first, call.phase)
+        for name in self._lasting:
+            lives[name] = (lives[name][0], 0, self.step)
         intervals = [Interval(name, *life) for name, life in lives.items()]
         return Plan(tuple(self.calls), plan_arena(intervals), Arena({}, 0), frozenset())
 
 
-def load_image(plan: ImagePlanner, operation: Operation) -> None:
+def load_image(plan: ImagePlanner, planes: Slot, channels: int, pixels: int) -> None:
     """The caller's image as planes; bytes are normalised, floats are not."""
-    channels, pixels = size_of(operation.shape)
+    key = (channels, pixels)
+    call_with_image(
+        plan, "load", key, lambda name, dtype: moves.load_image(name, *key, dtype), planes
+    )
 
-    def kernel(dtype: str) -> Kernel:
-        return plan.shelf.get(
-            f"load_{dtype}",
-            (channels, pixels),
-            lambda name: moves.load_image(name, channels, pixels, dtype),
-        )
 
-    planes = plan.planes(operation.name)
-    assert planes is not None
-    choice = Choice("load_image", "images_are_bytes", kernel("u8"), kernel("f32"))
-    places = (Region("images"), Region("scale"), Region("shift"), Region("faults"), planes)
-    plan.add(Call({1: choice}, places, purpose=plan.purpose))
+def call_with_image(
+    plan: ImagePlanner,
+    stem: str,
+    key: object,
+    write: Callable[[str, str], Kernel],
+    target: Slot,
+) -> None:
+    """A kernel that reads the caller's image, one for either type of pixel: `write(name, type)`."""
+    both = [
+        plan.shelf.get(f"{stem}_{dtype}", key, lambda name, dtype=dtype: write(name, dtype))  # type: ignore[misc]
+        for dtype in ("u8", "f32")
+    ]
+    choice = Choice(f"{stem}_image", "images_are_bytes", *both)
+    regions = (Region("images"), Region("scale"), Region("shift"), Region("faults"))
+    purpose = f"{plan.image} {stem}"
+    plan.add(Call({1: choice}, (*regions, target), purpose=purpose))
 
 
 def store_row(plan: ImagePlanner, name: str, elements: int) -> None:
@@ -218,6 +250,5 @@ def store_row(plan: ImagePlanner, name: str, elements: int) -> None:
     shape = plan.by_name[name].shape
     size = size_of(shape)
     assert prod(shape) == elements
-    planes = plan.planes(name)
-    source = plan.read(name, shape) if planes else plan.value(name)
+    source = plan.read(name, shape)
     plan.call("to_row", size, lambda n: moves.to_row(n, *size), source, Region("logits"))

@@ -11,6 +11,7 @@ from lanewise.native.kernels import depthwise, image_products
 from lanewise.native.kernels.image_products import ImageCorrelation, ImageTile
 from lanewise.native.kernels.in_lanes import parameters_in_lanes
 from lanewise.native.kernels.taps import LONGEST_LINE, Taps, forward_taps, gradient_taps, joined
+from lanewise.native.latency.columns import convolution_in_columns, fits_columns
 from lanewise.native.latency.planner import VECTOR, ImagePlanner, size_of, vectors_of
 from lanewise.native.latency.tiles import connection_vectors, product_tile
 from lanewise.native.nest import LANES
@@ -39,17 +40,21 @@ def convolution(plan: ImagePlanner, operation: Operation) -> None:
     """A convolution of any kind: vectors of kernels that read the channels their groups see."""
     rows, columns = _taps(operation)
     source, shape = operation.inputs[0], operation.input_shapes[0]
-    planes = plan.planes(source) if shape == plan.by_name[source].shape else None
+    whole = shape == plan.by_name[source].shape
     groups = _groups(operation)
-    lanes = 1 if planes and groups == 1 else LANES
-    value = planes if planes and groups == 1 else plan.read(source, shape)
-    rows, columns = joined(rows, columns, LONGEST_LINE)
+    planes = plan.planes(source) if whole and groups == 1 else None
+    lanes = 1 if planes else LANES
+    value = planes.slot if planes else plan.read(source, shape)
+    pitch = planes.pitch if planes else shape[2]
+    if pitch == shape[2]:
+        rows, columns = joined(rows, columns, LONGEST_LINE)
+        pitch = columns.source
     alike = _alike(operation.shape[0], groups)
     taken = rows.pairs * columns.pairs * shape[0] // groups * operation.shape[0]
     vectors, wide = product_tile(plan.target, alike, columns, taken)
     plan_blocks = list(_blocks(operation.shape[0], shape[0], groups, vectors, lanes))
     for number, block in enumerate(plan_blocks):
-        sizes = ImageCorrelation(block.vectors, block.channels, lanes, rows, columns)
+        sizes = ImageCorrelation(block.vectors, block.channels, lanes, rows, columns, pitch)
         last = number == len(plan_blocks) - 1
         _correlate(plan, operation, value, block, sizes, wide, last)
 
@@ -204,9 +209,12 @@ def depthwise_convolution(plan: ImagePlanner, operation: Operation) -> None:
     )
 
 
-def grouped_or_dense(plan: ImagePlanner, operation: Operation) -> None:
-    """A convolution; one with a group for each channel is a depthwise one."""
-    if _groups(operation) == operation.input_shapes[0][0] > 1:
+def any_convolution(plan: ImagePlanner, operation: Operation) -> None:
+    """A convolution: with columns in the lanes where it has few kernels, as a depthwise one where
+    each channel is a group, else with kernels in the lanes."""
+    if fits_columns(plan, operation):
+        convolution_in_columns(plan, operation)
+    elif _groups(operation) == operation.input_shapes[0][0] > 1:
         depthwise_convolution(plan, operation)
     else:
         convolution(plan, operation)
@@ -221,11 +229,14 @@ def connection(plan: ImagePlanner, operation: Operation) -> None:
     layer = operation.layer
     assert isinstance(layer, Linear)
     name = operation.inputs[0]
+    shape = plan.by_name[name].shape
     planes = plan.planes(name)
-    channels, pixels = size_of(plan.by_name[name].shape)
+    if planes and planes.pitch != shape[-1]:
+        planes, shape = None, operation.input_shapes[0]
+    channels, pixels = size_of(shape)
     lanes = 1 if planes else LANES
     inputs = -(-channels // lanes) * lanes * pixels
-    source = planes or plan.value(name)
+    source = planes.slot if planes else plan.read(name, shape)
     total, features = vectors_of(operation.shape), layer.features
     bias = plan.pack("bias", operation.node, (total, LANES), features, total)
     wide = connection_vectors(plan.target, total)

@@ -107,7 +107,7 @@ COPIED: dict[type[Layer], str] = {
 
 RULES: dict[type[Layer], Rule] = {
     **dict.fromkeys(COPIED, sixteen_copies),
-    Conv: products.grouped_or_dense,
+    Conv: products.any_convolution,
     DepthwiseConv: products.depthwise_convolution,
     PartialConv: products.convolution,
     TransposedConv: products.convolution,

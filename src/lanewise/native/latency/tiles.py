@@ -12,6 +12,13 @@ def registers(target: Target) -> int:
     return target.vector_registers * target.register_lanes // LANES
 
 
+def accumulators(target: Target) -> int:
+    """How many of them: the rest is for what is multiplied, and LLVM loads ahead."""
+    return registers(target) * 3 // 4
+
+
+#: cycles of a load, and from a multiply–add to the next that needs its sum
+LOAD, LATENCY = 0.5, 4.0
 #: multiply–adds from which a layer is cut for two threads even where that costs a little
 WORTH_SHARING = 1 << 20
 
@@ -22,27 +29,29 @@ def product_tile(
     """(vectors of output channels, columns) of a tile: the cheapest by loads and multiply–adds.
 
     A tile of v × c needs v · c accumulators, v weights and one value; for every tap and channel it
-    begins v · c multiply–adds and v + c loads, one a cycle.
+    begins v · c multiply–adds and v + c loads.
     """
-    free = registers(target) - 1
-    width = columns.destination
+    free, width = registers(target) - 1, columns.destination
     vector = LANES // target.register_lanes / target.fma_per_cycle
     shared = 2 if multiply_adds >= WORTH_SHARING else 1
 
+    def cycles(wide: int, c: int) -> float:
+        return max(wide * c * vector, (wide + c) * LOAD, LATENCY)
+
     def cost(tile: tuple[int, int]) -> float:
         wide, c = tile
-        each = max(wide * c * vector, wide + c, 4.0)
+        whole, rest = divmod(width, c)
         blocks = -(-vectors // wide)
-        turns = -(-blocks // shared)
-        return turns * -(-width // c) * each
+        line = whole * cycles(wide, c) + (cycles(wide, rest) if rest else 0.0)
+        return -(-blocks // shared) * line
 
     tiles = [
         (wide, c)
         for wide in range(1, min(vectors, 8) + 1)
         for c in range(1, width + 1)
-        if wide * (c + 1) <= free
+        if wide * (c + 1) <= free and wide * c <= accumulators(target)
     ]
-    return min(tiles or [(1, 1)], key=lambda tile: (cost(tile), tile[0] + tile[1]))
+    return min(tiles or [(1, 1)], key=lambda tile: (cost(tile), sum(tile)))
 
 
 def connection_vectors(target: Target, vectors: int) -> int:
