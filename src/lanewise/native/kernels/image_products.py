@@ -12,7 +12,7 @@ Source channels may be in lanes too (a blocked value) or be planes (an image).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lanewise.native.kernels.conv import add_product, blocks
@@ -41,7 +41,8 @@ from lanewise.native.nest import (
     op,
 )
 
-LOWEST = float("-inf")
+#: taps of a kernel row that are written out where they could be a loop
+WRITTEN_TAPS = 3
 
 
 @dataclass(frozen=True)
@@ -227,27 +228,53 @@ class _Correlation:
     def _products(
         self, cells: list[list[Register]], group: Index, c: Var, line: _Line, m: Var, part: _Part
     ) -> None:
-        writer, segment = self.writer, part.segment
+        """One source channel and kernel row on all columns of the tile."""
+        segment = part.segment
         row, tap = line.taps.source(line.i, m), line.taps.tap(line.i, m)
         origin = as_index(part.i) * segment.advance + segment.origin
-        for t in part.phase.taps.in_order:
-            met = segment.of_tap(t)
-            if not met:
-                continue
-            s = part.phase.numbers[t]
+
+        def one_tap(s: IndexLike, met: Sequence[tuple[int, IndexLike]]) -> None:
             weights = [
-                writer.let(writer.load(self.weight, group, tap, c, s, v, 0), "w")
+                self.writer.let(self.writer.load(self.weight, group, tap, c, s, v, 0), "w")
                 for v in range(self.sizes.vectors)
             ]
             for j, column in met:
-                x = writer.let(self._value(group, row, origin + column, c), "x")
+                x = self.writer.let(self._value(group, row, origin + column, c), "x")
                 for v, weight in enumerate(weights):
-                    add_product(writer, cells[v][j], weight, x)
+                    add_product(self.writer, cells[v][j], weight, x)
+
+        steps = _steps(part)
+        if steps is not None and self.sizes.columns.taps > WRITTEN_TAPS:
+            first, by_column, by_tap = steps
+            with self.writer.loop("s", self.sizes.columns.taps) as s:
+                at = as_index(s) * by_tap + first
+                one_tap(s, [(j, at + j * by_column) for j in range(segment.width)])
+            return
+        for t in part.phase.taps.in_order:
+            met: list[tuple[int, IndexLike]] = list(segment.of_tap(t))
+            if met:
+                one_tap(part.phase.numbers[t], met)
 
     def _value(self, group: Index, row: IndexLike, column: Index, c: Var) -> Value:
         if self.sizes.lanes == 1:
             return self.writer.splat(self.source, group, row, column)
         return self.writer.splat(self.source, group, row, column, c)
+
+
+def _steps(part: _Part) -> tuple[int, int, int] | None:
+    """(first, a, b) where a tile meets no padding: source column = first + column · a + tap · b."""
+    pattern = part.segment.pattern
+    first = pattern[0][0]
+    if first is None or part.phase.numbers != tuple(range(len(pattern[0]))):
+        return None
+    a = (pattern[1][0] or 0) - first if len(pattern) > 1 else 0
+    b = (pattern[0][1] or 0) - first if len(pattern[0]) > 1 else 0
+    regular = all(
+        place == first + j * a + t * b
+        for j, row in enumerate(pattern)
+        for t, place in enumerate(row)
+    )
+    return (first, a, b) if regular else None
 
 
 # ---- full connections ---------------------------------------------------------------------------

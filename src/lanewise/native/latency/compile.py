@@ -12,10 +12,9 @@ from lanewise.native.directions import buffer_layout, parameter_layout
 from lanewise.native.fuse import operations
 from lanewise.native.latency.emission import modules, purposes
 from lanewise.native.latency.packing import Pack
-from lanewise.native.latency.planner import ImagePlanner, store_row
+from lanewise.native.latency.planner import ImagePlan, ImagePlanner, store_row
 from lanewise.native.latency.program import ImageProgram
 from lanewise.native.latency.rules import RULES
-from lanewise.native.plan import Plan
 from lanewise.native.program import Facts
 from lanewise.native.target import Target
 from lanewise.net.graph import Graph
@@ -25,7 +24,7 @@ from lanewise.size.report import size
 FEWEST_IN_LANES = 8
 
 
-def plan_image(graph: Graph, target: Target) -> tuple[Plan, tuple[Pack, ...]]:
+def plan_image(graph: Graph, target: Target) -> tuple[ImagePlan, tuple[Pack, ...]]:
     """One image → its logits: the calls, and the weights that they read."""
     steps = operations(graph, training=False)
     plan = ImagePlanner(target, steps, parameter_layout(graph), buffer_layout(graph))
@@ -48,10 +47,10 @@ def build_image(graph: Graph, target: Target, threads: int, profile: bool = Fals
     report = size(graph)
     size_in, size_out = prod(report.input), prod(report.rows[-1].output)
     ticks = purposes(plan) if profile else []
-    made = modules(plan, target, size_in, size_out, plan.arena.size if profile else None)
+    made = modules(plan, target, size_in, size_out, plan.ticks_at if profile else None)
     objects = compile_modules(made, target, threads=threads)
     facts = Facts(
-        arena_bytes=plan.arena.size + 8 * len(ticks),
+        arena_bytes=plan.bytes,
         kept_bytes=0,
         phases=1,
         training=False,
@@ -59,7 +58,7 @@ def build_image(graph: Graph, target: Target, threads: int, profile: bool = Fals
         exact=True,
         width=1,
         ticks={"forward": ticks},
-        ticks_at=plan.arena.size,
+        ticks_at=plan.ticks_at,
     )
     metadata: dict[str, Any] = {
         "facts": asdict(facts),

@@ -18,8 +18,9 @@ from lanewise.native import debug
 from lanewise.native.driver import WORD, Addresses, Function, call_kernel, choice_function
 from lanewise.native.driver_threads import threads
 from lanewise.native.emit import deal
+from lanewise.native.latency.planner import ImagePlan
 from lanewise.native.machine_code import Module
-from lanewise.native.plan import Call, Phase, Plan
+from lanewise.native.plan import Call, Phase, Place, Plan, Slot
 from lanewise.native.target import Target
 
 #: bytes of CPython's Py_buffer, and where the fields stand that are read (64-bit, since 3.11)
@@ -35,11 +36,11 @@ IMPORTS = ("PyObject_GetBuffer", "PyBuffer_Release", "PyErr_Clear", "PyLong_From
 
 
 def modules(
-    plan: Plan, target: Target, image_values: int, outputs: int, profile: int | None = None
+    plan: ImagePlan, target: Target, image_values: int, outputs: int, profile: int | None = None
 ) -> Iterator[Module]:
     """Everything as textual modules. `image_values`, `outputs`: numbers that go in and come out.
     `profile`: where in the arena the clock ticks of every step are added, if they shall be."""
-    addresses = Addresses(plan, 0)
+    addresses = _ImageAddresses(plan, 0)
     choices = {choice.name: choice_function(choice) for choice in plan.choices}
     steps = [_step(f"step{number}", phase, addresses) for number, phase in enumerate(plan.phases)]
     driver = [
@@ -52,6 +53,18 @@ def modules(
     ]
     debug.kernels(plan.kernels)
     return (debug.module(module, target) for module in deal(plan.kernels, driver))
+
+
+class _ImageAddresses(Addresses):
+    """All threads share the values; what is a thread's own stands behind them."""
+
+    def of(self, f: Function, place: Place, slice: str, t: str | int) -> str:
+        """As `Addresses.of`."""
+        plan = self.plan
+        if not (isinstance(place, Slot) and place.worker and isinstance(plan, ImagePlan)):
+            return super().of(f, place, slice, t)
+        first = f.offset("%arena", plan.threads_at)
+        return f.offset(first, "%thread", plan.thread_bytes)
 
 
 def purposes(plan: Plan) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lanewise.native.kernels.winograd_transforms import Algorithm
 from lanewise.native.nest import LANES
 from lanewise.net.graph import Graph
 from lanewise.net.layers import (
@@ -124,6 +125,22 @@ def _kernels(given: Given, sizes: tuple[int, ...]) -> np.ndarray:
     return padded.reshape(axes).transpose(0, 3, 5, 4, 6, 1, 2)
 
 
+def _factors(given: Given, sizes: tuple[int, ...]) -> np.ndarray:
+    """Winograd's factors G w Gᵀ. Sizes: first kernel, blocks, vectors of a block, channels, results
+    of a tile. (blocks, points, vectors of channels, 16, vectors, 16)."""
+    first, count, wide, channels, outputs = sizes
+    algorithm = Algorithm(outputs, 3)
+    g = np.array(algorithm.kernel, np.float64)
+    dense = given.weight[first : first + count * wide * LANES]
+    turned = np.matmul(np.matmul(g, dense), g.T).astype(np.float32)
+    groups = -(-channels // LANES)
+    shape = (count * wide * LANES, groups * LANES, *turned.shape[2:])
+    padded = np.zeros(shape, np.float32)
+    padded[: len(turned), :channels] = turned
+    axes = (count, wide, LANES, groups, LANES, algorithm.points)
+    return padded.reshape(axes).transpose(0, 5, 3, 4, 1, 2)
+
+
 def _plain(given: Given, sizes: tuple[int, ...]) -> np.ndarray:
     """(K, C, R, S) as it is."""
     return given.weight
@@ -181,6 +198,7 @@ def _shift(given: Given, sizes: tuple[int, ...]) -> np.ndarray:
 
 PACKERS = {
     "kernels": _kernels,
+    "factors": _factors,
     "plain": _plain,
     "plain bias": _plain_bias,
     "bias": _bias,

@@ -21,6 +21,7 @@ from lanewise.native.target import Target
 from lanewise.size.shapes import Shape
 
 VECTOR = LANES * FLOAT
+PAGE = 4096
 #: tasks that a layer is cut into at most, and multiply–adds or values below which it is one task
 MOST_TASKS = 16
 LEAST_VECTORS = 64
@@ -34,6 +35,29 @@ def size_of(shape: Shape) -> tuple[int, int]:
 def vectors_of(shape: Shape) -> int:
     """Vectors of 16 channels."""
     return moves.vectors_of(shape[0])
+
+
+@dataclass(frozen=True)
+class ImagePlan(Plan):
+    """A plan for one image. Behind the values stand clock ticks, a word a step, if they are
+    counted; behind these, `thread_bytes` of each thread's own."""
+
+    thread_bytes: int = 0
+
+    @property
+    def ticks_at(self) -> int:
+        """Where the ticks stand."""
+        return -(-self.arena.size // PAGE) * PAGE
+
+    @property
+    def threads_at(self) -> int:
+        """Where the first thread's own bytes stand."""
+        return self.ticks_at + -(-8 * len(self.phases) // PAGE) * PAGE
+
+    @property
+    def bytes(self) -> int:
+        """For one thread; every further one needs no more than this again."""
+        return self.threads_at + self.thread_bytes
 
 
 @dataclass(frozen=True)
@@ -204,19 +228,29 @@ class ImagePlanner:
 
     # -- the result
 
-    def finish(self) -> Plan:
+    def finish(self) -> ImagePlan:
         """Every value gets a place in one block of memory, from the first to the last step that
-        names it."""
+        names it. What a thread needs for one task stands in a place of the thread."""
+        own: dict[str, int] = {}
         lives: dict[str, tuple[int, int, int]] = {}
         for call in self.calls:
             for place in call.places:
-                if isinstance(place, Slot):
+                if isinstance(place, Slot) and place.worker:
+                    own[place.name] = max(place.size, own.get(place.name, 0))
+                elif isinstance(place, Slot):
                     size, first, _ = lives.get(place.name, (place.size, call.phase, 0))
                     lives[place.name] = (max(size, place.size), first, call.phase)
         for name in self._lasting:
             lives[name] = (lives[name][0], 0, self.step)
         intervals = [Interval(name, *life) for name, life in lives.items()]
-        return Plan(tuple(self.calls), plan_arena(intervals), Arena({}, 0), frozenset())
+        room = -(-max(own.values(), default=0) // PAGE) * PAGE
+        return ImagePlan(
+            tuple(self.calls),
+            plan_arena(intervals),
+            Arena({}, 0),
+            frozenset(),
+            thread_bytes=room,
+        )
 
 
 def load_image(plan: ImagePlanner, planes: Slot, channels: int, pixels: int) -> None:

@@ -14,6 +14,7 @@ from lanewise.native.kernels.taps import LONGEST_LINE, Taps, forward_taps, gradi
 from lanewise.native.latency.columns import convolution_in_columns, fits_columns
 from lanewise.native.latency.planner import VECTOR, ImagePlanner, size_of, vectors_of
 from lanewise.native.latency.tiles import connection_vectors, product_tile
+from lanewise.native.latency.winograd import chosen, convolution_by_winograd
 from lanewise.native.nest import LANES
 from lanewise.native.plan import FLOAT, Slot
 from lanewise.native.rules.windows import taps
@@ -216,6 +217,8 @@ def any_convolution(plan: ImagePlanner, operation: Operation) -> None:
         convolution_in_columns(plan, operation)
     elif _groups(operation) == operation.input_shapes[0][0] > 1:
         depthwise_convolution(plan, operation)
+    elif algorithm := chosen(operation, plan):
+        convolution_by_winograd(plan, operation, algorithm)
     else:
         convolution(plan, operation)
 

@@ -129,6 +129,14 @@ class ImageProgram(Program):
         self._set(logits=row.ctypes.data, threads=self.threads, command=FORWARD)
         self._workers.run()
 
+    def profile(self) -> dict[str, list[tuple[str, int]]]:
+        """As `Program.profile`; the ticks of a step count from its first call to its barrier."""
+        steps = self.facts.ticks["forward"]
+        words = self._arena[self.facts.ticks_at :][: 8 * len(steps)].view(np.int64)
+        ticks = words.tolist()
+        words[:] = 0
+        return {"forward": list(zip(steps, ticks, strict=True))}
+
     def close(self) -> None:
         """As `Program.close`."""
         self._quick = None

@@ -19,6 +19,8 @@ def accumulators(target: Target) -> int:
 
 #: cycles of a load, and from a multiply–add to the next that needs its sum
 LOAD, LATENCY = 0.5, 4.0
+#: cycles of a turn of the innermost loop, and of a load that does not find the first cache
+TURN, DISTANT = 0.5, 0.05
 #: multiply–adds from which a layer is cut for two threads even where that costs a little
 WORTH_SHARING = 1 << 20
 
@@ -33,10 +35,13 @@ def product_tile(
     """
     free, width = registers(target) - 1, columns.destination
     vector = LANES // target.register_lanes / target.fma_per_cycle
+    # Where several taps are written out, LLVM loads ahead over all of them.
+    most = accumulators(target) - (3 if columns.taps > 1 else 0)
     shared = 2 if multiply_adds >= WORTH_SHARING else 1
 
     def cycles(wide: int, c: int) -> float:
-        return max(wide * c * vector, (wide + c) * LOAD, LATENCY)
+        loads = wide + c
+        return max(wide * c * vector, loads * LOAD, LATENCY) + TURN + loads * DISTANT
 
     def cost(tile: tuple[int, int]) -> float:
         wide, c = tile
@@ -49,7 +54,7 @@ def product_tile(
         (wide, c)
         for wide in range(1, min(vectors, 8) + 1)
         for c in range(1, width + 1)
-        if wide * (c + 1) <= free and wide * c <= accumulators(target)
+        if wide * (c + 1) <= free and wide * c <= most
     ]
     return min(tiles or [(1, 1)], key=lambda tile: (cost(tile), sum(tile)))
 

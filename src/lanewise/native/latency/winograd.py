@@ -1,0 +1,142 @@
+"""The rule for convolutions of 3 × 3 and stride 1 by Winograd's algorithm, where it pays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import prod
+
+from lanewise.native.fuse import Operation
+from lanewise.native.kernels import image_winograd
+from lanewise.native.kernels.image_winograd import Products, Strip, strip_taps
+from lanewise.native.kernels.taps import forward_taps
+from lanewise.native.kernels.winograd_transforms import Algorithm
+from lanewise.native.latency.planner import VECTOR, ImagePlanner, vectors_of
+from lanewise.native.latency.tiles import product_tile
+from lanewise.native.nest import LANES
+from lanewise.native.plan import Slot
+from lanewise.native.rules.windows import window
+from lanewise.net.layers import Conv
+
+#: bytes of transformed sources that a strip may always have: those of a second-level cache
+STRIP_BYTES = 1280 << 10
+#: tiles of a strip at least, so that every factor that is read meets some
+LEAST_TILES = 24
+LARGE = Algorithm(4, 3)
+
+
+def chosen(operation: Operation, plan: ImagePlanner) -> Algorithm | None:
+    """Which algorithm, or None for the direct one."""
+    layer = operation.layer
+    if not isinstance(layer, Conv) or (layer.kernel, layer.groups) != ((3, 3), 1):
+        return None
+    if (layer.stride, layer.dilation) != ((1, 1), (1, 1)):
+        return None
+    shape = operation.input_shapes[0]
+    if shape != plan.by_name[operation.inputs[0]].shape or min(shape[0], layer.kernels) < 2 * LANES:
+        return None
+    rows, columns = operation.shape[1:]
+    # Factors take more memory than weights, and have to be read: they must meet enough tiles.
+    if min(rows, columns) >= 12:
+        return LARGE
+    return None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A strip, and where it begins in the source and in the result (rows)."""
+
+    strip: Strip
+    source_row: int
+    result_row: int
+
+
+def _strips(operation: Operation, algorithm: Algorithm) -> Iterator[_Part]:
+    moves = window(operation)
+    channels, height, width = operation.input_shapes[0]
+    rows, columns = operation.shape[1:]
+    (top, _), (left, _) = moves.pad
+    m = algorithm.outputs
+    down, across = -(-rows // m), -(-columns // m)
+    source_columns, result_columns, _, _ = strip_taps(algorithm, 0, across, width, columns, left)
+    # A strip reads all factors; so it may be as large as they are before it is cut.
+    one = algorithm.points * vectors_of((channels,)) * VECTOR
+    most = max(STRIP_BYTES, one * vectors_of(operation.shape) * LANES)
+    wanted = max(1, most // (one * across), -(-LEAST_TILES // across))
+    wanted = -(-down // max(1, round(down / wanted)))
+    for first in range(0, down, wanted):
+        count = min(wanted, down - first)
+        source, result, begin, start = strip_taps(algorithm, first, count, height, rows, top)
+        strip = Strip(
+            algorithm,
+            (height, width),
+            (rows, columns),
+            source,
+            source_columns,
+            result,
+            result_columns,
+        )
+        yield _Part(strip, begin, start)
+
+
+def convolution_by_winograd(plan: ImagePlanner, operation: Operation, algorithm: Algorithm) -> None:
+    """Strip by strip: transform (tasks of source channels), multiply (tasks of output channels)."""
+    source_shape, shape = operation.input_shapes[0], operation.shape
+    source = plan.read(operation.inputs[0], source_shape)
+    target = plan.value(operation.name)
+    sources, total = vectors_of(source_shape), vectors_of(shape)
+    parts = list(_strips(operation, algorithm))
+    tiles = parts[0].strip.tiles
+    line = forward_taps(tiles, tiles, 1, 1, 0, 1)
+    work = algorithm.points * tiles * sources * total * LANES * LANES
+    vectors, together = product_tile(plan.target, total, line, work)
+    points = algorithm.points
+    norm = operation.norm[0] if operation.norm else ""
+    packs = [
+        (first, wide, count,
+         plan.pack("factors", operation.node, (count, points, sources, LANES, wide, LANES),
+                   first * LANES, count, wide, source_shape[0], algorithm.outputs, norm=norm))
+        for first, wide, count in _cut(total, vectors)
+    ]  # fmt: skip
+    bias = plan.pack("bias", operation.node, (total, LANES), shape[0], total, norm=norm)
+    source_map, result_map = (prod(size[1:]) * VECTOR for size in (source_shape, shape))
+    for part in parts:
+        strip = part.strip
+        bytes_ = points * sources * strip.tiles * VECTOR
+        turned = plan.scratch(f"transformed {operation.name}", bytes_)
+        at = replace(source, offset=source.offset + part.source_row * source_shape[2] * VECTOR)
+        plan.tasks(
+            "image_transform",
+            (strip, sources),
+            lambda name, strip=strip: image_winograd.transform_source(name, strip, sources),  # type: ignore[misc]
+            sources,
+            (at, source_map),
+            (turned, strip.tiles * VECTOR),
+        )
+        to = replace(target, offset=target.offset + part.result_row * shape[2] * VECTOR)
+        for first, wide, count, factors in packs:
+            sizes = Products(wide, sources, together)
+            room = points * wide * strip.tiles * VECTOR
+            plan.tasks(
+                "image_winograd",
+                (strip, sizes, operation.relu),
+                lambda name, strip=strip, sizes=sizes: image_winograd.multiply(  # type: ignore[misc]
+                    name, strip, sizes, relu=operation.relu
+                ),
+                count,
+                (turned, 0),
+                (factors, points * sources * LANES * wide * VECTOR),
+                (replace(bias, offset=bias.offset + first * VECTOR), wide * VECTOR),
+                (Slot(f"products {operation.name}", room, worker=True), 0),
+                (replace(to, offset=to.offset + first * result_map), wide * result_map),
+                barrier=first + wide * count == total,
+            )
+
+
+def _cut(total: int, wide: int) -> Iterator[tuple[int, int, int]]:
+    """(first vector, vectors of a block, blocks)."""
+    whole, rest = divmod(total, wide)
+    if whole:
+        yield 0, wide, whole
+    if rest:
+        yield whole * wide, rest, 1
