@@ -4,6 +4,7 @@ many images, for every kind of layer; and the short way from Python."""
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -184,3 +185,64 @@ def test_kinds_without_an_own_kernel_are_named(capsys: pytest.CaptureFixture[str
         patch.setenv("LANEWISE_DEBUG", "1")
         image_program("input 4x6x6; conv 6 k3; groupnorm 2; flatten; linear 3").close()
     assert "groupnorm1 forward (sixteen copies)" in capsys.readouterr().err
+
+
+WINOGRAD = {
+    "pads": (
+        "input 3x20x24; conv 33 k3 pad1; relu; conv 50 k3 pad 1:0x0:1; relu; conv 40 k3; globalavg"
+    ),
+    "strips": (
+        "input 1x70x26; conv 48 k3 pad2; bn; relu; conv 64 k3 pad1; bn; relu; globalavg;"
+        "flatten; linear 5"
+    ),
+    "sum": (
+        "input 2x14x14; conv 32 k3 pad1; relu; residual { conv 32 k3 pad1; bn }; relu; maxpool 2;"
+        "flatten"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WINOGRAD)
+@pytest.mark.parametrize("exact", [False, True])
+def test_winograd_agrees_with_pytorch(name: str, exact: bool) -> None:
+    """Tiles that stick out, several strips and blocks of channels; and without it."""
+    pytest.importorskip("torch", reason="the oracle needs PyTorch (extra `torch`)")
+    from lanewise.bridge.oracle import check
+    from lanewise.native.latency.compile import plan_image
+    from lanewise.native.target import find_target
+
+    graph = parse(WINOGRAD[name])
+    check(graph, batch=2, training=False, one_by_one=True, exact=exact)
+    plan, _ = plan_image(graph, find_target("host"), exact)
+    assert any("winograd" in kernel.name for kernel in plan.kernels) != exact
+
+
+def test_denormals_are_flushed_and_the_caller_s_mode_is_restored() -> None:
+    """Numbers below 1.2e-38 cost up to a hundred times as much where they are not flushed."""
+    text = "input 1x24x24; conv 32 k3; relu; conv 32 k3; relu; flatten; linear 10"
+    images = np.random.default_rng(0).standard_normal((1, 1, 24, 24), dtype=np.float32)
+    with compile_net(parse(text), batch=1) as program:
+        program.initialise(0)
+        usual = dict(program.learned)
+        # Products of these weights and small pixels are denormal, and so are half of the weights.
+        tiny = {
+            name: np.float32(0 if name.endswith("bias") else 1e-37) * array
+            for name, array in usual.items()
+        }
+
+        def quickest(image: np.ndarray) -> float:
+            times = []
+            for _ in range(30):
+                begin = time.perf_counter()
+                program.forward(image)
+                times.append(time.perf_counter() - begin)
+            return min(times)
+
+        program.forward(images)
+        plain = quickest(images)
+        seconds = [quickest(images * np.float32(1e-42))]
+        program.set_learned(tiny)
+        seconds += [quickest(images), quickest(images * np.float32(1e-3))]
+        assert not program.forward(images * np.float32(1e-3)).any()
+        assert max(seconds) < 2 * plain
+    assert np.float32(1e-42) * np.float32(1) > 0  # here they are not flushed

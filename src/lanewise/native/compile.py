@@ -73,7 +73,7 @@ def compile_net(
     made = entry is None
     if entry is None:
         if single:
-            entry = build_image(graph, machine, cores(), profile)
+            entry = build_image(graph, machine, cores(), profile, exact)
         else:
             entry = build(graph, machine, training, optimizer, input_gradient, profile, exact)
         if shelf:

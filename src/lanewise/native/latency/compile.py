@@ -24,10 +24,12 @@ from lanewise.size.report import size
 FEWEST_IN_LANES = 8
 
 
-def plan_image(graph: Graph, target: Target) -> tuple[ImagePlan, tuple[Pack, ...]]:
+def plan_image(
+    graph: Graph, target: Target, exact: bool = False
+) -> tuple[ImagePlan, tuple[Pack, ...]]:
     """One image → its logits: the calls, and the weights that they read."""
     steps = operations(graph, training=False)
-    plan = ImagePlanner(target, steps, parameter_layout(graph), buffer_layout(graph))
+    plan = ImagePlanner(target, steps, parameter_layout(graph), buffer_layout(graph), exact)
     for operation in steps[1:]:
         if operation.name in plan.done:
             continue
@@ -38,11 +40,13 @@ def plan_image(graph: Graph, target: Target) -> tuple[ImagePlan, tuple[Pack, ...
     return plan.finish(), tuple(plan.packs)
 
 
-def build_image(graph: Graph, target: Target, threads: int, profile: bool = False) -> Entry:
+def build_image(
+    graph: Graph, target: Target, threads: int, profile: bool = False, exact: bool = False
+) -> Entry:
     """All passes up to machine code."""
     from lanewise.native.machine_code import compile_modules
 
-    plan, packs = plan_image(graph, target)
+    plan, packs = plan_image(graph, target, exact)
     debug.plans({"one image": plan})
     report = size(graph)
     size_in, size_out = prod(report.input), prod(report.rows[-1].output)
@@ -55,7 +59,7 @@ def build_image(graph: Graph, target: Target, threads: int, profile: bool = Fals
         phases=1,
         training=False,
         input_gradient=False,
-        exact=True,
+        exact=exact,
         width=1,
         ticks={"forward": ticks},
         ticks_at=plan.ticks_at,

@@ -76,6 +76,7 @@ class ImagePlanner:
     operations: tuple[Operation, ...]
     layout: Layout
     buffers: Layout
+    exact: bool = False  # no faster algorithm that rounds more
     shelf: KernelShelf = field(default_factory=KernelShelf)
     purpose: str = ""
     step: int = 0

@@ -82,7 +82,9 @@ def _usual_calls(plan: ImagePlanner, operation: Operation) -> list[Call]:
         for name, shape in zip(operation.inputs, operation.input_shapes, strict=True)
     }
     around = (*inputs.values(), operation)
-    usual = Planner(plan.target, around, plan.layout, plan.buffers, plan.shelf, training=False)
+    usual = Planner(
+        plan.target, around, plan.layout, plan.buffers, plan.shelf, training=False, exact=plan.exact
+    )
     FORWARD[type(operation.layer)](usual, operation)
     return usual.calls
 

@@ -28,6 +28,8 @@ LARGE = Algorithm(4, 3)
 def chosen(operation: Operation, plan: ImagePlanner) -> Algorithm | None:
     """Which algorithm, or None for the direct one."""
     layer = operation.layer
+    if plan.exact:
+        return None
     if not isinstance(layer, Conv) or (layer.kernel, layer.groups) != ((3, 3), 1):
         return None
     if (layer.stride, layer.dilation) != ((1, 1), (1, 1)):
