@@ -18,6 +18,7 @@ from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import FLOAT, Call, Choice, Layout, Place, Plan, Region, Slot
 from lanewise.native.planner import KernelShelf
 from lanewise.native.target import Target
+from lanewise.net.layers import Add
 from lanewise.size.shapes import Shape
 
 VECTOR = LANES * FLOAT
@@ -66,6 +67,15 @@ class Planes:
 
     slot: Slot
     pitch: int
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Where a result goes, whether it is rectified, and what is added to it before."""
+
+    target: Slot
+    relu: bool
+    summands: tuple[Slot, ...]
 
 
 @dataclass
@@ -181,6 +191,26 @@ class ImagePlanner:
             self.packs.append(one)
             self._room += floats
         return Region("packed", (same or one).offset * FLOAT)
+
+    # -- endings
+
+    def ending(self, operation: Operation) -> Ending:
+        """Where a convolution's result goes: into the sum that alone reads it, if the other part
+        of that sum is there already."""
+        plain = Ending(self.value(operation.name), operation.relu, ())
+        reader = self.reader(operation.name)
+        if reader is None or not isinstance(reader.layer, Add) or operation.relu:
+            return plain
+        others = [name for name in reader.inputs if name != operation.name]
+        shapes = {operation.shape, reader.shape, *reader.input_shapes}
+        if len(others) != 1 or shapes != {self.by_name[others[0]].shape}:
+            return plain
+        order = [one.name for one in self.operations]
+        if order.index(others[0]) > order.index(operation.name):
+            return plain
+        self.done.add(reader.name)
+        other = self.read(others[0], operation.shape)
+        return Ending(self.value(reader.name), reader.relu, (other,))
 
     # -- calls
 

@@ -12,7 +12,7 @@ from lanewise.native.kernels.image_products import ImageCorrelation, ImageTile
 from lanewise.native.kernels.in_lanes import parameters_in_lanes
 from lanewise.native.kernels.taps import LONGEST_LINE, Taps, forward_taps, gradient_taps, joined
 from lanewise.native.latency.columns import convolution_in_columns, fits_columns
-from lanewise.native.latency.planner import VECTOR, ImagePlanner, size_of, vectors_of
+from lanewise.native.latency.planner import VECTOR, Ending, ImagePlanner, size_of, vectors_of
 from lanewise.native.latency.tiles import connection_vectors, product_tile
 from lanewise.native.latency.winograd import chosen, convolution_by_winograd
 from lanewise.native.nest import LANES
@@ -54,10 +54,11 @@ def convolution(plan: ImagePlanner, operation: Operation) -> None:
     taken = rows.pairs * columns.pairs * shape[0] // groups * operation.shape[0]
     vectors, wide = product_tile(plan.target, alike, columns, taken)
     plan_blocks = list(_blocks(operation.shape[0], shape[0], groups, vectors, lanes))
+    ending = plan.ending(operation)
     for number, block in enumerate(plan_blocks):
         sizes = ImageCorrelation(block.vectors, block.channels, lanes, rows, columns, pitch)
         last = number == len(plan_blocks) - 1
-        _correlate(plan, operation, value, block, sizes, wide, last)
+        _correlate(plan, operation, value, block, sizes, wide, ending, last)
 
 
 def _correlate(
@@ -67,6 +68,7 @@ def _correlate(
     block: Block,
     sizes: ImageCorrelation,
     columns: int,
+    ending: Ending,
     barrier: bool,
 ) -> None:
     tile = ImageTile(columns, _groups_together(sizes))
@@ -89,20 +91,21 @@ def _correlate(
     )
     bias = plan.pack("bias", operation.node, (total, LANES), kernels, total, norm=norm)
     bias = replace(bias, offset=bias.offset + block.first * VECTOR)
-    target = plan.value(operation.name)
     begin = block.begin // LANES * prod(operation.input_shapes[0][1:]) * VECTOR
+    maps = [
+        (replace(slot, offset=slot.offset + block.first * map_bytes), block.vectors * map_bytes)
+        for slot in (*ending.summands, ending.target)
+    ]
+    relu, adds = ending.relu, bool(ending.summands)
     plan.tasks(
         "image_conv",
-        (sizes, tile, operation.relu),
-        lambda name: image_products.correlate(name, sizes, tile, relu=operation.relu),
+        (sizes, tile, relu, adds),
+        lambda name: image_products.correlate(name, sizes, tile, relu=relu, adds=adds),
         block.count,
         (replace(source, offset=source.offset + begin), 0),
         (weight, weight_bytes),
         (bias, block.vectors * VECTOR),
-        (
-            replace(target, offset=target.offset + block.first * map_bytes),
-            block.vectors * map_bytes,
-        ),
+        *maps,
         barrier=barrier,
     )
 

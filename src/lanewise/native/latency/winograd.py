@@ -85,7 +85,8 @@ def convolution_by_winograd(plan: ImagePlanner, operation: Operation, algorithm:
     """Strip by strip: transform (tasks of source channels), multiply (tasks of output channels)."""
     source_shape, shape = operation.input_shapes[0], operation.shape
     source = plan.read(operation.inputs[0], source_shape)
-    target = plan.value(operation.name)
+    ending = plan.ending(operation)
+    relu, adds = ending.relu, bool(ending.summands)
     sources, total = vectors_of(source_shape), vectors_of(shape)
     parts = list(_strips(operation, algorithm))
     tiles = parts[0].strip.tiles
@@ -115,22 +116,26 @@ def convolution_by_winograd(plan: ImagePlanner, operation: Operation, algorithm:
             (at, source_map),
             (turned, strip.tiles * VECTOR),
         )
-        to = replace(target, offset=target.offset + part.result_row * shape[2] * VECTOR)
+        before = part.result_row * shape[2] * VECTOR
         for first, wide, count, factors in packs:
             sizes = Products(wide, sources, together)
             room = points * wide * strip.tiles * VECTOR
+            maps = [
+                (replace(slot, offset=slot.offset + before + first * result_map), wide * result_map)
+                for slot in (*ending.summands, ending.target)
+            ]
             plan.tasks(
                 "image_winograd",
-                (strip, sizes, operation.relu),
+                (strip, sizes, relu, adds),
                 lambda name, strip=strip, sizes=sizes: image_winograd.multiply(  # type: ignore[misc]
-                    name, strip, sizes, relu=operation.relu
+                    name, strip, sizes, relu=relu, adds=adds
                 ),
                 count,
                 (turned, 0),
                 (factors, points * sources * LANES * wide * VECTOR),
                 (replace(bias, offset=bias.offset + first * VECTOR), wide * VECTOR),
                 (Slot(f"products {operation.name}", room, worker=True), 0),
-                (replace(to, offset=to.offset + first * result_map), wide * result_map),
+                *maps,
                 barrier=first + wide * count == total,
             )
 
