@@ -4,8 +4,7 @@
     python bench/all.py --write      and puts them between the marks of the two pages
     python bench/all.py --quick      few rounds, without torch.compile: to try it out
 
-Runs targets.py, mnist.py within it, and startup.py, one after the other: about forty-five minutes,
-twelve with --quick. Nothing else should be running: `--write` refuses where other work had more
+Runs targets.py, mnist.py within it, startup.py and sizes.py in turn: about fifty minutes, twelve with --quick. Nothing else should be running: `--write` refuses where other work had more
 than 3 % of the processors' time. Needs `pip install -e ".[dev,bench,peers]"`, or the peers in an
 environment of their own (`--peers PYTHON`); who is missing is named. MNIST is left out where it is
 not at hand.
@@ -36,9 +35,10 @@ def main() -> int:
     args = _arguments()
     how = ["--peers", args.peers, "--data", str(args.data), *["--quick"] * args.quick]
     targets = run("targets.py", *how)
-    startup = run("startup.py", *(["--runs", "3"] if args.quick else []))
+    few = ["--runs", "3"] if args.quick else []
+    startup, sizes = run("startup.py", *few), run("sizes.py", *few)
     pages = {
-        ROOT / "README.md": table(targets, startup),
+        ROOT / "README.md": table(targets, startup, sizes),
         ROOT / "docs" / "performance.md": everybody(targets),
     }
     print("\n".join(pages.values()), end="")
@@ -90,11 +90,12 @@ def run(script: str, *options: str) -> Document:
 # ---- the README ---------------------------------------------------------------------------------
 
 
-def table(targets: Document, startup: Document) -> str:
+def table(targets: Document, startup: Document, sizes: Document | None = None) -> str:
     """One line for each thing measured: ours, and the best of all others; then what begins it."""
     rows = [row for part in targets["parts"] for row in _best(part)]
     rows += [row for part in targets["parts"] if part["key"] == "mnist" for row in _mnist(part)]
     rows += _startup(startup)
+    rows += _sized(sizes) if sizes else []
     lines = _markdown(("", "Lanewise", "best other", "ratio"), ("---", "---:", "---", "---:"), rows)
     return f"{lines}\n\n{_filled(_foot(targets))}\n"
 
@@ -131,6 +132,18 @@ def _startup(startup: Document) -> list[Row]:
         for kind in startup["kinds"]
         if kind["target"] is not None
     ]
+
+
+def _sized(sizes: Document) -> list[Row]:
+    """A whole network's sizes, beside whoever else tells them fastest."""
+    ours, *others = sizes["contenders"]
+    what = f"sizes of {sizes['net']}, {sizes['layers']} layers, after start-up"
+    own = f"{milliseconds(ours['median'])} ms"
+    if not others:
+        return [(what, own, "", "")]
+    best = min(others, key=lambda one: one["median"])
+    theirs = f"{milliseconds(best['median'])} ms, {best['name']} ({best['setting']})"
+    return [(what, own, theirs, f"{best['median'] / ours['median']:.1f} ×")]
 
 
 def _ms(one: Document) -> str:

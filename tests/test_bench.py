@@ -9,7 +9,7 @@ import sys
 import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -249,6 +249,38 @@ def test_a_wrong_network_is_one_message(name: str) -> None:
     assert done.stderr.startswith(f"{name}: ")
     assert "lenet5" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_sizes_are_compared_and_timed_beside_torchinfo(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = script("sizes")
+    assert sizes.layers_of("resnet152") >= 150
+    monkeypatch.setattr(sys, "argv", ["sizes.py", "--net", "lenet5", "--runs", "1", "--json"])
+    assert sizes.main() == 0
+    ours, *others = (document := json.loads(capsys.readouterr().out))["contenders"]
+    assert (ours["name"], ours["params"]) == ("Lanewise", 61706)
+    assert [one["setting"] for one in others] == ["device meta", "device cpu"]
+    assert all(one["params"] == 61706 and one["first"][0] > ours["first"][0] for one in others)
+    everything = script("all")
+    ((what, own, theirs, ratio),) = everything._sized(document)
+    assert what == "sizes of lenet5, 5 layers, after start-up"
+    assert own.endswith(" ms")
+    assert "torchinfo" in theirs
+    assert ratio.endswith(" ×")
+
+
+def test_other_sizes_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = script("sizes")
+
+    def run(command: list[str]) -> object:
+        counted = 61707 if "torchinfo" in command[-1] else 61706
+        told = json.dumps({"first": 0.1, "again": 0.1, "params": counted, "macs": 1})
+        return SimpleNamespace(output=told)
+
+    monkeypatch.setattr(sizes, "run_process", run)
+    with pytest.raises(SystemExit, match="61,707 parameters and Lanewise 61,706"):
+        sizes.measure("lenet5", 1)
 
 
 def test_the_readme_gets_its_table(tmp_path: Path) -> None:

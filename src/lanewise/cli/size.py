@@ -102,13 +102,14 @@ def run(args: Namespace) -> int:
 
         return chain.run(args)
     rule = convention(args.convention)
-    if args.layer is not None and args.svg is None:
-        raise SizeError(f"--layer {args.layer}: is the layer of a picture; add --svg FILE")
+    _refuse_strays(args)
     graph = network(args.net, args.input, forgiving=True)
     if graph.unknowns:
         from lanewise.cli import solve
 
         return solve.run(graph, args)
+    if args.all:
+        raise SizeError("--all: lists solutions, and this network has no `?`; leave it out")
     if args.against_convention is not None:
         return _compare_readings(graph, rule, args)
     if args.time or args.measure:
@@ -130,6 +131,23 @@ def run(args: Namespace) -> int:
     else:
         print(as_text(report, width(), notes=not args.quiet), end="")
     return 0
+
+
+def _refuse_strays(args: Namespace) -> None:
+    """SizeError for options that would do nothing."""
+    for name in ("to", "layers", "kernel", "stride", "dilation", "pad"):
+        if getattr(args, name) is not None:
+            raise SizeError(f"--{name}: goes with --from and no network; leave one of them out")
+    if args.layer is not None and args.svg is None:
+        raise SizeError(f"--layer {args.layer}: is the layer of a picture; add --svg FILE")
+    for option, given in (
+        ("--against-convention", args.against_convention),
+        ("--details", args.details),
+        ("--time", args.time),
+        ("--measure", args.measure),
+    ):
+        if given and args.svg is not None:
+            raise SizeError(f"--svg: not together with {option}; leave one out")
 
 
 def _compare(graph: Graph, rule: Convention, args: Namespace) -> int:

@@ -26,10 +26,7 @@ def run(graph: Graph, args: Namespace) -> int:
     found = solve(graph, None if args.all else LISTED)
     if not found.count:
         raise why_none(graph)
-    if args.svg is not None:
-        from lanewise.cli import pictures
-
-        pictures.draw_network(args.svg, found.first[0].graph, args.layer)
+    _draw(found, args)
     single = size(found.first[0].graph, args.batch or 1) if found.count == 1 else None
     if args.json:
         print_json({**as_json(found), "size": single.as_json() if single else None})
@@ -64,6 +61,7 @@ def _forgotten(graph: Graph, args: Namespace) -> int:
     if found.count != 1:
         raise SizeError(_missing(args.net) + _which(found))
     solution = found.first[0]
+    _draw(found, args)
     report = size(solution.graph, args.batch or 1)
     inferred = found_text(graph, solution)
     if args.json:
@@ -75,6 +73,14 @@ def _forgotten(graph: Graph, args: Namespace) -> int:
         names = ", ".join(graph.unknowns)
         print(f"Filled in, for nothing else fits: {inferred} ({names}).")
     return 0
+
+
+def _draw(found: Solutions, args: Namespace) -> None:
+    """The picture of the first solution, where one is asked for."""
+    if args.svg is not None:
+        from lanewise.cli import pictures
+
+        pictures.draw_network(args.svg, found.first[0].graph, args.layer)
 
 
 def _missing(net: str) -> str:

@@ -62,8 +62,11 @@ class Graph:
     @cached_property
     def unknowns(self) -> dict[str, tuple[Unknown, ...]]:
         """Node name → the `?` in its layer, for the nodes that have one."""
-        found = {node.name: unknowns_of(node.layer) for node in self.nodes}
-        return {name: unknown for name, unknown in found.items() if unknown}
+        layers = {id(node.layer): node.layer for node in self.nodes}  # repeated ones are one object
+        found = {key: unknown for key, one in layers.items() if (unknown := unknowns_of(one))}
+        if not found:
+            return {}
+        return {node.name: found[id(node.layer)] for node in self.nodes if id(node.layer) in found}
 
     @property
     def output(self) -> Node:

@@ -21,7 +21,7 @@ from lanewise.net.layers import (
 )
 from lanewise.net.load import name_of
 from lanewise.net.values import PAD, PAIR
-from lanewise.size.cost import cost
+from lanewise.size.cost import Cost, cost
 from lanewise.size.field import Field, Pixels, infer_fields
 from lanewise.size.formula import FORMULAS
 from lanewise.size.memory import peak_bytes, stored_bytes
@@ -125,7 +125,8 @@ def size(graph: Graph, batch: int = 1) -> SizeReport:
     shapes = infer_shapes(graph)
     fields = infer_fields(graph, shapes)
     stored = stored_bytes(graph, shapes, batch)
-    rows = [_row(node, shapes, fields[node.name], stored[node.name]) for node in graph.nodes]
+    worked_out = _Once(shapes)
+    rows = [_row(node, worked_out, fields[node.name], stored[node.name]) for node in graph.nodes]
     totals = _totals(rows, peak_bytes(graph, shapes, batch))
     owned = Owned(totals.params, totals.buffers, frozenset(_learners(graph, rows)))
     return SizeReport(
@@ -147,15 +148,34 @@ def _learners(graph: Graph, rows: list[Row]) -> Iterator[str]:
             yield node.name
 
 
-def _row(node: Node, shapes: dict[str, Shape], field: Field, stored: int) -> Row:
-    inputs = [shapes[name] for name in node.inputs]
-    spent = cost(node.layer, *inputs)
+class _Once:
+    """What hangs on a layer and its inputs' shapes alone: deep networks repeat both, and a repeated
+    layer is one object."""
+
+    def __init__(self, shapes: dict[str, Shape]) -> None:
+        self.shapes = shapes
+        self._known: dict[tuple[object, ...], tuple[str, Cost, Pair, int]] = {}
+
+    def of(self, node: Node) -> tuple[str, Cost, Pair, int]:
+        """(formula, cost, rows and columns that no window reads, outputs that see padding)."""
+        inputs = [self.shapes[name] for name in node.inputs]
+        key = (id(node.layer), *inputs)
+        found = self._known.get(key)
+        if found is None:
+            formula = FORMULAS[type(node.layer)](node.layer, *inputs)
+            unread, padded = _unread(node.layer, inputs), _padded_outputs(node.layer, inputs)
+            found = self._known[key] = (formula, cost(node.layer, *inputs), unread, padded)
+        return found
+
+
+def _row(node: Node, worked_out: _Once, field: Field, stored: int) -> Row:
+    formula, spent, unread, padded = worked_out.of(node)
     return Row(
         name=node.name,
         kind=node.layer.word,
         inputs=node.inputs,
-        output=shapes[node.name],
-        formula=FORMULAS[type(node.layer)](node.layer, *inputs),
+        output=worked_out.shapes[node.name],
+        formula=formula,
         params=spent.params - node.shared,
         macs=spent.macs,
         padded_macs=spent.padded_macs,
@@ -165,8 +185,8 @@ def _row(node: Node, shapes: dict[str, Shape], field: Field, stored: int) -> Row
         jump=field.jump,
         activation_bytes=stored,
         centre=field.centre,
-        unread=_unread(node.layer, inputs),
-        padded_outputs=_padded_outputs(node.layer, inputs),
+        unread=unread,
+        padded_outputs=padded,
     )
 
 
