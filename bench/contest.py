@@ -36,7 +36,6 @@ from rivals import (
     Setting,
     Skipped,
     Task,
-    onnx_bytes,
     onnx_runtime,
     openvino,
     small,
@@ -180,7 +179,7 @@ class Contest:
         if terms.batch * step_multiply_adds(self.graph) > terms.slow_up_to:
             self.skipped += [f"{one}: not tried, it is slow" for one in peers if one.slow]
             peers = [one for one in peers if not one.slow]
-        model = onnx_bytes(task) if any(one.model for one in peers) else b""
+        model = task.model if any(one.model for one in peers) else b""
         batches, where = list(task.batches), Path()
         work = Work(kind, self.graph, self.weights, batches, terms.threads, FIRST_RATE, RATE,
                     MOMENTUM, where)  # fmt: skip

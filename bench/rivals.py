@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import cycle
 from typing import Any
 
@@ -97,6 +98,11 @@ class Task:
     threads: int
     settings: Sequence[Setting] = SETTINGS  # of PyTorch
     compile_seconds: float = 0.0  # the most that torch.compile may take for a setting; 0: any time
+
+    @cached_property
+    def model(self) -> bytes:
+        """The network with its weights as an ONNX model of the first batch, made once."""
+        return onnx_bytes(self)
 
 
 Skipped = list[str]
@@ -319,7 +325,7 @@ def onnx_runtime(task: Task, skipped: Skipped) -> Iterator[Rival]:
     """ONNX Runtime with all its rewrites, in one call."""
     if not _there("onnxruntime", "onnx", skipped=skipped, name="ONNX Runtime"):
         return
-    model = onnx_bytes(task)
+    model = task.model
     for threads, setting in _thread_counts(task):
         yield _onnx_runtime(model, task.batches[0][0], threads, setting)
 
@@ -351,7 +357,7 @@ def openvino(task: Task, skipped: Skipped) -> Iterator[Rival]:
     import openvino as ov
 
     core, images = ov.Core(), task.batches[0][0]
-    model = core.read_model(onnx_bytes(task))
+    model = core.read_model(task.model)
     for threads, setting in _thread_counts(task):
         yield _openvino(core, model, images, threads, setting)
     if len(images) % task.threads == 0 and task.threads > 1:

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ import numpy as np
 
 from lanewise.net.show import show
 from measure import ROOT, Contender
-from peers.work import Arrays, Kind, Work, store
+from peers.work import ARRAYS, Arrays, Kind, Work, store_arrays, store_work
 
 PATIENCE = 120.0  # seconds, for building and compiling
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -206,12 +207,15 @@ def guests(
 ) -> Iterator[Guests]:  # fmt: skip
     """All of the work's kind, started together; their processes end with the block."""
     chosen = [peer for peer in peers if peer.kind == work.kind]
-    with tempfile.TemporaryDirectory(prefix="lanewise-peers-") as place:
+    with _ended_in_order(), tempfile.TemporaryDirectory(prefix="lanewise-peers-") as place:
         started: list[Served] = []
         try:
+            whole = Path(place) / ARRAYS
+            store_arrays(work, whole)
             for number, peer in enumerate(chosen):
                 folder = Path(place) / str(number)
                 folder.mkdir()
+                os.link(whole, folder / ARRAYS)
                 _prepare(work, peer, folder, model)
                 started.append(Served(peer, folder, work.threads, python))
             yield _gather(started, patience)
@@ -220,12 +224,25 @@ def guests(
                 served.end()
 
 
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Whoever ends this process with SIGTERM ends its guests too, and their folders are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _prepare(work: Work, peer: Peer, folder: Path, model: bytes) -> None:
     mine = Work(
         work.kind, work.graph, work.weights, work.batches, work.threads, work.first_rate,
         work.rate, work.momentum, folder, dict(peer.options),
     )  # fmt: skip
-    store(mine, show(work.graph))
+    store_work(mine, show(work.graph))
     if peer.model:
         (folder / "model.onnx").write_bytes(model)
 

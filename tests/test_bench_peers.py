@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -27,7 +28,15 @@ import contest  # noqa: E402
 import measure  # noqa: E402
 import served  # noqa: E402
 from peers import with_ncnn  # noqa: E402
-from peers.work import Kind, Unsupported, Work, read, store  # noqa: E402
+from peers.work import (  # noqa: E402
+    ARRAYS,
+    Kind,
+    Unsupported,
+    Work,
+    read,
+    store_arrays,
+    store_work,
+)
 
 NET = "input 2x6x6; conv 4 k3 nobias; bn; relu; residual { conv 4 k3 pad1 }; flatten; linear 3"
 
@@ -48,7 +57,8 @@ def work(kind: Kind, text: str = NET, folder: Path = Path(), images: int = 3) ->
 
 def test_work_travels_whole(tmp_path: Path) -> None:
     given = work("training", folder=tmp_path)
-    store(given, NET)
+    store_arrays(given, tmp_path / ARRAYS)
+    store_work(given, NET)
     found = read(tmp_path)
     assert found.graph == given.graph and found.kind == "training" and found.momentum == 0.9
     assert {name: value.tobytes() for name, value in found.weights.items()} == {
@@ -127,6 +137,16 @@ def test_who_cannot_take_part_is_named_with_the_reason(
     with served.guests(work("training"), [PEER], other, patience=patience) as found:
         assert found.ready == []
         assert found.skipped == [f"Other fp32: {told}"]
+
+
+def test_a_contest_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:  # noqa: SIM117
+        with served.guests(work("training"), [PEER], python(tmp_path, ANSWERS)) as found:
+            one = found.ready[0][0]
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+    assert ended.value.code == 143
+    assert one._process.poll() is not None and not one.folder.exists()
 
 
 def test_only_those_of_the_kind_are_started(tmp_path: Path) -> None:

@@ -73,23 +73,28 @@ def rule_for(rules: Mapping[type[Layer], Rule], layer: Layer, who: str) -> Rule:
 
 # ---- through files ------------------------------------------------------------------------------
 
+ARRAYS = "arrays.npz"
 FIELDS = ("kind", "threads", "first_rate", "rate", "momentum", "options")
 
 
-def store(work: Work, text: str) -> None:
-    """Into its folder; `text` is the network's."""
+def store_arrays(work: Work, file: Path) -> None:
+    """Weights and batches."""
     arrays = {f"weights/{name}": value for name, value in work.weights.items()}
     for number, (images, labels) in enumerate(work.batches):
         arrays |= {f"images/{number}": images, f"labels/{number}": labels}
-    np.savez(work.folder / "arrays.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def store_work(work: Work, text: str) -> None:
+    """All but the arrays into its folder; `text` is the network's."""
     told = {name: getattr(work, name) for name in FIELDS} | {"net": text}
     (work.folder / "work.json").write_text(json.dumps(told), encoding="utf-8")
 
 
 def read(folder: Path) -> Work:
-    """What `store` wrote."""
+    """What was stored there."""
     told = json.loads((folder / "work.json").read_text(encoding="utf-8"))
-    with np.load(folder / "arrays.npz") as arrays:
+    with np.load(folder / ARRAYS) as arrays:
         weights = {
             name.partition("/")[2]: arrays[name] for name in arrays if name.startswith("weights/")
         }
