@@ -1,14 +1,21 @@
-"""How long it takes to begin: importing, sizing, compiling LeNet-5 cold and from the cache.
+"""How long it takes to begin: importing, sizing, compiling networks cold and from the cache.
 
     python bench/startup.py
     python bench/startup.py --runs 21 --json
+    python bench/startup.py --stages resnet20
 
 Claims: `import lanewise` takes under 150 ms and `lanewise size lenet5` 0.15 s, whole processes;
-LeNet-5 is compiled for training in 1.5 s, and loaded from the cache in 0.1 s.
+LeNet-5 is compiled for training in 1.5 s, ResNet-20 in 5 s, ResNet-18 for inference in 10 s; from
+the cache they are loaded in 0.1, 0.2 and 0.2 s.
 
-Every run is a fresh process, and the kinds take turns. Beside each whole process stands a Python
-that does nothing. "Inside" is measured within the process: the import statement alone, or
-`compile_net` alone, from the description of the network to a program that can run.
+Every run is a fresh process, and the kinds take turns. Beside each whole process stand a Python
+that does nothing and one that only imports NumPy. "Inside" is measured within the process: the
+import statement alone, or `compile_net` alone, from the description of the network to a program
+that can run.
+
+`--stages` instead tells what one compilation for training and one for inference are made of, one
+stage after the other; `compile_net` has LLVM at work on the first kernels while the last are still
+being lowered.
 """
 
 from __future__ import annotations
@@ -18,11 +25,15 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from measure import Circumstances, circumstances, load, run_process
+
+T = TypeVar("T")
 
 IMPORT = """
 import time
@@ -33,10 +44,26 @@ print(time.perf_counter() - begin)
 COMPILE = """
 from lanewise.native import compile_net
 from lanewise.net.load import load
-program = compile_net(load("lenet5"), training=True)
+program = compile_net(load("{net}"), training={training})
 assert program.from_cache is {warm}
 print(program.compile_seconds)
 """
+
+STAGES = """
+import json, sys
+sys.path.insert(0, {folder!r})
+from startup import stages
+print(json.dumps(stages({net!r}, {training})))
+"""
+
+#: network, whether for training, seconds aimed at: cold, and from the cache
+NETWORKS: tuple[tuple[str, bool, float | None, float | None], ...] = (
+    ("lenet5", True, 1.5, 0.1),
+    ("resnet20", True, 5.0, 0.2),
+    ("resnet18", False, 10.0, 0.2),
+    ("mobilenet-v2-small", True, None, 0.2),
+    ("densenet121", False, None, 0.2),
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +86,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=11, help="processes of each kind (11)")
     parser.add_argument("--json", action="store_true", help="one JSON document")
+    parser.add_argument("--stages", metavar="NET", help="what its compilation is made of")
     args = parser.parse_args()
+    if args.stages:
+        print("\n".join(stage_report(args.stages)))
+        return 0
     before = load()
     kinds = measure(args.runs)
     where = circumstances(before)
@@ -100,11 +131,15 @@ def _python(program: str) -> Callable[[], list[str]]:
 #: name → (target in seconds, arguments of Python); each round begins with an empty cache
 KINDS: dict[str, tuple[float | None, Callable[[], list[str]]]] = {
     "python, doing nothing": (None, _python("pass")),
+    "python, importing numpy": (None, _python("import numpy")),
     "import lanewise": (0.15, _python(IMPORT)),
     "lanewise size lenet5": (0.15, lambda: ["-m", "lanewise", "size", "lenet5"]),
-    "compile lenet5, cold": (1.5, _python(COMPILE.format(warm=False))),
-    "compile lenet5, from cache": (0.1, _python(COMPILE.format(warm=True))),
 }
+for _net, _training, *_aims in NETWORKS:
+    _use = "training" if _training else "inference"
+    for _warm, _aim in zip((False, True), _aims, strict=True):
+        _name = f"compile {_net} for {_use}, {'from cache' if _warm else 'cold'}"
+        KINDS[_name] = (_aim, _python(COMPILE.format(net=_net, training=_training, warm=_warm)))
 
 
 def report(kinds: list[Kind], where: Circumstances) -> list[str]:
@@ -119,6 +154,60 @@ def report(kinds: list[Kind], where: Circumstances) -> list[str]:
     lines = [f"Starting, {runs} fresh processes each, in seconds", ""]
     lines += aligned(rows, (False, True, True, True, True, True))
     return [*lines, "", "aimed at: the whole process; of compiling, inside", *where.lines()]
+
+
+# ---- stages -------------------------------------------------------------------------------------
+
+
+def stage_report(net: str) -> list[str]:
+    """Seconds of each stage of a compilation, for training and inference, a process for each."""
+    from lanewise.size.table import aligned
+
+    uses = {"training": "True", "inference": "False"}
+    columns = []
+    for training in uses.values():
+        program = STAGES.format(folder=str(Path(__file__).parent), net=net, training=training)
+        columns.append(json.loads(run_process([sys.executable, "-c", program]).output))
+    rows = [("", *uses)]
+    rows += [(stage, *(f"{column[stage]:.3f}" for column in columns)) for stage in columns[0]]
+    rows.append(("all", *(f"{sum(column.values()):.3f}" for column in columns)))
+    head = f"Compiling {net}, one stage after the other on one core, in seconds"
+    return [head, "", *aligned(rows, (False, True, True))]
+
+
+def stages(net: str, training: bool) -> dict[str, float]:
+    """What compiling a network is made of, nothing from the cache."""
+    from lanewise.native import compile_net, lower, nest_check
+    from lanewise.native.compile import write_modules
+    from lanewise.native.directions import plan_directions
+    from lanewise.native.machine_code import CompileTimes, Library, compile_modules
+    from lanewise.native.optimizers import SGD
+    from lanewise.native.target import find_target
+    from lanewise.net.load import load as read
+
+    compile_net(
+        read("input 1x4x4; flatten; linear 2"), cache=False
+    ).close()  # imports what is used late
+    seconds: dict[str, float] = {}
+    target = find_target("host")
+    graph = _timed(seconds, "read", lambda: read(net))
+    plans = _timed(seconds, "plan, write nests", lambda: plan_directions(graph, target, training))
+    kernels = {kernel.name: kernel for plan in plans.values() for kernel in plan.kernels}.values()
+    _timed(seconds, "check nests", lambda: [nest_check.check(kernel) for kernel in kernels])
+    _timed(seconds, "lower nests", lambda: [lower.lower(kernel) for kernel in kernels])
+    modules, _ = write_modules(graph, target, training, SGD())
+    times = CompileTimes()
+    objects = compile_modules(list(modules), target, 1, times)
+    seconds |= {f"LLVM: {name}": getattr(times, name) for name in ("parse", "verify", "codegen")}
+    _timed(seconds, "link, load", lambda: Library.load(objects).address("run"))
+    return seconds
+
+
+def _timed(seconds: dict[str, float], stage: str, work: Callable[[], T]) -> T:
+    begin = time.perf_counter()
+    result = work()
+    seconds[stage] = time.perf_counter() - begin
+    return result
 
 
 def _cells(seconds: tuple[float, ...]) -> tuple[str, str]:

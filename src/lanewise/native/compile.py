@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from lanewise import flags
 from lanewise.errors import EngineError
 from lanewise.native.cache import Entry, MachineCodeCache, fingerprint
-from lanewise.native.latency.compile import FEWEST_IN_LANES, build_image, image_program
 from lanewise.native.optimizers import SGD, Optimizer
 from lanewise.native.program import Facts, Program
 from lanewise.native.target import Target, find_target
@@ -27,6 +26,9 @@ from lanewise.net.show import show
 
 if TYPE_CHECKING:
     from lanewise.native.machine_code import Module
+
+#: images from which sixteen in the lanes of a vector are quicker than one after the other
+FEWEST_IN_LANES = 8
 
 
 def compile_net(
@@ -73,13 +75,13 @@ def compile_net(
     made = entry is None
     if entry is None:
         if single:
-            entry = build_image(graph, machine, cores(), profile, exact)
+            entry = _build_image(graph, machine, profile, exact)
         else:
             entry = build(graph, machine, training, optimizer, input_gradient, profile, exact)
         if shelf:
             shelf.put(key, entry)
     if single:
-        program: Program = image_program(graph, machine, entry, workers)
+        program = _image_program(graph, machine, entry, workers)
     else:
         facts = Facts(**entry.metadata)
         program = Program(graph, machine, entry.objects, facts, optimizer, workers)
@@ -91,6 +93,21 @@ def compile_net(
 def one_by_one(batch: int | None) -> bool:
     """Whether so many images are better taken one after the other than side by side."""
     return batch is not None and batch < FEWEST_IN_LANES
+
+
+# Whoever finds the program in the cache is spared the imports of all that writes it.
+
+
+def _build_image(graph: Graph, target: Target, profile: bool, exact: bool) -> Entry:
+    from lanewise.native.latency.compile import build_image
+
+    return build_image(graph, target, cores(), profile, exact)
+
+
+def _image_program(graph: Graph, target: Target, entry: Entry, threads: int) -> Program:
+    from lanewise.native.latency.program import image_program
+
+    return image_program(graph, target, entry, threads)
 
 
 def _options(
@@ -151,8 +168,9 @@ def write_modules(
     """The passes up to LLVM IR, and what the program must know. The kernels are lowered as their
     modules are asked for, so that the first can be compiled meanwhile."""
     from lanewise.native import debug
-    from lanewise.native.directions import parameter_layout, plan_directions
+    from lanewise.native.directions import plan_directions
     from lanewise.native.emit import Emission
+    from lanewise.native.layouts import parameter_layout
 
     plans = plan_directions(graph, target, training, input_gradient, exact)
     debug.plans(plans)

@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from lanewise import flags
-from lanewise.native.lower import LoweredKernel
-from lanewise.native.machine_code import Module
-from lanewise.native.nest import Kernel
-from lanewise.native.plan import Call, Choice, Place, Plan, Region
-from lanewise.native.target import Target
-from lanewise.size.table import aligned, show_bytes
+from lanewise.native.plan import Choice, Region
+
+if TYPE_CHECKING:
+    from lanewise.native.lower import LoweredKernel
+    from lanewise.native.machine_code import Module
+    from lanewise.native.nest import Kernel
+    from lanewise.native.plan import Call, Place, Plan
+    from lanewise.native.target import Target
 
 PLAN, KERNELS, NESTS, IR, ASSEMBLY, ALL = range(1, 7)
 
@@ -42,6 +45,8 @@ def plans(directions: Mapping[str, Plan]) -> None:
 def kernels(all_kernels: Sequence[Kernel]) -> None:
     """Level 2: what one call of each kernel costs."""
     if wanted(KERNELS):
+        from lanewise.size.table import aligned
+
         rows = [("kernel", "multiply–adds", "other", "loads", "stores")]
         rows += [_costs(kernel) for kernel in all_kernels]
         _tell(aligned(rows, (False, True, True, True, True)))
@@ -75,6 +80,8 @@ def _tell(lines: Sequence[str]) -> None:
 
 
 def _plan(name: str, plan: Plan) -> list[str]:
+    from lanewise.size.table import aligned, show_bytes
+
     own = show_bytes(plan.kept_bytes)
     kept = f", {own} kept for each slice of the batch" * bool(plan.kept_bytes)
     rows = [("for", "kernel", "on")]
@@ -112,6 +119,7 @@ def _place(place: Place) -> str:
 def _costs(nest: Kernel) -> tuple[str, str, str, str, str]:
     """Of one call; a number of slices or blocks that only the run knows counts as one."""
     from lanewise.native.nest_count import count
+    from lanewise.size.table import show_bytes
 
     counts = count(nest, {symbol.name: 1 for symbol in nest.symbols})
     loads, stores = (show_bytes(sum(each.values())) for each in (counts.loaded, counts.stored))

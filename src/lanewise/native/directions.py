@@ -5,38 +5,23 @@ from __future__ import annotations
 from lanewise.errors import EngineError
 from lanewise.native.fuse import Operation, operations
 from lanewise.native.kernels import images, loss
+from lanewise.native.layouts import buffer_layout, parameter_layout
 from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import (
     FLOAT,
     PROLOGUE,
     Call,
     Choice,
-    Layout,
     Plan,
     Region,
     Slot,
-    layout,
 )
 from lanewise.native.planner import KernelShelf, Planner
 from lanewise.native.rules import FORWARD, GRADIENT
 from lanewise.native.target import Target
 from lanewise.native.tiles import slices_together
 from lanewise.net.graph import Graph
-from lanewise.net.layers import Input, Linear
-from lanewise.size.cost import buffer_shapes, parameter_shapes
-
-
-def parameter_layout(graph: Graph) -> Layout:
-    """Where each parameter stands in the flat array."""
-    linear = {node.name for node in graph.nodes if isinstance(node.layer, Linear)}
-    shapes = parameter_shapes(graph)
-    return layout(shapes, {name for name in shapes if name.rpartition(".")[0] not in linear})
-
-
-def buffer_layout(graph: Graph) -> Layout:
-    """Where each running statistic stands in an array of its own."""
-    return layout(buffer_shapes(graph), set())
-
+from lanewise.net.layers import Input
 
 #: a worker's arena stays below this where working on fewer slices at once can help
 ARENA_BYTES = 512 << 20

@@ -37,17 +37,19 @@ class Arena:
 
 def plan_arena(intervals: Sequence[Interval]) -> Arena:
     """Offsets for all intervals, each a multiple of 64 bytes, none overlapping while alive."""
-    placed: list[tuple[int, int, Interval]] = []  # in the order of their offsets
+    placed: list[tuple[int, int, int, int, int]] = []  # start, number, end, first, last
+    offsets: dict[str, int] = {}
     for number, interval in enumerate(sorted(intervals, key=lambda i: (-i.size, i.first, i.name))):
+        size, born, dies = interval.size, interval.first, interval.last
         offset = 0
-        for start, _, other in placed:
-            if interval.meets(other):
-                if offset + interval.size <= start:
+        for start, _, end, first, last in placed:
+            if first <= dies and born <= last:
+                if offset + size <= start:
                     break
-                offset = max(offset, start + rounded(other.size))
-        insort(placed, (offset, number, interval))
-    size = max((start + rounded(interval.size) for start, _, interval in placed), default=0)
-    return Arena({interval.name: start for start, _, interval in placed}, size)
+                offset = max(offset, end)
+        offsets[interval.name] = offset
+        insort(placed, (offset, number, offset + rounded(size), born, dies))
+    return Arena(offsets, max((end for _, _, end, _, _ in placed), default=0))
 
 
 def rounded(size: int) -> int:

@@ -360,7 +360,7 @@ class Writer:
     def load(self, buffer: Buffer, *index: IndexLike, lanes: int = LANES) -> Load:
         """`lanes` neighbours at an index with one entry per axis."""
         assert len(index) == len(buffer.shape), f"{buffer.name} has {len(buffer.shape)} axes"
-        return Load(buffer, tuple(as_index(i) for i in index), lanes)
+        return Load(buffer, tuple([as_index(i) for i in index]), lanes)
 
     def splat(self, buffer: Buffer, *index: IndexLike) -> Op:
         """One element of a buffer, in every lane."""
@@ -369,7 +369,7 @@ class Writer:
     def store(self, buffer: Buffer, *index: IndexLike, value: Value, away: bool = False) -> None:
         """Write `value` at an index with one entry per axis; `away`: past the caches."""
         assert len(index) == len(buffer.shape), f"{buffer.name} has {len(buffer.shape)} axes"
-        self._add(Store(buffer, tuple(as_index(i) for i in index), value, away))
+        self._add(Store(buffer, tuple([as_index(i) for i in index]), value, away))
 
     def fetch(self, buffer: Buffer, *index: IndexLike) -> None:
         """Bring the cache line of an element near."""

@@ -10,7 +10,6 @@ from math import prod
 import numpy as np
 
 from lanewise.errors import DataError, EngineError
-from lanewise.native.directions import buffer_layout, parameter_layout
 from lanewise.native.driver import CONTEXT_WORDS, FORWARD, TRAIN, WORD, WORDS_PER_LINE
 from lanewise.native.given import (
     Batches,
@@ -26,6 +25,7 @@ from lanewise.native.given import (
     usable_smoothing,
 )
 from lanewise.native.initial import fill
+from lanewise.native.layouts import buffer_layout, parameter_layout
 from lanewise.native.machine_code import Library
 from lanewise.native.nest import LANES
 from lanewise.native.optimizers import SETTINGS, STATES, Optimizer, step_settings

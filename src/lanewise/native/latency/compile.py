@@ -8,20 +8,16 @@ from typing import Any
 
 from lanewise.native import debug
 from lanewise.native.cache import Entry
-from lanewise.native.directions import buffer_layout, parameter_layout
 from lanewise.native.fuse import operations
 from lanewise.native.latency.emission import modules, purposes
 from lanewise.native.latency.packing import Pack
 from lanewise.native.latency.planner import ImagePlan, ImagePlanner, store_row
-from lanewise.native.latency.program import ImageProgram
 from lanewise.native.latency.rules import RULES
+from lanewise.native.layouts import buffer_layout, parameter_layout
 from lanewise.native.program import Facts
 from lanewise.native.target import Target
 from lanewise.net.graph import Graph
 from lanewise.size.report import size
-
-#: images from which sixteen in the lanes of a vector are quicker than one after the other
-FEWEST_IN_LANES = 8
 
 
 def plan_image(
@@ -70,19 +66,3 @@ def build_image(
         "multiply_adds": report.totals.macs,
     }
     return Entry(objects, metadata)
-
-
-def image_program(graph: Graph, target: Target, entry: Entry, threads: int) -> ImageProgram:
-    """The program of an entry, fresh or from the cache."""
-    packs = tuple(
-        Pack(**{**pack, "sizes": tuple(pack["sizes"])}) for pack in entry.metadata["packs"]
-    )
-    return ImageProgram(
-        graph,
-        target,
-        entry.objects,
-        Facts(**entry.metadata["facts"]),
-        packs,
-        entry.metadata["multiply_adds"],
-        threads,
-    )

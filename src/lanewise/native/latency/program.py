@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lanewise.native.cache import Entry
 from lanewise.native.driver import FORWARD
 from lanewise.native.given import check_learned, usable_images, usable_seed
 from lanewise.native.initial import fill
@@ -195,3 +196,19 @@ def _builtin(library: Library) -> Callable[[Any, np.ndarray], int]:
     # The builtin refers to the method's definition, and holds what it is made with as __self__.
     found: Callable[[Any, np.ndarray], int] = make(ctypes.byref(method), (method, library), None)
     return found
+
+
+def image_program(graph: Graph, target: Target, entry: Entry, threads: int) -> ImageProgram:
+    """The program of an entry, fresh or from the cache."""
+    packs = tuple(
+        Pack(**{**pack, "sizes": tuple(pack["sizes"])}) for pack in entry.metadata["packs"]
+    )
+    return ImageProgram(
+        graph,
+        target,
+        entry.objects,
+        Facts(**entry.metadata["facts"]),
+        packs,
+        entry.metadata["multiply_adds"],
+        threads,
+    )
