@@ -5,6 +5,8 @@
     python fuzz/nets.py --minutes 10    as many as fit, from --seed on
     python fuzz/nets.py --count 50 --winograd    3x3 convolutions by Winograd's algorithm, all
                                         that can be, not only where it is quicker
+    python fuzz/nets.py --count 50 --small-caches    as if caches were tiny: what may be made piece
+                                        by piece is, in the smallest pieces
 
 A seed decides everything: layers, sizes, batch, weights, images. A net that disagrees or crashes is
 made smaller, layer by layer, as long as it still fails, and printed with the command that repeats
@@ -27,7 +29,8 @@ from random_nets import Block, Items, random_net, shape_of, text_of
 from lanewise.bridge.oracle import compare
 from lanewise.bridge.verdict import Comparison
 from lanewise.errors import LanewiseError
-from lanewise.native import algorithms
+from lanewise.native import algorithms, chains
+from lanewise.native.rules import batch_norm, pointwise
 from lanewise.net.parse import parse
 
 __all__ = ["Block", "Case", "main", "random_case", "shrink", "text_of"]
@@ -164,7 +167,10 @@ def main(arguments: list[str] | None = None, judge: Judge = ask_oracle) -> int:
     parser.add_argument("--minutes", type=float, default=0.0, help="stop after this time")
     parser.add_argument("--target", default="host", help="host, avx512 or avx2")
     parser.add_argument("--winograd", action="store_true", help="wherever it can be")
+    parser.add_argument("--small-caches", action="store_true", help="the smallest pieces")
     chosen = parser.parse_args(arguments)
+    if chosen.small_caches:
+        chains.CHAIN_BYTES, pointwise.LARGE, batch_norm.AWAY = 1, 0, 0
     if chosen.winograd:
         algorithms.WORTH = 0.0
     one = not (chosen.count or chosen.minutes)

@@ -209,6 +209,18 @@ def _batch_norm(random: Random, shape: Shape) -> Items:
     return (norm, "relu") if random.random() < 0.5 else (norm,)
 
 
+def _pointwise(random: Random, shape: Shape) -> Items:
+    """1 × 1 convolutions and what stands around them in an inverted residual."""
+
+    def normed(maps: int) -> Items:
+        last = random.choice([("relu",), ("relu6",), ("relu6",), ("silu",), ()])
+        return (f"conv {maps} k1 nobias", *(("bn",) if random.random() < 0.9 else ()), *last)
+
+    wide = shape[0] * random.randint(1, 5)
+    middle: Items = ("depthwise k3 pad1 nobias", "bn", "relu6") if random.random() < 0.6 else ()
+    return (*normed(wide), *middle, *normed(random.choice([shape[0], random.randint(1, 9)])))
+
+
 def _flat_norm(random: Random, shape: Shape) -> Items:
     return ("layernorm eps 0.01",) if shape[0] > 2 else ("relu",)
 
@@ -325,6 +337,7 @@ LAYERS: Makers = {
     _channels: 3,
     _map_norm: 3,
     _batch_norm: 5,
+    _pointwise: 3,
     _activation: 8,
     _noise: 2,
 }
