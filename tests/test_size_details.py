@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from lanewise.cli import main as cli
 from lanewise.errors import SizeError
 from lanewise.net.graph import Graph
-from lanewise.net.layers import AvgPool, Conv, Input
+from lanewise.net.layers import AvgPool, Conv, Foreign, Input
 from lanewise.net.load import load
 from lanewise.net.parse import parse
 from lanewise.size.axis import Axis
@@ -386,6 +387,16 @@ def test_on_screen(capsys: pytest.CaptureFixture[str]) -> None:
     assert document["layers"][0]["unread"] == [1, 1]
     assert document["memory"]["training"]["bytes"] > document["memory"]["inference"]["bytes"]
     assert cli.main(("size", "lenet5", "--details", "--markdown")) == 2
+
+
+def test_nobody_knows_what_a_foreign_layer_makes_of_another_image() -> None:
+    nodes = parse("input 1x6x6; conv 2 k3 pad1; relu").nodes
+    foreign = replace(nodes[2], layer=Foreign("cumsum", (2, 6, 6)))
+    told = details(Graph((*nodes[:2], foreign)))
+    assert told.inputs is None
+    assert told.as_json()["image"] == {"unused": [0, 0], "height": None, "width": None}
+    assert told.coverage["relu1"].padded_share == 1
+    assert "Smallest" not in as_text(told)
 
 
 def test_features_alone_have_no_rows_to_tell() -> None:

@@ -9,8 +9,6 @@ from lanewise.cli.networks import NET, network
 from lanewise.cli.terminal import print_json, width
 from lanewise.errors import SizeError
 from lanewise.net.graph import Graph
-from lanewise.size.conventions import Convention, convention
-from lanewise.size.reading import read
 from lanewise.size.report import size
 from lanewise.size.table import as_markdown, as_text
 
@@ -101,7 +99,6 @@ def run(args: Namespace) -> int:
         from lanewise.cli import chain
 
         return chain.run(args)
-    rule = convention(args.convention)
     _refuse_strays(args)
     graph = network(args.net, args.input, forgiving=True)
     if graph.unknowns:
@@ -111,18 +108,18 @@ def run(args: Namespace) -> int:
     if args.all:
         raise SizeError("--all: lists solutions, and this network has no `?`; leave it out")
     if args.against_convention is not None:
-        return _compare_readings(graph, rule, args)
+        return _compare_readings(graph, args)
     if args.time or args.measure:
-        return _show_times(read(graph, rule), args)
+        return _show_times(_read(graph, args), args)
     if args.details:
-        return _show_details(graph, rule, args)
-    graph = read(graph, rule)
+        return _show_details(graph, args)
+    graph = _read(graph, args)
     if args.svg is not None:
         from lanewise.cli import pictures
 
         pictures.draw_network(args.svg, graph, args.layer)
     if args.against is not None:
-        return _compare(graph, rule, args)
+        return _compare(graph, args)
     report = size(graph, args.batch or 1)
     if args.json:
         print_json(report.as_json())
@@ -150,13 +147,39 @@ def _refuse_strays(args: Namespace) -> None:
             raise SizeError(f"--svg: not together with {option}; leave one out")
 
 
-def _compare(graph: Graph, rule: Convention, args: Namespace) -> int:
+def _read(graph: Graph, args: Namespace) -> Graph:
+    """The network as --convention reads it; for the usual one nothing more is imported."""
+    if args.convention == "torch":
+        return graph
+    from lanewise.size.conventions import convention
+    from lanewise.size.reading import read
+
+    return read(graph, convention(args.convention))
+
+
+def _stands_alone(option: str, args: Namespace) -> None:
+    """SizeError where another form of the report is asked for besides."""
+    forms = {
+        "--details": args.details,
+        "--time": args.time,
+        "--measure": args.measure,
+        "--against-convention": args.against_convention,
+        "--against": args.against,
+        "--markdown": args.markdown,
+    }
+    together = {"--time", "--measure"} if option == "--time" else {option}
+    for other, given in forms.items():
+        if given and other not in together:
+            raise SizeError(f"{option}: not together with {other}; leave one out")
+
+
+def _compare(graph: Graph, args: Namespace) -> int:
     """Prints the network beside the one it is compared with."""
     from lanewise.size import against
 
     if args.markdown:
         raise SizeError("--against: is shown as text or --json; leave out --markdown")
-    other = read(network(args.against, args.input), rule)
+    other = _read(network(args.against, args.input), args)
     comparison = against.compare(graph, other, args.batch or 1)
     if args.json:
         print_json(comparison.as_json())
@@ -167,24 +190,20 @@ def _compare(graph: Graph, rule: Convention, args: Namespace) -> int:
 
 def _show_times(graph: Graph, args: Namespace) -> int:
     """Prints what each layer takes on this machine."""
-    if args.markdown or args.against is not None or args.details:
-        raise SizeError(
-            "--time: not together with --markdown, --against or --details; give it alone"
-        )
+    _stands_alone("--time", args)
     from lanewise.cli.times import show_times
     from lanewise.net.check import require_own
 
     return show_times(require_own(graph), args)
 
 
-def _show_details(graph: Graph, rule: Convention, args: Namespace) -> int:
+def _show_details(graph: Graph, args: Namespace) -> int:
     """Prints what the table does not say."""
     from lanewise.size import details
+    from lanewise.size.conventions import convention
 
-    if args.markdown or args.against is not None:
-        other = "--markdown" if args.markdown else "--against"
-        raise SizeError(f"--details: not together with {other}; leave one out")
-    told = details.details(graph, rule, args.batch or 1)
+    _stands_alone("--details", args)
+    told = details.details(graph, convention(args.convention), args.batch or 1)
     if args.json:
         print_json(told.as_json())
     else:
@@ -192,15 +211,14 @@ def _show_details(graph: Graph, rule: Convention, args: Namespace) -> int:
     return 0
 
 
-def _compare_readings(graph: Graph, rule: Convention, args: Namespace) -> int:
+def _compare_readings(graph: Graph, args: Namespace) -> int:
     """Prints how two conventions read the network."""
     from lanewise.size import against_convention
+    from lanewise.size.conventions import convention
 
-    if args.markdown or args.against is not None:
-        other = "--markdown" if args.markdown else "--against"
-        raise SizeError(f"--against-convention: not together with {other}; leave one out")
-    other_rule = convention(args.against_convention)
-    readings = against_convention.compare(graph, rule, other_rule, args.batch or 1)
+    _stands_alone("--against-convention", args)
+    rules = convention(args.convention), convention(args.against_convention)
+    readings = against_convention.compare(graph, *rules, args.batch or 1)
     if args.json:
         print_json(readings.as_json())
     else:

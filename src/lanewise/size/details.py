@@ -15,7 +15,7 @@ from textwrap import wrap
 from typing import Any
 
 from lanewise.net.graph import Graph
-from lanewise.net.layers import JOINS
+from lanewise.net.layers import JOINS, Foreign
 from lanewise.size.conventions import TORCH, Convention
 from lanewise.size.coverage import Coverage, infer_coverage
 from lanewise.size.field import Pixels, Reach, infer_fields
@@ -34,11 +34,12 @@ _MANY = 4
 @dataclass(frozen=True)
 class Details:
     """The report and what it does not say. `coverage` has the layers whose output is a map, `apart`
-    the joins whose branches do not have the same centres, with the distance in pixels."""
+    the joins whose branches do not have the same centres, with the distance in pixels. `inputs` is
+    None where a layer is not Lanewise's: nobody knows what it would make of another image."""
 
     report: SizeReport
     coverage: dict[str, Coverage]
-    inputs: tuple[Sizes, Sizes]
+    inputs: tuple[Sizes, Sizes] | None
     apart: dict[str, tuple[Pixels, Pixels]]
 
     def as_json(self) -> dict[str, Any]:
@@ -48,14 +49,13 @@ class Details:
             covered = self.coverage.get(layer["name"])
             layer["padded_share"] = covered.padded_share if covered else None
             layer["unused"] = list(covered.unused) if covered else None
-        height, width = self.report.input[1:]
         first = self.coverage[self.report.rows[0].name]
+        sizes: list[dict[str, Any] | None] = [None, None]
+        if self.inputs:
+            pairs = zip(self.inputs, self.report.input[1:], strict=True)
+            sizes = [one.as_json(n) for one, n in pairs]
         return document | {
-            "image": {
-                "unused": list(first.unused),
-                "height": self.inputs[0].as_json(height),
-                "width": self.inputs[1].as_json(width),
-            },
+            "image": {"unused": list(first.unused), "height": sizes[0], "width": sizes[1]},
             "branches_apart": {name: list(distance) for name, distance in self.apart.items()},
         }
 
@@ -68,7 +68,9 @@ def details(graph: Graph, rule: Convention = TORCH, batch: int = 1) -> Details:
     return Details(
         size(own, batch),
         infer_coverage(own, shapes),
-        infer_inputs(graph, rule),
+        None
+        if any(isinstance(n.layer, Foreign) for n in graph.nodes)
+        else infer_inputs(graph, rule),
         dict(_apart(own, shapes)),
     )
 
@@ -146,6 +148,7 @@ def _notes(told: Details) -> Iterator[str]:
         f"{show_bytes(memory.kept)} for the backward pass, and computes nothing twice."
     )
     yield from _image(told)
+    yield from _unused(told)
     for name, distance in list(told.apart.items())[:_MANY]:
         yield f"{name}: its branches look at places {show_pixels(distance)} pixels apart."
     if len(told.apart) > _MANY:
@@ -154,7 +157,9 @@ def _notes(told: Details) -> Iterator[str]:
 
 
 def _image(told: Details) -> Iterator[str]:
-    """The smallest image, the sizes that divide exactly, what of the image is never used."""
+    """The smallest image, and the sizes that divide exactly."""
+    if told.inputs is None:
+        return
     (heights, widths), (_, height, width) = told.inputs, told.report.input
     yield f"Smallest image: {heights.smallest}x{widths.smallest}."
     same = heights == widths and height == width
@@ -162,6 +167,10 @@ def _image(told: Details) -> Iterator[str]:
         if not (same and what):
             label = "" if same else what or "Heights: "
             yield f"{label}{_exact(sizes, n)}"
+
+
+def _unused(told: Details) -> Iterator[str]:
+    """What of the image is never used."""
     rows, columns = told.coverage[told.report.rows[0].name].unused
     if rows or columns:
         unused = f"{_counted(rows, 'row')} and {_counted(columns, 'column')}"
