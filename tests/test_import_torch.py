@@ -95,12 +95,12 @@ def test_our_own_modules_come_back(net: str) -> None:
 
 
 def imported_again(graph):  # type: ignore[no-untyped-def]
-    from lanewise.bridge.importing.network import import_module
+    from lanewise.bridge.importing.module import import_module
     from lanewise.bridge.importing.user_code import Built
 
     module = to_torch(graph).to("meta").eval()
     image = graph.nodes[0].layer
-    return import_module(Built(module, graph.origin, __file__), image).graph
+    return import_module(Built(module, graph.origin, __file__), image, __file__).graph
 
 
 def test_weights_used_again_are_counted_once() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lanewise.bridge.importing import modules
 from lanewise.bridge.importing.builder import Builder, NoLayer, Step, Weights
 from lanewise.bridge.importing.functions import FUNCTIONS, Rule
-from lanewise.bridge.importing.places import of_error, shown_path
+from lanewise.bridge.importing.places import shown_path
 from lanewise.bridge.importing.record import Call, Recording, record, tensors
 from lanewise.bridge.importing.user_code import Built
 from lanewise.bridge.importing.values import Constant, Source, Value
@@ -45,30 +45,6 @@ def run_on(built: Built, image: Input) -> Recording:
     shape = (IMAGES, image.channels, image.height, image.width)
     with redirect_stdout(sys.stderr):
         return record(built.module, torch.empty(shape, device="meta"), modules.whole())
-
-
-def import_module(built: Built, image: Input) -> Imported:
-    """The graph of a module for images of this size. NetError (with the line) where the module
-    cannot run on them."""
-    notes = run_on(built, image)
-    if notes.error is not None:
-        raise failure(built, notes, image) from None
-    return interpret(built, notes, image)
-
-
-def failure(built: Built, notes: Recording, image: Input) -> NetError:
-    """Why a module cannot run on images of this size: the line, the call, what it read."""
-    error = notes.error
-    assert error is not None
-    place = of_error(error)
-    where = str(place) if place else shown_path(built.file)
-    told = str(error).strip().split("\n")[0]
-    if "meta tensor" in told or "no data" in told:
-        remedy = "sizes are found without values: let `forward` depend on shapes alone"
-    else:
-        size = f"{image.channels}x{image.height}x{image.width}"
-        remedy = f"check that it runs on images of {size}"
-    return NetError(f"{where}: {type(error).__name__}: {told}; {remedy}")
 
 
 def interpret(built: Built, notes: Recording, image: Input) -> Imported:

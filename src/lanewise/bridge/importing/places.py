@@ -32,10 +32,15 @@ def shown_path(file: str) -> str:
 
 
 def here(frame: FrameType | None) -> Place | None:
-    """The place of the innermost user's call at or above `frame`."""
-    while frame is not None and not _is_users(frame.f_code):
+    """The place of the innermost user's call above `frame`, which is ours, and below the next of
+    ours; None where PyTorch calls itself all the way."""
+    while frame is not None and frame.f_code.co_filename.startswith(_OURS):
         frame = frame.f_back
-    return None if frame is None else _place(frame.f_code, frame.f_lasti, frame.f_lineno)
+    while frame is not None and not frame.f_code.co_filename.startswith(_OURS):
+        if _is_users(frame.f_code):
+            return _place(frame.f_code, frame.f_lasti, frame.f_lineno)
+        frame = frame.f_back
+    return None
 
 
 def of_error(error: BaseException) -> Place | None:

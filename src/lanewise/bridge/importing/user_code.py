@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tokenize
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class Built:
     module: nn.Module
     title: str
     file: str
+    text: str = ""
     made_at: dict[int, Place] = field(default_factory=dict)
 
 
@@ -48,11 +50,20 @@ def split(spec: str) -> tuple[str, str, str]:
     return (stem + _SUFFIX, ":", attribute) if dot else (spec, "", "")
 
 
-def build(spec: str, *, weights: bool = False) -> Built:
+class Unmade(NetError):
+    """The file or the making of the module raised: what, and where in which file."""
+
+    reason: BaseException
+    place: Place | None
+    file: str
+
+
+def build(spec: str, *, weights: bool = False, text: str | None = None) -> Built:
     """The module that `file.py:attribute` names: an instance, a class, or a function without
     arguments. NetError with the line where the file or the module's making raises.
 
-    weights=False: parameters lie on the device meta, without memory.
+    weights=False: parameters lie on the device meta, without memory. `text`: what the file holds
+    is not asked; this is what it would be.
     """
     require_torch()
     path, _, attribute = split(spec)
@@ -60,12 +71,12 @@ def build(spec: str, *, weights: bool = False) -> Built:
         raise NetError(f"{path}: no such file; give file.py:Net, a .net file or a zoo name")
     made_at: dict[int, Place] = {}
     with _users_turn(path), _noting(made_at), _memory(weights):
-        source = _imported(path)
+        source, text = _imported(path, text)
         attribute = attribute or _only_module(source, path)
         module = _instance(_attribute(source, path, attribute), f"{path}:{attribute}")
     module = module.eval() if weights else module.to("meta").eval()
     title = f"{os.path.basename(path)}:{attribute}"
-    return Built(module, title, os.path.abspath(path), made_at)
+    return Built(module, title, os.path.abspath(path), text, made_at)
 
 
 @contextmanager
@@ -81,20 +92,25 @@ def _users_turn(path: str) -> Iterator[None]:
             sys.path.remove(folder)
 
 
-def _imported(path: str) -> ModuleType:
+def _imported(path: str, text: str | None) -> tuple[ModuleType, str]:
+    """The file as a module, and the text that was run."""
+    file = os.path.abspath(path)
     name = f"lanewise_user_{os.path.basename(path)[: -len(_SUFFIX)]}"
-    spec = spec_from_file_location(name, os.path.abspath(path))
-    assert spec is not None and spec.loader is not None
+    spec = spec_from_file_location(name, file)
+    assert spec is not None
     module = module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        if text is None:
+            with tokenize.open(file) as opened:  # in the encoding that it declares
+                text = opened.read()
+        exec(compile(text, file, "exec"), vars(module))
     except (Exception, SystemExit) as error:
         raise raised(error, path, "importing the file") from None
-    return module
+    return module, text
 
 
-def raised(error: BaseException, path: str, doing: str) -> NetError:
+def raised(error: BaseException, path: str, doing: str) -> Unmade:
     """`net.py:12: importing the file raises ValueError: …; …`"""
     place = of_error(error)
     where = str(place) if place else shown_path(path)
@@ -102,7 +118,9 @@ def raised(error: BaseException, path: str, doing: str) -> NetError:
     remedy = f"make `python {shown_path(path)}` run, with training under `if __name__ == …`"
     if "meta" in told:
         remedy = "sizes are found without values; read them under `if __name__ == …`, not here"
-    return NetError(f"{where}: {doing} raises {type(error).__name__}: {told}; {remedy}")
+    found = Unmade(f"{where}: {doing} raises {type(error).__name__}: {told}; {remedy}")
+    found.reason, found.place, found.file = error, place, os.path.abspath(path)
+    return found
 
 
 def _only_module(source: ModuleType, path: str) -> str:
