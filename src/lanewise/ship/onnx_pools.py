@@ -38,7 +38,11 @@ def _pooled(sheet: Sheet, operator: str, name: str, window: Window, value: str, 
         inputs = [value, sheet.constant(f"{name}.pads", around)]
         inputs.append(sheet.constant(f"{name}.fill", np.float32(fill)))
         value, pads = sheet.call("Pad", inputs, f"{name}.padded"), [0, 0, 0, 0]
-    settings: dict[str, Any] = {"kernel_shape": window.kernel, "strides": window.stride, "pads": pads}
+    settings: dict[str, Any] = {
+        "kernel_shape": window.kernel,
+        "strides": window.stride,
+        "pads": pads,
+    }
     if operator == "AveragePool":
         settings["count_include_pad"] = 1
     return sheet.call(operator, [value], name, **settings)
