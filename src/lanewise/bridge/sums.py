@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import hypot, prod, sqrt
+from math import ceil, hypot, prod, sqrt
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lanewise.native.algorithms import chosen
+from lanewise.native.algorithms import chosen, chosen_for_weights
 from lanewise.native.kernels.winograd_transforms import Algorithm
 from lanewise.net import layers as kinds
 from lanewise.size.shapes import Shape, resolve_window
@@ -362,6 +362,17 @@ def _at_each_position(layer: kinds.Layer, seen: Seen, batch: int) -> dict[str, S
     return {"weight": Sum(terms, seen.sizes[0]), "bias": Sum(terms)}
 
 
+def _of_conv(layer: kinds.Conv, seen: Seen, batch: int) -> dict[str, Sum]:
+    """By Winograd's algorithm the terms have the same sum and more size in between."""
+    found = _at_each_position(layer, seen, batch)
+    algorithm = None if seen.exact else chosen_for_weights(layer, seen.in_shapes[0])
+    if algorithm is None:
+        return found
+    direct, growth = found["weight"], max(1.0, algorithm.weight_growth)
+    weight = Sum(ceil(direct.terms * growth**2), direct.weight / growth)
+    return found | {"weight": weight}
+
+
 def _of_transposed(layer: kinds.TransposedConv, seen: Seen, batch: int) -> dict[str, Sum]:
     positions = batch * prod(seen.in_shapes[0][1:])
     return {
@@ -395,7 +406,7 @@ def rms(amount: Amount) -> float:
 
 # Kinds that are not here have no parameters.
 PARAMETER_SUMS: dict[type[kinds.Layer], Callable[[Any, Seen, int], dict[str, Sum]]] = {
-    kinds.Conv: _at_each_position,
+    kinds.Conv: _of_conv,
     kinds.DepthwiseConv: _at_each_position,
     kinds.PartialConv: _at_each_position,
     kinds.TransposedConv: _of_transposed,

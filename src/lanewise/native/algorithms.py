@@ -18,8 +18,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
-from lanewise.native.kernels.winograd import Axis, Winograd, WinogradTile, factors_shape
+from lanewise.native.kernels.images import row_blocks
+from lanewise.native.kernels.winograd_factors import WinogradTile, factors_shape
+from lanewise.native.kernels.winograd_gradient import GradientTile
+from lanewise.native.kernels.winograd_places import Axis, Winograd
 from lanewise.native.kernels.winograd_transforms import Algorithm
+from lanewise.native.nest import LANES
 from lanewise.native.target import Target
 from lanewise.native.tiles import LIMITS, Limits
 from lanewise.net.layers import Conv, DepthwiseConv
@@ -35,6 +39,10 @@ TRANSFORM = {4: (250.0, 165.0), 2: (100.0, 55.0)}
 FACTORS = {4: 45.0, 2: 20.0}
 #: cycles more for one map of a tile that sticks out over the result
 PART = 150.0
+#: of the gradient of the weights: cycles to transform a tile of one source, of one kernel; cycles
+#: to take 16 weights back; of the peak, what the products reach
+GRADIENT_TRANSFORM = {4: (290.0, 300.0), 2: (120.0, 95.0)}
+GRADIENT_BACK, GRADIENT_SHARE = 200.0, 0.65
 #: slices that share what a worker works out once
 SLICES = 2
 #: cycles to begin and end a register tile of products, besides one for each of its sums
@@ -81,6 +89,12 @@ def chosen(layer: Conv | DepthwiseConv, shape: Shape, forward: bool) -> Algorith
     return algorithm(found) if found else None
 
 
+def chosen_for_weights(layer: Conv, shape: Shape) -> Algorithm | None:
+    """The same for the gradient of the weights."""
+    found = convolution(layer, shape, forward=True)
+    return gradient_algorithm(found) if found else None
+
+
 @lru_cache(maxsize=4096)
 def convolution(layer: Conv | DepthwiseConv, shape: Shape, forward: bool) -> Convolution | None:
     """What the choice depends on, forward or for the gradient of the input; None for a layer that
@@ -113,6 +127,30 @@ def algorithm(convolution: Convolution) -> Algorithm | None:
     return best
 
 
+@lru_cache(maxsize=4096)
+def gradient_algorithm(convolution: Convolution) -> Algorithm | None:
+    """The same for the gradient of the weights; the convolution is the forward one."""
+    if convolution.taps != 3:
+        return None
+    costs = {
+        one: min(_gradient_cycles(sizes, tile, limits) for tile in _gradient_tiles(sizes, limits))
+        for one in (F4, F2)
+        if _fits(sizes := convolution.sizes(one))
+        for limits in (LIMITS["avx512"],)
+    }
+    best = min(costs, key=lambda one: costs[one], default=None)
+    if best is None or costs[best] * WORTH > direct_cycles(convolution):
+        return None
+    return best
+
+
+def gradient_tile(target: Target, sizes: Winograd) -> GradientTile:
+    """The tile with the fewest cycles."""
+    limits = LIMITS[target.name]
+    tiles = _gradient_tiles(sizes, limits)
+    return min(tiles, key=lambda tile: _gradient_cycles(sizes, tile, limits))
+
+
 def direct_cycles(convolution: Convolution) -> float:
     """Cycles of the direct sum."""
     return convolution.products / LIMITS["avx512"].products_per_cycle / DIRECT_SHARE
@@ -120,9 +158,13 @@ def direct_cycles(convolution: Convolution) -> float:
 
 def winograd_cycles(sizes: Winograd) -> float | None:
     """Cycles with the best tile; None where the factors would take too much memory."""
-    if sizes.algorithm.points * sizes.maps * sizes.sources * FLOAT > MOST_FACTORS:
+    if not _fits(sizes):
         return None
     return min(_cycles(sizes, tile, LIMITS["avx512"]) for tile in _tiles(sizes, LIMITS["avx512"]))
+
+
+def _fits(sizes: Winograd) -> bool:
+    return sizes.algorithm.points * sizes.maps * sizes.sources * FLOAT <= MOST_FACTORS
 
 
 def winograd_tile(target: Target, sizes: Winograd) -> WinogradTile:
@@ -196,3 +238,50 @@ def _products(sizes: Winograd, tile: WinogradTile, limits: Limits) -> float:
         if maps:
             total += count * (sizes.sources * turn + parts * (BEGIN + cells))
     return sizes.algorithm.points * across * total
+
+
+# ---- the gradient of the weights ----------------------------------------------------------------
+
+
+def _gradient_tiles(sizes: Winograd, limits: Limits) -> Iterator[GradientTile]:
+    """Register tiles that fit; blocks of some tiles."""
+    for vectors in range(1, min(row_blocks(sizes.maps), 4) + 1):
+        for sources in range(1, min(sizes.sources, 16) + 1):
+            room = sources * vectors + vectors + 1 <= limits.registers
+            if sources * vectors <= 0.75 * limits.registers and room:
+                for block in (1, 2, 4, 8):
+                    if block < 2 * sizes.tiles:
+                        yield GradientTile(sources, vectors, min(block, sizes.tiles))
+
+
+def _gradient_cycles(sizes: Winograd, tile: GradientTile, limits: Limits) -> float:
+    read, turn = GRADIENT_TRANSFORM[sizes.algorithm.outputs]
+    vectors = row_blocks(sizes.maps)
+    kernels, blocks = vectors * LANES, -(-sizes.tiles // tile.block)
+    transforms = sizes.tiles * (sizes.sources * read + kernels * turn)
+    waiting = _bytes(sizes, sizes.sources + kernels, tile.block)
+    sums = sizes.algorithm.points * sizes.sources * kernels * FLOAT
+    afar = 2 * max(0, waiting - SOURCES_BYTES - PRODUCTS_BYTES)
+    afar += 2 * sums if sums > NEAR_FACTORS else 0
+    back = GRADIENT_BACK * sizes.sources * vectors
+    products = _gradient_products(sizes, tile, limits)
+    return transforms + products + blocks * afar / FACTORS_RATE + back
+
+
+def _gradient_products(sizes: Winograd, tile: GradientTile, limits: Limits) -> float:
+    """Cycles of the small matrix products."""
+    blocks, total = -(-sizes.tiles // tile.block), 0.0
+    for sources, s_count in _cut(sizes.sources, tile.sources):
+        for vectors, v_count in _cut(row_blocks(sizes.maps), tile.vectors):
+            cells = sources * vectors
+            multiply = cells / limits.products_per_cycle / GRADIENT_SHARE
+            turn = max(multiply, (sources + vectors) / limits.loads_per_cycle)
+            each = sizes.tiles * LANES * turn + blocks * (BEGIN + 2 * cells)
+            total += s_count * v_count * each
+    return sizes.algorithm.points * total
+
+
+def _cut(size: int, width: int) -> list[tuple[int, int]]:
+    """Parts of a size: how wide, how many."""
+    whole, rest = divmod(size, width)
+    return [(width, whole), (rest, 1)] if rest else [(width, whole)]

@@ -88,6 +88,23 @@ class Algorithm:
             for i in range(self.outputs)
         )
 
+    @cached_property
+    def weight_growth(self) -> float:
+        """Rounding error of a weight's gradient, relative to that of the direct sum; of the worst
+        tap."""
+        source, kernel, result = (
+            [[float(c) ** 2 for c in row] for row in m]
+            for m in (self.source, self.kernel, self.result)
+        )
+        sizes = [sum(b) * sum(a) for b, a in zip(source, result, strict=True)]
+        return (
+            max(
+                sum(row[t] * size for row, size in zip(kernel, sizes, strict=True))
+                for t in range(self.taps)
+            )
+            / self.outputs**2
+        )
+
 
 def _product(roots: Sequence[Fraction]) -> list[Fraction]:
     """Coefficients of Π (x − root), that of x⁰ first."""

@@ -204,6 +204,10 @@ def _weight_gradient(plan: Planner, operation: Operation) -> None:
             (partial, kernels * sizes.taps * FLOAT),
         )
         return
+    fast = winograd.chosen_for_weights(plan, operation)
+    if fast:
+        winograd.weight_gradient(plan, operation, fast, *places, partial)
+        return
     if prefers_lanes(kernels, channels, rows, columns):
         _gradient_in_lanes(plan, operation, places, partial)
         return

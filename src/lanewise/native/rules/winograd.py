@@ -10,9 +10,16 @@ from math import prod
 
 from lanewise.native import algorithms
 from lanewise.native.fuse import Operation
-from lanewise.native.kernels import winograd
-from lanewise.native.kernels.winograd import Winograd
-from lanewise.native.plan import FLOAT, Place
+from lanewise.native.kernels import (
+    lane_weights,
+    winograd,
+    winograd_factors,
+    winograd_gradient,
+)
+from lanewise.native.kernels.images import row_blocks
+from lanewise.native.kernels.winograd_places import Winograd
+from lanewise.native.nest import LANES
+from lanewise.native.plan import FLOAT, Place, Slot
 from lanewise.native.planner import Planner
 from lanewise.net.layers import Conv, DepthwiseConv
 
@@ -23,6 +30,15 @@ def chosen(plan: Planner, operation: Operation, forward: bool) -> Winograd | Non
     assert isinstance(layer, Conv | DepthwiseConv)
     found = None if plan.exact else algorithms.convolution(layer, shape, forward)
     algorithm = algorithms.algorithm(found) if found else None
+    return found.sizes(algorithm) if found and algorithm else None
+
+
+def chosen_for_weights(plan: Planner, operation: Operation) -> Winograd | None:
+    """The same for the gradient of the weights; the sizes are those of the forward direction."""
+    layer, shape = operation.layer, operation.input_shapes[0]
+    assert isinstance(layer, Conv | DepthwiseConv)
+    found = None if plan.exact else algorithms.convolution(layer, shape, forward=True)
+    algorithm = algorithms.gradient_algorithm(found) if found else None
     return found.sizes(algorithm) if found and algorithm else None
 
 
@@ -41,12 +57,12 @@ def correlate(
     direction = "forward" if forward else "gradient"
     factors = plan.constants(
         f"factors {operation.name} {direction}",
-        prod(winograd.factors_shape(sizes, tile)) * FLOAT,
+        prod(winograd_factors.factors_shape(sizes, tile)) * FLOAT,
     )
     plan.call(
         "winograd_factors",
         (sizes, tile, forward),
-        lambda name: winograd.transform_weights(name, sizes, tile, forward),
+        lambda name: winograd_factors.transform_weights(name, sizes, tile, forward),
         plan.parameter(operation, "weight"),
         factors,
         who="worker",
@@ -58,9 +74,42 @@ def correlate(
         lambda name: winograd.correlate(name, sizes, tile, **options),
         source,
         factors,
-        *(
-            plan.scratch(f"{what} {len(plan.calls)} {operation.name}", prod(shape) * FLOAT)
-            for what, shape in shapes.items()
-        ),
+        *_workspace(plan, operation, shapes),
         *results,
+    )
+
+
+def _workspace(
+    plan: Planner, operation: Operation, shapes: Mapping[str, tuple[int, ...]]
+) -> list[Slot]:
+    """Places of one call's own."""
+    return [
+        plan.scratch(f"{what} {len(plan.calls)} {operation.name}", prod(shape) * FLOAT)
+        for what, shape in shapes.items()
+    ]
+
+
+def weight_gradient(
+    plan: Planner, operation: Operation, sizes: Winograd, x: Place, dy: Place, partial: Place
+) -> None:
+    """Kernels in the lanes; then 16 × 16 weights at a time into their place."""
+    tile = algorithms.gradient_tile(plan.target, sizes)
+    weights = sizes.sources * sizes.algorithm.taps**2
+    sums = plan.scratch(f"sums {operation.name}", row_blocks(sizes.maps) * weights * LANES * FLOAT)
+    shapes = winograd_gradient.workspace_shapes(sizes, tile)
+    plan.call(
+        "winograd_weight_gradient",
+        (sizes, tile),
+        lambda name: winograd_gradient.weight_gradient(name, sizes, tile),
+        x,
+        dy,
+        *_workspace(plan, operation, shapes),
+        sums,
+    )
+    plan.call(
+        "add_sums",
+        (1, sizes.maps, weights),
+        lambda name: lane_weights.add_sums(name, 1, sizes.maps, weights),
+        sums,
+        partial,
     )

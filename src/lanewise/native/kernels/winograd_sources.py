@@ -1,0 +1,75 @@
+"""Winograd's transform of the sources, Bᵀ x B, for a block of tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lanewise.native.kernels.functions import number
+from lanewise.native.kernels.winograd_places import (
+    Load,
+    TileReader,
+    Winograd,
+    block_tiles,
+    read_places,
+)
+from lanewise.native.kernels.winograd_transforms import spread
+from lanewise.native.nest import Buffer, Entry, Index, Value, Var, Writer, as_index, table
+
+
+class SourceTransform:
+    """Writes the transforms of some sources into `target` (points, sources, tiles, lanes)."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        sizes: Winograd,
+        source: Buffer,
+        target: Buffer,
+        edges: Buffer,
+        block: int,
+    ) -> None:
+        """`block`: tiles of a block."""
+        self.writer, self.target, self.size = writer, target, block
+        self.matrix = sizes.algorithm.source
+        self.tiles = table("source_tiles", block_tiles(sizes, block))
+        self.reader = TileReader(writer, source, edges, read_places(sizes), sizes.columns.source)
+
+    def clear(self) -> None:
+        """Once, before the first block."""
+        self.reader.clear()
+
+    def block(self, b: Var, first: Index, sources: int) -> None:
+        """Block b of so many sources from the first on."""
+        writer = self.writer
+        with (
+            writer.loop("c", sources) as c,
+            writer.loop("i", Entry(self.tiles, as_index(b))) as i,
+        ):
+            n = as_index(b) * self.size + i
+            self.reader.read(
+                n,
+                lambda row, column: (first + c, row, column, 0),
+                lambda load: self._one(c, i, load),
+            )
+
+    def _one(self, c: Var, i: Var, load: Load) -> None:
+        """One tile of one source. Of six rows of points three at a time, which is 18 values and
+        all that registers hold; a pair of points stays together."""
+        size = len(self.matrix)
+        for rows in (range(3), range(3, 6)) if size == 6 else (range(size),):
+            columns = [self._column(rows, s, load) for s in range(size)]
+            for place, p in enumerate(rows):
+                line = spread(self.writer, self.matrix, [column[place] for column in columns])
+                for q, value in enumerate(line):
+                    at = p * size + q, c, i, 0
+                    self.writer.store(self.target, *at, value=value)
+
+    def _column(self, rows: range, s: int, load: Load) -> Sequence[Value]:
+        """Some rows of Bᵀ times a column of the tile; of which only what they need is loaded."""
+        matrix = self.matrix
+        needed = [any(matrix[p][r] for p in rows) for r in range(len(matrix))]
+        values: list[Value] = [
+            self.writer.let(load(r, s), "x") if need else number(0.0)
+            for r, need in enumerate(needed)
+        ]
+        return spread(self.writer, matrix, values, rows)
