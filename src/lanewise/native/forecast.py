@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from lanewise import flags
+from lanewise.native.algorithms import chosen
 from lanewise.native.compile import thread_count
 from lanewise.native.fuse import Operation, operations
 from lanewise.native.nest import LANES
@@ -54,6 +55,8 @@ REACHED: dict[type[Layer], tuple[float, float]] = {
     TransposedConv: (0.50, 0.45),
     Linear: (0.68, 0.35),
 }
+#: The same where a convolution is computed by Winograd's algorithm, counted as the direct sum.
+WINOGRAD = (1.0, 0.85)
 #: The share of the rates: what is written is first fetched, and values are read at two places.
 MOVED = 0.5
 #: A slice of the batch that is not larger than this stays in a core's own cache.
@@ -109,7 +112,7 @@ def _forecast(
     cached = LANES * FLOAT * values <= CACHE_BYTES
     rate = MOVED * (machine.cache_rate if cached else machine.memory_rate)
     moved = FLOAT * batch * values
-    forward, backward = REACHED.get(type(one.layer), (1.0, 1.0))
+    forward, backward = _reached(one)
     arithmetic = _ms(2 * adds, forward * machine.gflops)
     traffic = _ms(moved, rate) + _ms(FLOAT * params, machine.memory_rate)
     learning = learns(one) or reaches_parameters(one, made)
@@ -124,6 +127,13 @@ def _forecast(
         max(arithmetic_back, traffic_back) if learning else 0.0,
         bound,
     )
+
+
+def _reached(one: Operation) -> tuple[float, float]:
+    """The share of the peak, forward and backward."""
+    if isinstance(one.layer, Conv) and chosen(one.layer, one.input_shapes[0], forward=True):
+        return WINOGRAD
+    return REACHED.get(type(one.layer), (1.0, 1.0))
 
 
 def _ms(amount: float, per_nanosecond: float) -> float:

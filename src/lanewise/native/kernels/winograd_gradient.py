@@ -36,6 +36,7 @@ from lanewise.native.nest import (
     Buffer,
     Entry,
     Index,
+    IndexLike,
     Kernel,
     Read,
     Value,
@@ -171,7 +172,7 @@ class _Nest:
     def _product(self, b: Var, f: Var, c: Var, sources: int, v: Var, vectors: int) -> None:
         """sums[f, sources, vectors] += Σ over tiles and images of a block."""
         writer = self.writer
-        places = [
+        places: list[list[tuple[IndexLike, ...]]] = [
             [(f, as_index(c) + j, as_index(v) + i, 0) for i in range(vectors)]
             for j in range(sources)
         ]
@@ -193,8 +194,8 @@ class _Nest:
                     x = writer.let(writer.splat(self.sources, f, as_index(c) + j, t, image), "x")
                     for cell, error in zip(line, errors, strict=True):
                         add_product(writer, cell, x, error)
-        for line, registers in zip(places, cells, strict=True):
-            for place, cell in zip(line, registers, strict=True):
+        for row, registers in zip(places, cells, strict=True):
+            for place, cell in zip(row, registers, strict=True):
                 writer.store(self.sums, *place, value=Read(cell))
 
     # -- and back
