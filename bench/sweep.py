@@ -11,22 +11,23 @@ round every point of a layer is timed next to a loop of multiply–adds that nev
 registers; told is its share of that peak, the median of the rounds, on one core, in processor time
 (other work on the machine counts less). Arrays are as warm as the call before left them.
 
-A point under half of the peak is listed with what its kernels must do besides multiply–adds, as the
-share that each would allow, about: `loads` of vectors and weights (one a cycle, from the first
-cache), `memory` (each array once, from the cache that holds them all; what is written comes and
-goes), `sums` of lanes. `all` is what they take one after the other, with the multiply–adds under
-the loads: a point that reaches three quarters of it is explained. For depthwise convolutions the
-table shows the share of `all` instead.
+A point under half of the peak is listed with what its kernels need besides multiply–adds
+(`needs.py`), each as the share of the peak that it alone would allow: `loads` of vectors and
+numbers, `chains` of multiply–adds that wait for one another, lines from the `second` cache and from
+`beyond` it (counted by running the kernel beside a model of the caches), `lanes`: sums of lanes and
+transpositions. `all` is what they take together: multiply–adds under loads and chains, the rest one
+after the other, each at the speed that was measured in the same run. A point is explained where
+that is at least three quarters of the time it took. For depthwise convolutions the table shows the
+share of `all` instead of the peak's.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import statistics
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,19 +37,30 @@ from pathlib import Path
 import numpy as np
 
 from lanewise.native.directions import plan_training
-from lanewise.native.lower import lower
 from lanewise.native.machine_code import Library, compile_ir
-from lanewise.native.nest import LANES, Buffer, Kernel, Read, Writer, as_index, op
+from lanewise.native.nest import LANES, Kernel
 from lanewise.native.nest_count import count
 from lanewise.native.peak import PeakMeter
-from lanewise.native.plan import Call, Region
+from lanewise.native.plan import FLOAT, Call, Region
 from lanewise.native.planner import KernelShelf
-from lanewise.native.program import aligned
 from lanewise.native.target import Target, find_target
-from lanewise.native.tiles import LANE_SUM
 from lanewise.net.parse import parse
 from lanewise.size.table import aligned as table_of
 from measure import circumstances, load
+from needs import (
+    NEEDS,
+    Machine,
+    Made,
+    counted,
+    driver,
+    far_lines,
+    measured_machine,
+    module,
+    random_numbers,
+    runner,
+    seconds_of,
+    together,
+)
 
 DIRECTIONS = ("forward", "input", "weight")
 PIXELS = (4, 8, 16, 32, 64)
@@ -102,108 +114,6 @@ def layers(quick: bool) -> Iterator[Layer]:
                 yield Layer(channels, 0, kernel, stride)
 
 
-# ---- what one core can do -----------------------------------------------------------------------
-
-
-def driver(name: str, calls: Sequence[tuple[str, Sequence[int]]], arrays: int) -> str:
-    """LLVM IR of name(times, arrays …), which makes the calls that many times.
-
-    A call is a kernel's name and, for each of its buffers, the number of an array.
-    """
-    pointers = [f"ptr %p{i}" for i in range(arrays)]
-    made = [f"  call void @{f}({', '.join(pointers[i] for i in at)})" for f, at in calls]
-    return "\n".join(
-        [
-            f"define void @{name}(i64 %times, {', '.join(pointers)}) nounwind {{",
-            "entry:",
-            "  br label %head",
-            "head:",
-            "  %i = phi i64 [ 0, %entry ], [ %next, %head ]",
-            *made,
-            "  %next = add i64 %i, 1",
-            "  %more = icmp slt i64 %next, %times",
-            "  br i1 %more, label %head, label %done",
-            "done:",
-            "  ret void",
-            "}",
-        ]
-    )
-
-
-def module(kernels: Sequence[Kernel], drivers: Sequence[str]) -> str:
-    """LLVM IR of the kernels, each once, and of what calls them."""
-    lowered = [lower(kernel) for kernel in {one.name: one for one in kernels}.values()]
-    declarations = sorted(set[str]().union(*(one.declarations for one in lowered)))
-    tables = [line for one in lowered for line in one.tables]
-    return "\n".join([*tables, *declarations, *(one.function for one in lowered), *drivers])
-
-
-def runner(library: Library, name: str, addresses: Sequence[int]) -> Callable[[int], None]:
-    """run(times) of a driver on these arrays."""
-    kinds = [ctypes.c_int64, *[ctypes.c_void_p] * len(addresses)]
-    function = ctypes.CFUNCTYPE(None, *kinds)(library.address(name))
-    return lambda times: function(times, *addresses)
-
-
-def seconds_of(run: Callable[[int], None], times: int) -> float:
-    """Processor seconds of one repetition."""
-    begin = time.thread_time()
-    run(times)
-    return (time.thread_time() - begin) / times
-
-
-def random_numbers(floats: int, seed: int) -> np.ndarray:
-    """An aligned array of normal numbers (a few thousand of them, repeated)."""
-    array = aligned(floats)
-    array[:] = np.resize(np.random.default_rng(seed).normal(size=9973), floats)
-    return array
-
-
-def reading(vectors: int) -> Kernel:
-    """Adds up an array, eight sums at a time."""
-    source, total = Buffer("source", (vectors, LANES)), Buffer("total", (8, LANES), access="write")
-    writer = Writer("reading", [source, total])
-    cells = writer.accumulators("a", 8)
-    with writer.loop("i", vectors, 0, 8) as i:
-        for j, cell in enumerate(cells):
-            value = writer.load(source, as_index(i) + j, 0)
-            writer.assign(cell, op("add", Read(cell), value))
-    for j, cell in enumerate(cells):
-        writer.store(total, j, 0, value=Read(cell))
-    return writer.finish()
-
-
-@dataclass(frozen=True)
-class Machine:
-    """One core: GFLOP/s, cycles a second, and GB/s of reading arrays up to a size."""
-
-    peak: float
-    clock: float
-    bandwidth: dict[int, float]
-
-    def read(self, size: int) -> float:
-        """GB/s where all arrays together have this many bytes."""
-        fitting = [speed for most, speed in self.bandwidth.items() if size <= most]
-        return fitting[0] if fitting else min(self.bandwidth.values())
-
-
-def measured_machine(target: Target, meter: PeakMeter) -> Machine:
-    """Peak, and arrays that fill half of the first and second cache, and one in neither."""
-    peak = statistics.median(meter.measure() for _ in range(5))
-    found = {}
-    for size, most in ((16 << 10, 40 << 10), (512 << 10, 1 << 20), (8 << 20, 1 << 40)):
-        kernel = reading(size // 64)
-        library = Library.load(
-            compile_ir(module([kernel], [driver("run", [(kernel.name, (0, 1))], 2)]), target)
-        )
-        arrays = random_numbers(size // 4, 0), aligned(8 * LANES)
-        run = runner(library, "run", [array.ctypes.data for array in arrays])
-        times = max(1, (64 << 20) // size)
-        found[most] = size / min(seconds_of(run, times) for _ in range(5)) / 1e9
-    per_cycle = 2 * target.register_lanes * target.fma_per_cycle
-    return Machine(peak, 1e9 * peak / per_cycle, found)
-
-
 # ---- one direction of one layer -----------------------------------------------------------------
 
 
@@ -214,9 +124,10 @@ class Point:
     layer: Layer
     size: int
     direction: str
-    kernels: list[Kernel]
+    calls: list[Made]
     run: Callable[[int], None]
-    bytes: int
+    far: Callable[[], tuple[int, int, int]]
+    lines: tuple[int, int, int] = (0, 0, 0)
     repetitions: int = 0
     seconds: list[float] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
@@ -224,7 +135,7 @@ class Point:
     @property
     def products(self) -> int:
         """Multiply–adds of all its kernels."""
-        return sum(count(kernel).multiply_adds for kernel in self.kernels)
+        return sum(made.pieces * count(made.kernel).multiply_adds for made in self.calls)
 
     @property
     def share(self) -> float:
@@ -239,71 +150,42 @@ class Point:
         self.seconds.append(seconds_of(self.run, self.repetitions))
         self.shares.append(2 * products / self.seconds[-1] / 1e9 / peak)
 
+    def look(self) -> None:
+        """Counts the lines that come from afar."""
+        self.lines = self.far()
+
     def limits(self, machine: Machine) -> dict[str, float]:
-        """The share of the peak that each of its needs would allow."""
+        """The share of the peak that each of its needs would allow, and all of them."""
         products = 2 * self.products / machine.peak / 1e9
-        loads = sum(loads_of(kernel) for kernel in self.kernels)
-        needs = {
-            "loads": loads * 64 / machine.read(0) / 1e9,
-            "memory": self.bytes / machine.read(self.bytes) / 1e9,
-            "sums": sum(lane_sums(kernel) for kernel in self.kernels) * LANE_SUM / machine.clock,
-        }
-        together = max(products, needs["loads"]) + needs["memory"] + needs["sums"]
-        return {name: products / need for name, need in needs.items() if need} | {
-            "all": products / together
-        }
-
-
-def loads_of(kernel: Kernel) -> int:
-    """Loads of one call: a vector of 64 bytes or less, or one number for all lanes."""
-    loaded = count(kernel).loaded
-    sizes = dict.fromkeys(("weight", "bias", "scale", "shift"), 4)
-    if any(buffer.name == "gradient" and len(buffer.shape) == 5 for buffer in kernel.buffers):
-        sizes["source"] = 4  # kernels are in the lanes, values are copied into all of them
-    return sum(size // sizes.get(name, 64) for name, size in loaded.items())
-
-
-def lane_sums(kernel: Kernel) -> int:
-    """How many vectors end in the sum of their lanes."""
-    updated = [b for b in kernel.buffers if b.name == "weight" and b.access == "update"]
-    if not updated or not any(buffer.name == "gradient" for buffer in kernel.buffers):
-        return 0
-    return prod(int(axis) for axis in updated[0].shape if isinstance(axis, int))
+        counts: Counter[str] = Counter()
+        for made in self.calls:
+            for name, number in counted(made.kernel).items():
+                counts[name] += made.pieces * number
+        needs = machine.seconds(counts, self.lines)
+        needs["all"] = together(products, needs)
+        return {name: products / need for name, need in needs.items() if need}
 
 
 def points(layer: Layer, size: int, target: Target) -> list[Point]:
     """Forward, input gradient, weight gradient, in machine code and with arrays of their own."""
     graph = parse(layer.net(size))
-    plan = plan_training(graph, target, shelf=KernelShelf(), widths=(1,), input_gradient=True)
+    plan = plan_training(
+        graph, target, shelf=KernelShelf(), widths=(1,), input_gradient=True, exact=True
+    )
     calls = {name: [one for one in plan.calls if belongs(one, name)] for name in DIRECTIONS}
     arrays = Arrays()
-    drivers, kernels = [], []
-    for name, some in calls.items():
-        places = [(kernel_of(call).name, arrays.of(call)) for call in some]
-        drivers.append(partial(driver, name, places))
-        kernels += [kernel_of(call) for call in some]
-    count_of_arrays = len(arrays.sizes)
-    text = module(kernels, [make(count_of_arrays) for make in drivers])
-    library = Library.load(compile_ir(text, target))
+    made = {name: [arrays.made(call) for call in some] for name, some in calls.items()}
+    drivers = [driver(name, some, len(arrays.sizes)) for name, some in made.items()]
+    kernels = [one.kernel for some in made.values() for one in some]
+    library = Library.load(compile_ir(module(kernels, drivers), target))
     memory = arrays.filled()
-    addresses = [array.ctypes.data for array in memory]
     found = []
-    for name, some in calls.items():
-        run = runner(library, name, addresses)
+    for name in DIRECTIONS:
+        run = runner(library, name, [array.ctypes.data for array in memory])
         run.held = library, memory  # type: ignore[attr-defined]  # outlive the function
-        moved = sum(traffic(kernel_of(one)) for one in some)
-        found.append(Point(layer, size, name, [kernel_of(one) for one in some], run, moved))
+        far = partial(far_lines, made[name], memory, target)
+        found.append(Point(layer, size, name, made[name], run, far))
     return found
-
-
-def traffic(kernel: Kernel) -> int:
-    """Bytes that the kernel's arrays move if each is read once; written ones come and go."""
-    return sum(
-        4
-        * prod(int(axis) for axis in buffer.shape if isinstance(axis, int))
-        * (1 if buffer.access == "read" else 2)
-        for buffer in kernel.buffers
-    )
 
 
 class Arrays:
@@ -313,18 +195,21 @@ class Arrays:
         self.numbers: dict[object, int] = {}
         self.sizes: list[int] = []
 
-    def of(self, call: Call) -> list[int]:
-        """The arrays of a call's buffers, which become as large as the buffers."""
-        found = []
-        for buffer, place in zip(kernel_of(call).buffers, call.places, strict=True):
+    def made(self, call: Call) -> Made:
+        """The call, piece by piece as the engine makes it, on arrays that become large enough."""
+        kernel, found = kernel_of(call), []
+        pieces = -(-call.extent // call.block) if call.block else 1
+        further = tuple(step * call.block for step in call.apart) if pieces > 1 else ()
+        for i, (buffer, place) in enumerate(zip(kernel.buffers, call.places, strict=True)):
             key = (place.name, place.offset) if isinstance(place, Region) else place.name
             number = self.numbers.setdefault(key, len(self.sizes))
             if number == len(self.sizes):
                 self.sizes.append(0)
             floats = prod(int(axis) for axis in buffer.shape if isinstance(axis, int))
+            floats += (pieces - 1) * further[i] // FLOAT if further else 0
             self.sizes[number] = max(self.sizes[number], floats)
             found.append(number)
-        return found
+        return Made(kernel, tuple(found), pieces, further)
 
     def filled(self) -> list[np.ndarray]:
         """In memory, with random numbers."""
@@ -398,7 +283,7 @@ def line(label: str, cells: Sequence[str]) -> str:
 
 def explained(points: Sequence[Point], machine: Machine) -> list[str]:
     """The points under half of the peak, the slowest first, and their limits."""
-    rows: list[tuple[str, ...]] = [("layer", "pixels", "direction", "share", *NEEDS, "")]
+    rows: list[tuple[str, ...]] = [("layer", "px", "", "%", *NEEDS, "")]
     for point in sorted(points, key=lambda one: one.share):
         if point.share >= ENOUGH:
             continue
@@ -408,10 +293,21 @@ def explained(points: Sequence[Point], machine: Machine) -> list[str]:
         size, share = str(point.size), f"{100 * point.share:.0f}"
         verdict = "" if reached else "not explained"
         rows.append((point.layer.label, size, point.direction, share, *told, verdict))
-    return table_of(rows, (False, True, False, *[True] * 5, False))
+    return table_of(rows, (False, True, False, *[True] * (1 + len(NEEDS)), False))
 
 
-NEEDS = ("loads", "memory", "sums", "all")
+def told(points: Sequence[Point], machine: Machine) -> str:
+    """How many are slow, and how well that is explained."""
+    slow = [point for point in points if point.layer.kernels and point.share < ENOUGH]
+    ratios = [point.share / point.limits(machine)["all"] for point in slow]
+    near = sum(EXPLAINED <= ratio <= 1 / EXPLAINED for ratio in ratios)
+    over = sum(ratio > 1 / EXPLAINED for ratio in ratios)
+    plain = sum(1 for point in points if point.layer.kernels)
+    return (
+        f"{plain} points that are not depthwise, {len(slow)} under {100 * ENOUGH:.0f} %: what they "
+        f"need tells the time of {near}\nwithin a factor of {1 / EXPLAINED:.2f}, "
+        f"{over} were faster than that, {len(slow) - near - over} slower and not explained"
+    )
 
 
 def as_json(points: Sequence[Point], machine: Machine) -> list[dict[str, object]]:
@@ -424,7 +320,7 @@ def as_json(points: Sequence[Point], machine: Machine) -> list[dict[str, object]
             "share": round(point.share, 3),
             "microseconds": round(1e6 * statistics.median(point.seconds), 2),
             "limits": {name: round(share, 3) for name, share in point.limits(machine).items()},
-            "kernels": [kernel.name for kernel in point.kernels],
+            "kernels": [made.kernel.name for made in point.calls],
         }
         for point in points
     ]
@@ -452,21 +348,21 @@ def main() -> None:
     options = parser.parse_args()
     before, where, target = load(), one_core(options.core), find_target(options.target)
     meter = PeakMeter(target, 1)
-    machine = measured_machine(target, meter)
-    speeds = ", ".join(f"{speed:.0f}" for speed in machine.bandwidth.values())
-    print(f"{where}, {target.name}: {machine.peak:.0f} GFLOP/s; reads {speeds} GB/s from the")
-    print("first and the second cache and beyond. Shares in percent of the peak; depthwise: of")
-    print("what loads, memory and sums allow beside the multiply–adds.\n")
+    machine = measured_machine(target, statistics.median(meter.measure() for _ in range(5)))
+    print(f"{where}, {target.name}: {machine}")
+    print("Percent of the peak; depthwise: of what loads, caches and sums allow.\n")
     wanted = [one for one in layers(options.quick) if options.only in one.label]
     done: list[Point] = []
     print("\n".join(heading()))
     for some in sweep(wanted, target, meter, options.rounds, options.turn):
         for point in some:
-            point.run = lambda times: None  # lets go of the arrays
+            if point.share < ENOUGH:
+                point.look()
+            point.run, point.far = (lambda times: None), tuple  # lets go of the arrays
         print(line(some[0].layer.label, shown(some, machine)), flush=True)
         done += some
     slow = [point for point in done if point.share < ENOUGH]
-    print(f"\n{len(done)} points, {len(slow)} under {100 * ENOUGH:.0f} %")
+    print(f"\n{told(done, machine)}")
     print("\n".join(explained(slow, machine)) if slow else "", "\n")
     around = circumstances(before)
     print("\n".join(around.lines()))

@@ -312,12 +312,34 @@ def test_the_sweep_times_what_the_engine_runs() -> None:
     assert layer.label == "k3 /2 2→3" and sweep.Layer(4, 0, 5).label == "k5 depthwise 4"
     found = sweep.points(layer, 6, target)
     assert [point.direction for point in found] == ["forward", "input", "weight"]
-    machine = sweep.Machine(100.0, 3e9, {1 << 40: 50.0})
+    machine = sweep.Machine(100.0, 3e9, 4e-10, 6e-10, 3e-9, 8e-9, 2e-9, 2e-8)
     meter = PeakMeter(target, 1)
     for point in found:
         assert point.products == 16 * 2 * 3 * 8 * 8  # of 9 × 9 pairs, 17 lie on padding
         point.measure(meter.measure(), 1e-4, point.products)
         assert 0 < point.share < 1.5
+        point.look()
+        assert point.lines == (0, 0, 0)  # small arrays, which stay in the first cache
         assert 0 < point.limits(machine)["all"] <= 1
-    assert "sums" in found[2].limits(machine) and "sums" not in found[0].limits(machine)
+    assert "lanes" in found[2].limits(machine) and "lanes" not in found[0].limits(machine)
     assert len(sweep.line("x", sweep.shown(found, machine)).split()) == 16
+
+
+def test_the_model_of_the_caches_counts_lines() -> None:
+    from lanewise.native.target import find_target
+
+    script("sweep")
+    needs = script("needs")
+    target, lines = find_target("host"), 1 << 16
+    sets, ways, sets_beyond, ways_beyond = needs.cache_shapes()
+    if lines < 2 * max(sets * ways, sets_beyond * ways_beyond):
+        pytest.skip("this machine's second cache holds 4 MiB")
+    arrays = [needs.random_numbers(lines * 16, 0), needs.random_numbers(8 * 16, 1)]
+    row = needs.far_lines([needs.Made(needs.reading(lines, 1), (0, 1))], arrays, target)
+    assert row[0] >= lines and row[1] >= lines - 1 and row[2] < 16
+    alone = needs.far_lines([needs.Made(needs.reading(lines, 16), (0, 1))], arrays, target)
+    assert alone[2] >= lines
+    few = needs.far_lines([needs.Made(needs.reading(128, 1), (0, 1))], arrays, target)
+    assert few == (0, 0, 0)
+    counts = needs.counted(needs.turning()) + needs.counted(needs.summing())
+    assert (counts["transpositions"], counts["sums"], counts["loads"]) == (8, 64, 256)
