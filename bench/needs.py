@@ -5,27 +5,31 @@ chain of multiply–adds that wait for one another. Lines of 64 bytes that come 
 and the second cache are counted by running the machine code once more with a model of the caches
 beside it: every load and store tells its address, sets and ways are this machine's, and the line
 that was used longest ago leaves. A line whose left neighbour is in the cache comes in a row;
-one that comes alone takes longer. A line that is written comes and goes.
+one that comes alone takes longer. A line that is written comes and goes, at a speed of its own.
+
+Lines from beyond the second cache may come while others are worked on. What all needs take is
+between two figures, with all of that under the work and with none of it; told is the middle.
 """
 
 from __future__ import annotations
 
 import ctypes
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from caches import Lines, cache_shapes, watched_functions
 from lanewise.native.lower import lower
 from lanewise.native.machine_code import Library, compile_ir
 from lanewise.native.nest import (
     LANES,
     Assign,
     Buffer,
+    Constant,
+    Fetch,
     Kernel,
     Load,
     Loop,
@@ -101,7 +105,7 @@ def module(kernels: Sequence[Kernel], drivers: Sequence[str], watched: bool = Fa
     tables = [line for one in lowered for line in one.tables]
     functions = [one.function for one in lowered]
     if watched:
-        functions = [MODEL, *(_ACCESS.sub(_told, one) for one in functions)]
+        functions = watched_functions(functions)
     return "\n".join([*tables, *declarations, *functions, *drivers])
 
 
@@ -126,121 +130,22 @@ def random_numbers(floats: int, seed: int) -> np.ndarray:
     return array
 
 
-# ---- the model of the caches --------------------------------------------------------------------
-
-#: a load or a store of floats; tables of integers stay unseen
-_ACCESS = re.compile(r"^  (?:%\S+ = load|store) (?:<\d+ x float>|float)[^\n]*ptr (%[^,\s]+),", re.M)
+# ---- counts of the machine code ------------------------------------------------------------------
 
 
-def _told(access: re.Match[str]) -> str:
-    """The access, after it has told its address and whether it writes."""
-    writes = int(access.group().startswith("  store"))
-    return f"  call void @touch(ptr {access.group(1)}, i64 {writes})\n{access.group()}"
-
-
-#: @caches: sets − 1 and ways of both caches, then counts: lines from the second cache, from beyond
-#: in a row, from beyond alone; then tags. `look` moves a line to the front of its set.
-_MOST_SETS, _MOST_WAYS = 4096, 32
-MODEL = f"""
-@caches = global [8 x i64] zeroinitializer
-@near = global [{_MOST_SETS * _MOST_WAYS} x i64] zeroinitializer
-@far = global [{_MOST_SETS * _MOST_WAYS} x i64] zeroinitializer
-
-define internal i1 @look(i64 %line, ptr %tags, i64 %mask, i64 %ways, i1 %moves) nounwind {{
-entry:
-  %set = and i64 %line, %mask
-  %start = mul i64 %set, %ways
-  %row = getelementptr i64, ptr %tags, i64 %start
-  br label %head
-head:
-  %i = phi i64 [ 0, %entry ], [ %next, %again ]
-  %carried = phi i64 [ %line, %entry ], [ %tag, %again ]
-  %at = getelementptr i64, ptr %row, i64 %i
-  %tag = load i64, ptr %at
-  br i1 %moves, label %move, label %compare
-move:
-  store i64 %carried, ptr %at
-  br label %compare
-compare:
-  %hit = icmp eq i64 %tag, %line
-  br i1 %hit, label %done, label %again
-again:
-  %next = add i64 %i, 1
-  %more = icmp slt i64 %next, %ways
-  br i1 %more, label %head, label %done
-done:
-  ret i1 %hit
-}}
-
-define internal void @add(i64 %counter, i64 %lines) alwaysinline {{
-  %at = getelementptr i64, ptr @caches, i64 %counter
-  %before = load i64, ptr %at
-  %after = add i64 %before, %lines
-  store i64 %after, ptr %at
-  ret void
-}}
-
-define internal void @touch(ptr %pointer, i64 %writes) nounwind {{
-entry:
-  %address = ptrtoint ptr %pointer to i64
-  %line = lshr i64 %address, 6
-  %lines = add i64 %writes, 1
-  %mask = load i64, ptr @caches
-  %ways.at = getelementptr i64, ptr @caches, i64 1
-  %ways = load i64, ptr %ways.at
-  %here = call i1 @look(i64 %line, ptr @near, i64 %mask, i64 %ways, i1 1)
-  br i1 %here, label %done, label %second
-second:
-  %mask2.at = getelementptr i64, ptr @caches, i64 2
-  %mask2 = load i64, ptr %mask2.at
-  %ways2.at = getelementptr i64, ptr @caches, i64 3
-  %ways2 = load i64, ptr %ways2.at
-  call void @add(i64 4, i64 %lines)
-  %there = call i1 @look(i64 %line, ptr @far, i64 %mask2, i64 %ways2, i1 1)
-  br i1 %there, label %done, label %beyond
-beyond:
-  %left = sub i64 %line, 1
-  %neighbour = call i1 @look(i64 %left, ptr @far, i64 %mask2, i64 %ways2, i1 0)
-  %alone = select i1 %neighbour, i64 5, i64 6
-  call void @add(i64 %alone, i64 %lines)
-  br label %done
-done:
-  ret void
-}}
-"""
-
-
-def cache_shapes() -> tuple[int, int, int, int]:
-    """Sets and ways of the first and the second cache, as the system tells, or usual ones."""
-    found = {}
-    for folder in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
-        told = {
-            name: (folder / name).read_text(encoding="utf-8").strip()
-            for name in ("level", "type", "number_of_sets", "ways_of_associativity")
-        }
-        if told["type"] != "Instruction":
-            sets, ways = int(told["number_of_sets"]), int(told["ways_of_associativity"])
-            found[told["level"]] = sets, ways
-    shapes = found.get("1", (64, 8)), found.get("2", (1024, 16))
-    return *shapes[0], *shapes[1]
-
-
-def far_lines(
-    calls: Sequence[Made], arrays: Sequence[np.ndarray], target: Target
-) -> tuple[int, int, int]:
-    """Lines from the second cache, from beyond in a row, from beyond alone, of one round of calls
-    that follows another."""
+def far_lines(calls: Sequence[Made], arrays: Sequence[np.ndarray], target: Target) -> Lines:
+    """The lines of one round of calls that follows another."""
     kernels = [made.kernel for made in calls]
     text = module(kernels, [driver("watched", calls, len(arrays))], watched=True)
     library = Library.load(compile_ir(text, target))
-    numbers = (ctypes.c_int64 * 8).from_address(library.address("caches"))
+    numbers = (ctypes.c_int64 * 16).from_address(library.address("caches"))
     sets, ways, sets_beyond, ways_beyond = cache_shapes()
     numbers[:4] = [sets - 1, ways, sets_beyond - 1, ways_beyond]
     run = runner(library, "watched", [array.ctypes.data for array in arrays])
     run(1)
-    numbers[4:7] = [0, 0, 0]
+    numbers[4:9] = [0] * 5
     run(1)
-    return numbers[4], numbers[5], numbers[6]
+    return Lines(*numbers[4:9])
 
 
 # ---- counts of the nest -------------------------------------------------------------------------
@@ -263,6 +168,8 @@ def _add_body(body: tuple[Statement, ...], domain: Domain, total: Counter[str]) 
                 _add_body(statement.body, domain, total)
             domain.leave()
             continue
+        if isinstance(statement, Fetch):
+            continue  # what it brings is counted where it is read
         values = statement.values if isinstance(statement, Transpose) else (statement.value,)
         here["transpositions"] += isinstance(statement, Transpose)
         seen: set[int] = set()
@@ -305,9 +212,9 @@ def _add_value(value: Value, here: Counter[str], seen: set[int]) -> None:
 
 @dataclass(frozen=True)
 class Machine:
-    """One core: GFLOP/s, cycles a second; seconds of a line of 64 bytes from the first cache, the
-    second, from beyond in a row and alone, as a kernel that reads nothing else gets them; seconds
-    of a sum of lanes and of a transposition."""
+    """One core: GFLOP/s, cycles a second; seconds of a line of 64 bytes that is read from the first
+    cache, the second, from beyond in a row and alone, and that is written in the first, the second
+    and beyond, as a kernel takes that does nothing else; of a sum of lanes, of a transposition."""
 
     peak: float
     clock: float
@@ -315,37 +222,46 @@ class Machine:
     second: float
     beyond: float
     alone: float
+    write_near: float
+    write_second: float
+    write_beyond: float
     lane_sum: float
     transposition: float
 
     def __str__(self) -> str:
-        speeds = (LINE / s / 1e9 for s in (self.near, self.second, self.beyond, self.alone))
-        reads = ", ".join(f"{speed:.0f}" for speed in speeds)
+        def speeds(*seconds: float) -> str:
+            return ", ".join(f"{LINE / one / 1e9:.0f}" for one in seconds)
+
+        reads = speeds(self.near, self.second, self.beyond, self.alone)
+        writes = speeds(self.write_near, self.write_second, self.write_beyond)
         lanes = f"{self.lane_sum * self.clock:.0f}"
         turned = f"{self.transposition * self.clock:.0f}"
         return (
-            f"{self.peak:.0f} GFLOP/s; reads {reads} GB/s from the\nfirst cache, the second, and "
-            f"beyond in rows and line by line; a sum of lanes takes\n{lanes} cycles, a "
-            f"transposition {turned}."
+            f"{self.peak:.0f} GFLOP/s; reads {reads} GB/s from the\nfirst cache, the second, "
+            f"beyond in rows and line by line; writes {writes};\na sum of lanes takes {lanes} "
+            f"cycles, a transposition {turned}."
         )
 
-    def seconds(self, needs: Counter[str], lines: tuple[int, int, int]) -> dict[str, float]:
+    def seconds(self, needs: Counter[str], lines: Lines) -> dict[str, float]:
         """What each of the needs takes alone."""
-        second, row, alone = lines
-        beyond = row * (self.beyond - self.second) + alone * (self.alone - self.second)
+        beyond = lines.row * (self.beyond - self.second) + lines.alone * (self.alone - self.second)
+        beyond += lines.written_beyond * (self.write_beyond - self.write_second)
+        second = lines.read * max(0.0, self.second - self.near)
+        second += lines.written * max(0.0, self.write_second - self.write_near)
         return {
-            "loads": needs["loads"] * self.near,
+            "loads": max(needs["loads"] * self.near, needs["stores"] * self.write_near),
             "chains": needs["links"] * LATENCY / self.clock,
-            "second": second * max(0.0, self.second - self.near),
+            "second": second,
             "beyond": max(0.0, beyond),
             "lanes": needs["sums"] * self.lane_sum + needs["transpositions"] * self.transposition,
         }
 
 
 def together(products: float, needs: dict[str, float]) -> float:
-    """Seconds of all: multiply–adds under loads or chains; the rest one after the other."""
-    under = max(products, needs["loads"], needs["chains"])
-    return under + needs["second"] + needs["beyond"] + needs["lanes"]
+    """Seconds of all: multiply–adds under loads or chains, with lines from the second cache and
+    work on lanes; halfway between all of `beyond` under that and none of it."""
+    work = max(products, needs["loads"], needs["chains"]) + needs["second"] + needs["lanes"]
+    return (max(work, needs["beyond"]) + work + needs["beyond"]) / 2
 
 
 def reading(lines: int, step: int) -> Kernel:
@@ -359,6 +275,16 @@ def reading(lines: int, step: int) -> Kernel:
             writer.assign(cell, op("add", Read(cell), value))
     for j, cell in enumerate(cells):
         writer.store(total, j, 0, value=Read(cell))
+    return writer.finish()
+
+
+def writing(lines: int) -> Kernel:
+    """Writes zeros."""
+    target = Buffer("target", (lines, LANES), access="write")
+    writer = Writer("writing", [Buffer("unread", (1, LANES)), target])
+    with writer.loop("i", lines, 0, 8) as i:
+        for j in range(8):
+            writer.store(target, as_index(i) + j, 0, value=Constant(0.0))
     return writer.finish()
 
 
@@ -401,12 +327,7 @@ def measured_machine(target: Target, peak: float) -> Machine:
     lines = {name: size // LINE for name, size in sizes.items()}
     alone = of(reading(lines["beyond"], 16), lines["beyond"])
     found = {name: of(reading(number, 1), number) for name, number in lines.items()}
+    written = {f"write_{name}": of(writing(number), number) for name, number in lines.items()}
     clock = 1e9 * peak / (2 * target.register_lanes * target.fma_per_cycle)
-    return Machine(
-        peak,
-        clock,
-        **found,
-        alone=alone,
-        lane_sum=of(summing(), 64),
-        transposition=of(turning(), 8),
-    )
+    lanes = {"lane_sum": of(summing(), 64), "transposition": of(turning(), 8)}
+    return Machine(peak, clock, **found, alone=alone, **written, **lanes)

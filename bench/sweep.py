@@ -15,10 +15,10 @@ A point under half of the peak is listed with what its kernels need besides mult
 (`needs.py`), each as the share of the peak that it alone would allow: `loads` of vectors and
 numbers, `chains` of multiply–adds that wait for one another, lines from the `second` cache and from
 `beyond` it (counted by running the kernel beside a model of the caches), `lanes`: sums of lanes and
-transpositions. `all` is what they take together: multiply–adds under loads and chains, the rest one
-after the other, each at the speed that was measured in the same run. A point is explained where
-that is at least three quarters of the time it took. For depthwise convolutions the table shows the
-share of `all` instead of the peak's.
+transpositions. `all` is what they take together, each at the speed that was measured in the same
+run: multiply–adds under loads and chains, lines from beyond half under all that. A point is
+explained where that is at least three quarters of the time it took. For depthwise convolutions the
+table shows the share of `all` instead of the peak's.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from lanewise.size.table import aligned as table_of
 from measure import circumstances, load
 from needs import (
     NEEDS,
+    Lines,
     Machine,
     Made,
     counted,
@@ -126,8 +127,8 @@ class Point:
     direction: str
     calls: list[Made]
     run: Callable[[int], None]
-    far: Callable[[], tuple[int, int, int]]
-    lines: tuple[int, int, int] = (0, 0, 0)
+    far: Callable[[], Lines]
+    lines: Lines = field(default_factory=Lines)
     repetitions: int = 0
     seconds: list[float] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
@@ -358,7 +359,7 @@ def main() -> None:
         for point in some:
             if point.share < ENOUGH:
                 point.look()
-            point.run, point.far = (lambda times: None), tuple  # lets go of the arrays
+            point.run, point.far = (lambda times: None), Lines  # lets go of the arrays
         print(line(some[0].layer.label, shown(some, machine)), flush=True)
         done += some
     slow = [point for point in done if point.share < ENOUGH]

@@ -312,14 +312,14 @@ def test_the_sweep_times_what_the_engine_runs() -> None:
     assert layer.label == "k3 /2 2→3" and sweep.Layer(4, 0, 5).label == "k5 depthwise 4"
     found = sweep.points(layer, 6, target)
     assert [point.direction for point in found] == ["forward", "input", "weight"]
-    machine = sweep.Machine(100.0, 3e9, 4e-10, 6e-10, 3e-9, 8e-9, 2e-9, 2e-8)
+    machine = sweep.Machine(100.0, 3e9, 4e-10, 6e-10, 3e-9, 8e-9, 4e-10, 1e-9, 5e-9, 2e-9, 2e-8)
     meter = PeakMeter(target, 1)
     for point in found:
         assert point.products == 16 * 2 * 3 * 8 * 8  # of 9 × 9 pairs, 17 lie on padding
         point.measure(meter.measure(), 1e-4, point.products)
         assert 0 < point.share < 1.5
         point.look()
-        assert point.lines == (0, 0, 0)  # small arrays, which stay in the first cache
+        assert point.lines == (0, 0, 0, 0, 0)  # small arrays, which stay in the first cache
         assert 0 < point.limits(machine)["all"] <= 1
     assert "lanes" in found[2].limits(machine) and "lanes" not in found[0].limits(machine)
     assert len(sweep.line("x", sweep.shown(found, machine)).split()) == 16
@@ -336,10 +336,13 @@ def test_the_model_of_the_caches_counts_lines() -> None:
         pytest.skip("this machine's second cache holds 4 MiB")
     arrays = [needs.random_numbers(lines * 16, 0), needs.random_numbers(8 * 16, 1)]
     row = needs.far_lines([needs.Made(needs.reading(lines, 1), (0, 1))], arrays, target)
-    assert row[0] >= lines and row[1] >= lines - 1 and row[2] < 16
+    assert row.read >= lines and row.row >= lines - 1 and row.alone < 16 > row.written
     alone = needs.far_lines([needs.Made(needs.reading(lines, 16), (0, 1))], arrays, target)
-    assert alone[2] >= lines
+    assert alone.alone > lines // 2  # left neighbours left before, but for the last of each set
     few = needs.far_lines([needs.Made(needs.reading(128, 1), (0, 1))], arrays, target)
-    assert few == (0, 0, 0)
+    assert few == (0, 0, 0, 0, 0)
+    arrays = [arrays[1], arrays[0]]
+    written = needs.far_lines([needs.Made(needs.writing(lines), (0, 1))], arrays, target)
+    assert written == (0, lines, 0, 0, lines)
     counts = needs.counted(needs.turning()) + needs.counted(needs.summing())
     assert (counts["transpositions"], counts["sums"], counts["loads"]) == (8, 64, 256)
