@@ -155,12 +155,13 @@ def _foot(targets: Document) -> str:
     where, parts = targets["circumstances"], targets["parts"]
     peak = max((one["peak_gflops"]["best"] for one in parts if "peak_gflops" in one), default=0)
     versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
+    quick = " --quick" * ("--quick" in where["command"].split())
     return (
         f"{targets['threads']} threads for everybody, medians; in one run, in turns, results"
         f" compared first. {where['machine']}; peak {peak:.0f} GFLOP/s;"
         f" {100 * given(targets):.0f} % of the processors' time was ours; load"
         f" {where['load_before']} before, {where['load_after']} after; {versions};"
-        f" {where['commit']}. By `python bench/all.py`."
+        f" {where['commit']}. By `python bench/all.py{quick}`."
     )
 
 

@@ -386,6 +386,9 @@ def test_the_pages_get_every_setting_and_who_is_missing() -> None:
     )
     assert "| the same, warm | 3.0 s | 100 MB at most |  |" in readme
     assert everything.given(DOCUMENT) == 0.98
+    assert "By `python bench/all.py`." in " ".join(text.split())
+    where = {**DOCUMENT["circumstances"], "command": "python bench/targets.py --json --quick"}
+    assert "all.py --quick`." in everything._foot({**DOCUMENT, "circumstances": where})
 
 
 def test_the_rows_fit_a_terminal() -> None:
