@@ -7,48 +7,24 @@ them) that the operator gives, or raises `NoLayer`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from lanewise.bridge.importing import arrange, functions, pools
+from lanewise.bridge.importing import functions, pools
 from lanewise.bridge.importing.builder import Builder, NoLayer
+from lanewise.bridge.importing.onnx_arrange import RULES as ARRANGE
+from lanewise.bridge.importing.onnx_arrange import Given, Rule, Settings, axes_of, numbers, optional
 from lanewise.bridge.importing.values import Constant, Value
 from lanewise.bridge.importing.windows import pair, with_border, with_filled_border
 from lanewise.net import layers as kinds
 from lanewise.net.layers import Layer, Pad, Pair, Sides
 from lanewise.size.axis import same_pad
 
-Given = list[Any]
-Settings = dict[str, Any]
-Rule = Callable[[Builder, Given, Settings], Any]
-
-
-def _at(given: Given, place: int) -> Any:
-    return given[place] if place < len(given) else None
-
-
-def _numbers(given: Given, place: int) -> Any:
-    """The numbers of a constant input; None where it is left out."""
-    one = _at(given, place)
-    if one is None:
-        return None
-    if not isinstance(one, Constant) or one.numbers is None:
-        raise NoLayer("a setting that is computed from the image")
-    return one.numbers.tolist()
-
-
-def _axes(given: Given, settings: Settings, place: int, name: str = "axes") -> list[int] | None:
-    """Axes, that were a setting in old opsets and are an input in new ones."""
-    found = settings[name] if name in settings else _numbers(given, place)
-    return found if found is None or isinstance(found, list) else list(found)
-
-
 # Windows ------------------------------------------------------------------------------------------
 
 
 def _conv(b: Builder, given: Given, settings: Settings) -> Value:
-    read, weight, bias = given[0], given[1], _at(given, 2)
+    read, weight, bias = given[0], given[1], optional(given, 2)
     kernel = pair(weight.shape[2:])
     stride, dilation = pair(settings.get("strides", 1)), pair(settings.get("dilations", 1))
     read, pad = with_border(read, _pad(read, settings, kernel, stride, dilation))
@@ -78,7 +54,7 @@ def _pad(read: Value, settings: Settings, kernel: Pair, stride: Pair, dilation: 
 
 
 def _conv_transpose(b: Builder, given: Given, settings: Settings) -> Value:
-    read, weight, bias = given[0], given[1], _at(given, 2)
+    read, weight, bias = given[0], given[1], optional(given, 2)
     if settings.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or "output_shape" in settings:
         raise NoLayer("a transposed convolution with an output shape or automatic pads")
     kernel, one = pair(weight.shape[2:]), (1, 1)
@@ -132,7 +108,7 @@ def _reduced(kind: type[Layer]) -> Rule:
     by_torch = pools.whole_map(kind)
 
     def rule(b: Builder, given: Given, settings: Settings) -> Value:
-        axes = _axes(given, settings, 1)
+        axes = axes_of(given, settings, 1)
         return by_torch(b, given[0], axes, bool(settings.get("keepdims", 1)))
 
     return rule
@@ -164,8 +140,8 @@ def _elu(b: Builder, given: Given, settings: Settings) -> Value:
 
 
 def _clip(b: Builder, given: Given, settings: Settings) -> Value:
-    low = settings["min"] if "min" in settings else _numbers(given, 1)
-    high = settings["max"] if "max" in settings else _numbers(given, 2)
+    low = settings["min"] if "min" in settings else numbers(given, 1)
+    high = settings["max"] if "max" in settings else numbers(given, 2)
     return functions.clamp(b, given[0], low, high)
 
 
@@ -191,7 +167,7 @@ def _prelu(b: Builder, given: Given, settings: Settings) -> Value:
 def _dropout(b: Builder, given: Given, settings: Settings) -> Value:
     rate = settings.get("ratio")
     if rate is None:
-        rate = _numbers(given, 1)
+        rate = numbers(given, 1)
     return functions.dropout(b, given[0], _real(0.5 if rate is None else rate))
 
 
@@ -211,7 +187,7 @@ def _cast(b: Builder, given: Given, settings: Settings) -> Value:
 def _gemm(b: Builder, given: Given, settings: Settings) -> Value:
     if settings.get("transA") or settings.get("alpha", 1.0) != 1 or settings.get("beta", 1.0) != 1:
         raise NoLayer("a matrix product with factors")
-    weight, bias = given[1], _at(given, 2)
+    weight, bias = given[1], optional(given, 2)
     weight = weight if settings.get("transB") else _turned(weight)
     return functions.linear(b, given[0], weight, _vector(bias))
 
@@ -248,7 +224,7 @@ def _kept(constant: Constant) -> Constant:
 
 
 def _layer_norm(b: Builder, given: Given, settings: Settings) -> Value:
-    read, weight, bias = given[0], given[1], _at(given, 2)
+    read, weight, bias = given[0], given[1], optional(given, 2)
     axis = settings.get("axis", -1)
     if axis not in (-1, len(read.visible)):
         raise NoLayer("layer normalisation over several axes")
@@ -332,93 +308,6 @@ def _sum(b: Builder, given: Given, settings: Settings) -> Value:
     return given[0] if len(given) == 1 else functions.joined_once(b, kinds.Add(), *given)
 
 
-def _concat(b: Builder, given: Given, settings: Settings) -> Value:
-    return functions.cat(b, given, settings["axis"])
-
-
-# Arrangement --------------------------------------------------------------------------------------
-
-
-def _flatten(b: Builder, given: Given, settings: Settings) -> Value:
-    if settings.get("axis", 1) != 1:
-        raise NoLayer("a flatten that joins images")
-    return arrange.flatten(b, given[0], 1)
-
-
-def _reshape(b: Builder, given: Given, settings: Settings) -> Value:
-    """0 stands for the axis as it is."""
-    wanted = _numbers(given, 1)
-    whole = [b.images, *given[0].visible]
-    kept = [whole[i] if n == 0 and i < len(whole) else n for i, n in enumerate(wanted)]
-    if kept[:1] == [-1] and b.images:
-        rest = -1
-        for number in kept[1:]:
-            rest *= number
-        kept[0] = b.images if rest < 0 else kept[0]
-    return arrange.reshape(b, given[0], kept)
-
-
-def _transpose(b: Builder, given: Given, settings: Settings) -> Value:
-    whole = list(range(len(given[0].visible) + 1))
-    return arrange.permute(b, given[0], settings.get("perm", whole[::-1]))
-
-
-def _squeeze(b: Builder, given: Given, settings: Settings) -> Value:
-    return arrange.squeeze(b, given[0], _axes(given, settings, 1))
-
-
-def _unsqueeze(b: Builder, given: Given, settings: Settings) -> Value:
-    value = given[0]
-    for axis in sorted(_axes(given, settings, 1) or []):
-        value = arrange.unsqueeze(b, value, axis)
-    return value
-
-
-def _pad_around(b: Builder, given: Given, settings: Settings) -> Value:
-    """ONNX lists all begins, then all ends; torch pairs, the last axis first."""
-    pads = settings["pads"] if "pads" in settings else _numbers(given, 1)
-    value = settings["value"] if "value" in settings else _numbers(given, 2)
-    half = len(pads) // 2
-    if _at(given, 3) is not None or half != len(given[0].visible) + 1 or pads[0] or pads[half]:
-        raise NoLayer("padding of some axes")
-    pairs = [n for axis in range(half - 1, 0, -1) for n in (pads[axis], pads[half + axis])]
-    return arrange.pad(b, given[0], pairs, settings.get("mode", "constant"), value)
-
-
-def _resize(b: Builder, given: Given, settings: Settings) -> Value:
-    mode = settings.get("mode", "nearest")
-    how = settings.get("coordinate_transformation_mode", "half_pixel")
-    nearest = mode == "nearest" and settings.get("nearest_mode") == "floor"
-    if not (nearest and how == "asymmetric") and not (mode == "linear" and "half_pixel" in how):
-        raise NoLayer(f"resizing by {mode}, {how}")
-    sizes, scales = _numbers(given, 3), _numbers(given, 2)
-    wanted = {"size": sizes[2:]} if sizes else {"scale_factor": scales[2:]}
-    kind = "nearest" if mode == "nearest" else "bilinear"
-    return arrange.interpolate(b, given[0], mode=kind, **wanted)
-
-
-def _slice(b: Builder, given: Given, settings: Settings) -> Value:
-    starts, ends = _axes(given, settings, 1, "starts"), _axes(given, settings, 2, "ends")
-    assert starts is not None and ends is not None
-    axes = _axes(given, settings, 3) or list(range(len(starts)))
-    steps = _numbers(given, 4) or [1] * len(starts)
-    keys = [slice(None)] * (len(given[0].visible) + 1)
-    for axis, first, end, step in zip(axes, starts, ends, steps, strict=True):
-        keys[axis] = slice(first, end, step)
-    if keys[0] not in (slice(None), slice(0, None, 1)):
-        raise NoLayer("a cut of the images")
-    return arrange.getitem(b, given[0], (slice(None), *keys[1:]))
-
-
-def _split(b: Builder, given: Given, settings: Settings) -> list[Value]:
-    sizes = settings["split"] if "split" in settings else _numbers(given, 1)
-    axis = settings.get("axis", 0)
-    if sizes is None:
-        channels = given[0].visible[0]
-        sizes = -(-channels // settings.get("num_outputs", 2))
-    return arrange.split(b, given[0], sizes, axis)
-
-
 OPERATORS: dict[str, Rule] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
@@ -451,14 +340,5 @@ OPERATORS: dict[str, Rule] = {
     "Add": _add,
     "Mul": _multiply,
     "Sum": _sum,
-    "Concat": _concat,
-    "Flatten": _flatten,
-    "Reshape": _reshape,
-    "Transpose": _transpose,
-    "Squeeze": _squeeze,
-    "Unsqueeze": _unsqueeze,
-    "Pad": _pad_around,
-    "Resize": _resize,
-    "Slice": _slice,
-    "Split": _split,
+    **ARRANGE,
 }
