@@ -4,10 +4,10 @@
     python bench/all.py --write      and puts them between the marks of the two pages
     python bench/all.py --quick      few rounds, without torch.compile: to try it out
 
-Runs targets.py, mnist.py within it, startup.py and sizes.py in turn: about fifty minutes, twelve with --quick. Nothing else should be running: `--write` refuses where other work had more
-than 3 % of the processors' time. Needs `pip install -e ".[dev,bench,peers]"`, or the peers in an
-environment of their own (`--peers PYTHON`); who is missing is named. MNIST is left out where it is
-not at hand.
+Runs targets.py, mnist.py within it, startup.py and sizes.py in turn: about fifty minutes, twelve
+with --quick. Nothing else should be running: `--write` refuses where other work had more than 3 %
+of the processors' time. Needs `pip install -e ".[dev,bench,peers]"`, or the peers in an environment
+of their own (`--peers PYTHON`); who is missing is named. MNIST is left out where it is not at hand.
 """
 
 from __future__ import annotations

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import product
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lanewise.errors import NetError, SizeError
 from lanewise.net.check import check
@@ -153,6 +156,7 @@ def test_a_solution_is_a_network_without_question_marks() -> None:
             "input 3x8x8; add { conv ? k1 } { conv ? k1 }",
             "every number from 1 that goes with conv2",
         ),
+        ("input 3x8x8; concat { conv ? k1 } { }; shuffle 4", "1, 5, 9 … each fits"),
         ("input 3x8x8; flatten; linear ?", "nothing after it asks for its features"),
         ("input 3x8x8; conv 4 k7 stride ? pad ?", "⌊(8 + 2·p − 7)/s⌋ + 1 ≥ 1"),
         ("input 3x8x8; conv 4 k? pad same", "⌈8/1⌉ ≥ 1 (pad same, whatever the kernel)"),
@@ -192,6 +196,7 @@ def test_infinitely_many_say_their_rule(net: str, told: str) -> None:
             "no solution for want 8x8x8 together with want 8x8x8 of conv1; nearest: 8x6x6",
         ),
         ("input 3x8x8; conv ? k3; flatten; want 7", "nearest: 36 with conv 1"),
+        ("input 3x8x8; conv 4 k? ; want 8", "nearest: 4x6x6 with k3"),
         ("input 3x8x8; conv 4 k?; flatten; conv 5 k?", "no number can stand for its `?`"),
     ],
 )
@@ -234,3 +239,56 @@ def test_a_want_is_kept_and_checked() -> None:
     assert lw.Net(net).size().totals.params == 112
     with pytest.raises(SizeError, match=r"net:1 relu1: want 4x7x8, but the output is 4x7x7"):
         lw.Net("input 3x9x9; conv 4 k3; relu; want 4x7x8").size()
+
+
+PARTS = (
+    "conv {a} k{b} stride {c} pad {d}",
+    "conv {a} k3 pad {d}:1",
+    "maxpool {b}",
+    "avgpool {b} ceil stride {c}",
+    "depthwise k{b} pad 1",
+    "convtranspose {a} k{b} stride {c}",
+    "residual { conv {a} k{b} pad {d} }",
+    "concat { conv {a} k1 } { bn }",
+    "upsample 2",
+    "shuffle 2",
+    "split 1 of 2",
+    "relu",
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_what_was_a_network_is_found_again(data: st.DataObject) -> None:
+    """Numbers of a network that has sizes become `?`: then there is a solution, or no end of them,
+    and every one that is listed has the sizes that are wanted."""
+    count = data.draw(st.integers(1, 3))
+    texts = [data.draw(st.sampled_from(PARTS)) for _ in range(count)]
+    written = "input 4x7x6"
+    for part in texts:
+        for name, numbers in (
+            ("{a}", (2, 4)),
+            ("{b}", (2, 3)),
+            ("{c}", (1, 2)),
+            ("{d}", (0, 1)),
+        ):
+            number = data.draw(st.sampled_from(numbers))
+            part = part.replace(name, f"<{number}>" if data.draw(st.booleans()) else str(number))
+        written += f"; {part}"
+    text = written.replace("<", "").replace(">", "")
+    open_text = re.sub(r"<\d>", "?", written)
+    try:
+        shapes = infer_shapes(parse(text))
+    except (NetError, SizeError):
+        return
+    want = "x".join(map(str, list(shapes.values())[-1]))
+    graph = parse(f"{open_text}; want {want}")
+    if not graph.unknowns:
+        return
+    try:
+        found = solve(graph, 5)
+    except Unbounded:
+        return
+    assert found.count >= 1, (text, str(why_none(graph)))
+    for one in found.first:
+        assert list(infer_shapes(one.graph).values())[-1] == list(shapes.values())[-1]

@@ -19,6 +19,7 @@ from lanewise.size.report import SizeReport, size
 
 if TYPE_CHECKING:
     from lanewise.native import Program
+    from lanewise.size.solve import Solutions
 
 
 class Net:
@@ -83,6 +84,20 @@ class Net:
         Parameters and MACs are for one image, bytes for `batch` images in fp32.
         """
         return size(self._graph, batch)
+
+    def solve(self, most: int | None = 20) -> Solutions:
+        """What can stand for every `?` of the text: `.count`, and `.first`, the most usual first,
+        at most `most` of them (None: all), each with its `.graph` and its `.numbers`.
+
+        SizeError where nothing fits (with what is nearest) or infinitely many numbers do.
+        """
+        from lanewise.size.nearest import why_none
+        from lanewise.size.solve import solve
+
+        found = solve(self._graph, most)
+        if not found.count:
+            raise why_none(self._graph)
+        return found
 
     def __eq__(self, other: object) -> bool:
         """Whether both describe the same graph, however they are written."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import reduce
-from math import gcd, lcm
+from math import lcm
 from typing import TypeAlias
 
 from lanewise.net.check import LARGEST
@@ -162,16 +162,24 @@ def unbounded(system: System, symbols: tuple[Symbol, ...]) -> tuple[Symbol, ...]
     return tuple(name for name in symbols if name not in bounded)
 
 
-def step_of(system: System, name: Symbol) -> int:
-    """Which multiples of what the symbol may be, as far as it stands alone (1: any number)."""
-    step = 1
-    for count, of in system.multiples:
-        if len(count.terms) == 1 and count.terms[0][0] == name and not count.constant:
-            factor = count.terms[0][1]
-            step = lcm(
-                step, of * factor.denominator // gcd(of * factor.denominator, factor.numerator)
-            )
-    return step
+def row_of(system: System, name: Symbol) -> tuple[int, int]:
+    """(first, step): the symbol may be first, first + step, first + 2·step …, as far as it stands
+    alone in what must be a multiple. Impossible if it may be nothing."""
+    alone = [
+        (count, of)
+        for count, of in system.multiples
+        if [symbol for symbol, _ in count.terms] == [name]
+    ]
+    step = lcm(*(of * count.terms[0][1].denominator for count, of in alone))
+    fitting = [
+        value
+        for value in range(1, min(step, LARGEST) + 1)
+        if all((count.constant + value * count.terms[0][1]) % of == 0 for count, of in alone)
+    ]
+    if not fitting:
+        raise Impossible
+    # What fits repeats evenly: each condition alone does.
+    return fitting[0], fitting[1] - fitting[0] if len(fitting) > 1 else step
 
 
 def _positive(factors: list[Fraction], wanted: Fraction) -> Iterator[tuple[int, ...]]:

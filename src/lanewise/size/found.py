@@ -17,6 +17,7 @@ from lanewise.net.load import name_of
 from lanewise.net.show import show
 from lanewise.net.unknown import unknowns_of
 from lanewise.net.values import WANTED
+from lanewise.size.bounds import Bounds
 from lanewise.size.formula import FORMULAS
 from lanewise.size.shapes import infer_shapes
 from lanewise.size.solve import Solution, Solutions
@@ -68,11 +69,13 @@ def one_line(graph: Graph) -> str:
 
 def bounds_told(found: Solutions) -> Iterator[str]:
     """How far was looked."""
-    graph = found.open
+    return looked_for(found.open, found.bounds)
+
+
+def looked_for(graph: Graph, bounds: Bounds) -> Iterator[str]:
+    """How far is looked for the `?` of a network."""
     fields = {one.field_name for unknown in graph.unknowns.values() for one in unknown}
-    return found.bounds.told(
-        fields, any(isinstance(graph.node(n).layer, Pool) for n in graph.unknowns)
-    )
+    return bounds.told(fields, any(isinstance(graph.node(n).layer, Pool) for n in graph.unknowns))
 
 
 def _heading(graph: Graph) -> str:

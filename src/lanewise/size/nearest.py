@@ -17,19 +17,21 @@ from lanewise.net.graph import Graph, Want
 from lanewise.net.unknown import Unknown
 from lanewise.net.values import WANTED
 from lanewise.size.choices import window_unknowns
-from lanewise.size.found import found_text
+from lanewise.size.found import found_text, looked_for
 from lanewise.size.shapes import infer_shapes
 from lanewise.size.solve import Search, Solution, bounds_of
 from lanewise.size.windows import show_shape
 
 # So many of the nearest sizes are told, and so many steps away is near.
 _TOLD = 3
-_NEAR = 48
+_NEAR = 32
+# Steps of one search here: there are many.
+_STEPS = 4_000
 
 
 def why_none(graph: Graph) -> SizeError:
     """The error for a network with `?` and without a solution."""
-    want = next((one for one in _one_more(graph) if not _first(one)), None)
+    want = next((one for one in _one_more(graph) if not _possible(one)), None)
     if want is None:
         return SizeError(f"{graph.origin}: no solution; change a want or the layers before it")
     if not want.wants:
@@ -70,7 +72,9 @@ def _told(whole: Graph, graph: Graph) -> str:
             "change it or the layers before it"
         )
     told = ", ".join(f"{text} with {numbers}" if numbers else text for text, numbers in near)
-    return f"{place}: no solution for want {shown}{contradicts}; nearest: {told}"
+    bounds = "; ".join(looked_for(whole, bounds_of(whole)))
+    looked = f" (looked for: {bounds})" if bounds else ""
+    return f"{place}: no solution for want {shown}{contradicts}; nearest: {told}{looked}"
 
 
 def _upstream(graph: Graph, want: Want) -> bool:
@@ -114,6 +118,7 @@ def _around(shape: tuple[int | None, ...]) -> Iterator[tuple[int | None, ...]]:
         for step in range(1, _NEAR):
             yield from ((one,) for one in _beside(shape[0], step))
         yield (None,)
+        yield None, None, None
         return
     channels, height, width = shape
     for step in range(1, _NEAR):
@@ -126,6 +131,7 @@ def _around(shape: tuple[int | None, ...]) -> Iterator[tuple[int | None, ...]]:
     yield None, height, width
     yield channels, None, None
     yield None, None, None
+    yield (None,)
 
 
 def _beside(number: int | None, step: int) -> Iterator[int | None]:
@@ -137,10 +143,19 @@ def _moved(number: int | None, more: int) -> int | None:
     return None if number is None else max(1, number + more)
 
 
-def _first(graph: Graph) -> Solution | None:
-    """The most usual solution, one of them where they are infinitely many."""
+def _possible(graph: Graph) -> bool:
+    """Whether there is a solution, or too many possibilities to tell."""
     try:
-        search = Search(graph, bounds_of(graph), strict=False)
+        return Search(graph, bounds_of(graph), strict=False).count > 0
+    except SizeError:
+        return True
+
+
+def _first(graph: Graph) -> Solution | None:
+    """The most usual solution, one of them where they are infinitely many; None also where too many
+    possibilities hide it."""
+    try:
+        search = Search(graph, bounds_of(graph), strict=False, steps=_STEPS)
     except SizeError:
         return None
     for pick in islice(search.best(), 1):

@@ -26,8 +26,8 @@ from lanewise.size.amounts import (
     System,
     known_from,
     require_equal,
+    row_of,
     solutions,
-    step_of,
     system_with,
     unbounded,
     with_known,
@@ -50,6 +50,8 @@ from lanewise.size.shapes import infer_shapes
 
 # Layers with `?`: beyond that the question is another one.
 MOST_LAYERS = 64
+# Steps of a search, some 20 µs each, after which it gives up.
+MOST_STEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -127,11 +129,15 @@ _Pick: TypeAlias = "tuple[tuple[Numbers, ...], dict[Symbol, int]]"
 class Search:
     """The walk through one network."""
 
-    def __init__(self, graph: Graph, bounds: Bounds, strict: bool = True) -> None:
-        """`strict`: infinitely many numbers are an error; else one of them stands for all."""
+    def __init__(
+        self, graph: Graph, bounds: Bounds, strict: bool = True, steps: int = MOST_STEPS
+    ) -> None:
+        """`strict`: infinitely many numbers are an error; else one of them stands for all. After so
+        many `steps` the search gives up with a SizeError."""
         self.graph = graph
         self.bounds = bounds
         self._strict = strict
+        self._steps = steps
         self._nodes = graph.nodes
         self._wants = {
             want.name: [w.shape for w in graph.wants if w.name == want.name] for want in graph.wants
@@ -219,6 +225,12 @@ class Search:
         wished: Wished = self._wished.get(node.name, (None, None))
         layer: Any = node.layer
         found = self._choices(node, layer, size, wished)
+        self._steps -= len(found)
+        if self._steps < 0:
+            raise SizeError(
+                f"{self.graph.place(node)}: too many possibilities up to here; write some of the "
+                "numbers, or a `want` behind more of the layers"
+            )
         merged: dict[_State, list[Numbers]] = {}
         for group in found.values():
             known = with_numbers(layer, dict(zip(window_unknowns(layer), group[0], strict=True)))
@@ -297,17 +309,23 @@ class Search:
         known = dict(state.known)
         left = tuple(one for one in self._symbols if one not in known)
         free = unbounded(state.system, left)
+        try:
+            rows = {name: row_of(state.system, name) for name in free}
+        except Impossible:
+            return []
         if free and self._strict:
-            raise Unbounded(self._infinite(free[0], state.system))
+            raise Unbounded(self._infinite(free[0], rows[free[0]], state.system))
         if free:
-            return [{**known, **_some(state.system, free)}]
+            return [{**known, **others} for others in _some(state.system, rows)]
         return [{**known, **others} for others in solutions(state.system)]
 
-    def _infinite(self, name: Symbol, system: System) -> str:
+    def _infinite(self, name: Symbol, row: tuple[int, int], system: System) -> str:
         node = self.graph.node(name[0])
         what = "kernels" if name[1].field_name == "kernels" else "features"
-        step = step_of(system, name)
+        first, step = row
         rule = f"every multiple of {step}" if step > 1 else "every number from 1"
+        if first != step:
+            rule = f"{first}, {first + step}, {first + 2 * step} … each"
         beside = {
             other
             for zero in system.zeros
@@ -332,12 +350,13 @@ def _symbols(graph: Graph) -> tuple[Symbol, ...]:
     )
 
 
-def _some(system: System, free: tuple[Symbol, ...]) -> dict[Symbol, int]:
-    """The least numbers for symbols that may be any."""
-    found = {name: step_of(system, name) for name in free}
-    for others in solutions(system_with(system, found)):
-        return {**found, **others}
-    return found
+def _some(system: System, rows: Mapping[Symbol, tuple[int, int]]) -> list[dict[Symbol, int]]:
+    """The least numbers for symbols that may be any of their rows, if the others follow."""
+    found = {name: first for name, (first, _) in rows.items()}
+    try:
+        return [{**found, **others} for others in islice(solutions(system_with(system, found)), 1)]
+    except Impossible:
+        return []
 
 
 def _want(system: System, shape: OpenShape, wanted: tuple[int | None, ...]) -> System:
