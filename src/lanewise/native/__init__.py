@@ -13,7 +13,7 @@ A graph passes through this room in one direction, and the files are its station
     sharing.py        who stands in whose place;  lifetimes.py, memory.py  all places in one arena
     nest.py           the loop-nest language; nest_*.py show, check, count and run it
     emit.py           everything → modules of LLVM IR, through
-        lower.py          loop nest → function
+        lower.py          loop nest → function;  lower_*.py  its values, places and words
         driver.py         plan → functions of segments and chunks;  driver_jobs.py  of jobs
         driver_loops.py   what no net changes: steps, tickets;  driver_threads.py  barriers, waiting
     machine_code.py   LLVM IR → machine code;  cache.py  keeps it on disk
