@@ -274,6 +274,11 @@ def test_what_no_edit_helps_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
     with pytest.raises(NetError, match="add: 4x6x6 and 4x7x7 must be alike"):
         graph_of("net.py:Net", Input(3, 8, 8))
+    Path("net.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Module):\n    def forward(self, x, y):\n        pass\n"
+    )
+    with pytest.raises(NetError, match=r"missing 1 required .*networks here read one image"):
+        graph_of("net.py:Net", Input(3, 8, 8))
     Path("net.py").write_text(written("pass", "return torch.matmul(x, torch.ones(3, 3))"))
     with pytest.raises(NetError, match=r"net.py:12: RuntimeError: .*check that it runs on images"):
         graph_of("net.py:Net", Input(3, 8, 8))

@@ -177,6 +177,8 @@ def explain(built: Built, notes: Recording, image: Input, spec: str) -> NetError
     told = str(error).strip().split("\n")[0]
     if "meta tensor" in told or "no data" in told:
         remedy = "sizes are found without values: let `forward` depend on shapes alone"
+    elif isinstance(error, TypeError) and "positional argument" in told:
+        remedy = "networks here read one image: name a module whose `forward` takes it alone"
     else:
         shown = size((image.channels, image.height, image.width))
         remedy = f"check that it runs on images of {shown}"
