@@ -7,8 +7,8 @@ Claims: one image of LeNet-5 is at least 4 times as fast as with ONNX Runtime an
 1.5 times, ResNet-18 1.4 times and ResNet-50 1.1 times as fast as with the better of the two.
 
 Everybody gets a finished float32 array of one image that lies ready in memory and gives back an
-array, by the call that its users make. The others run with all threads and with one, OpenVINO with
-its latency hint; the best setting is quoted. The logits are compared before anything is timed.
+array, by the call that its users make; the best setting of each is quoted. The logits are compared
+before anything is timed. `bench/targets.py` measures the same rows beside more of the others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -119,19 +119,9 @@ def measure(net: str, args: argparse.Namespace) -> OneNet:
 
 
 def _rivals(task: Task, skipped: Skipped, torch: bool) -> list[Rival]:
-    """Each with all threads, then with one; PyTorch has one number of threads in a process."""
-    found: list[Rival] = []
-    for threads in sorted({task.threads, 1}, reverse=True):
-        for make in (onnx_runtime, openvino):
-            rivals = make(replace(task, threads=threads), skipped)
-            found += [_with_threads(one, threads) for one in rivals]
+    """In all their settings; PyTorch without its compiler."""
+    found = [rival for make in (onnx_runtime, openvino) for rival in make(task, skipped)]
     return found + (list(torch_inference(task, skipped)) if torch else [])
-
-
-def _with_threads(rival: Rival, threads: int) -> Rival:
-    contender = rival.contender
-    setting = f"{contender.setting}, {threads} thread{'s' * (threads > 1)}"
-    return replace(rival, contender=replace(contender, setting=setting))
 
 
 def _ours(program: Program, image: np.ndarray) -> Contender:

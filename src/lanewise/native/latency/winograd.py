@@ -14,34 +14,44 @@ from lanewise.native.kernels.winograd_transforms import Algorithm
 from lanewise.native.latency.planner import VECTOR, ImagePlanner, vectors_of
 from lanewise.native.latency.tiles import product_tile
 from lanewise.native.nest import LANES
-from lanewise.native.plan import Slot
+from lanewise.native.plan import FLOAT, Slot
 from lanewise.native.rules.windows import window
 from lanewise.net.layers import Conv
+from lanewise.size.shapes import Shape
 
 #: bytes of transformed sources that a strip may always have: those of a second-level cache
 STRIP_BYTES = 1280 << 10
 #: tiles of a strip at least, so that every factor that is read meets some
 LEAST_TILES = 24
-LARGE = Algorithm(4, 3)
+ALGORITHMS = (Algorithm(4, 3), Algorithm(2, 3))
+#: what a byte of weights that comes from memory costs, and a number that is transformed (in vectors
+#: of 16), in multiply–adds: fitted to layers of 64 to 512 channels on maps of 7 × 7 to 56 × 56
+BYTE, TRANSFORMED = 8.7, 120.0
 
 
 def chosen(operation: Operation, plan: ImagePlanner) -> Algorithm | None:
-    """Which algorithm, or None for the direct one."""
-    layer = operation.layer
-    if plan.exact:
-        return None
-    if not isinstance(layer, Conv) or (layer.kernel, layer.groups) != ((3, 3), 1):
+    """Which algorithm costs least, or None for the direct one."""
+    layer, shape = operation.layer, operation.input_shapes[0]
+    if plan.exact or not isinstance(layer, Conv) or (layer.kernel, layer.groups) != ((3, 3), 1):
         return None
     if (layer.stride, layer.dilation) != ((1, 1), (1, 1)):
         return None
-    shape = operation.input_shapes[0]
     if shape != plan.by_name[operation.inputs[0]].shape or min(shape[0], layer.kernels) < 2 * LANES:
         return None
-    rows, columns = operation.shape[1:]
-    # Factors take more memory than weights, and have to be read: they must meet enough tiles.
-    if min(rows, columns) >= 12:
-        return LARGE
-    return None
+    pairs = shape[0] * layer.kernels
+    direct = (9 * prod(operation.shape[1:]) + BYTE * FLOAT * 9) * pairs
+    best = min(ALGORITHMS, key=lambda one: _cost(one, operation.shape, shape[0]))
+    return best if _cost(best, operation.shape, shape[0]) < direct else None
+
+
+def _cost(algorithm: Algorithm, shape: Shape, channels: int) -> float:
+    """Products, factors to be read, transforms."""
+    kernels, *sizes = shape
+    tiles = prod(-(-size // algorithm.outputs) for size in sizes)
+    vectors = vectors_of((channels,)) + vectors_of((kernels,))
+    pairs = channels * kernels
+    one = (tiles + BYTE * FLOAT) * pairs + tiles * vectors * TRANSFORMED
+    return algorithm.points * one
 
 
 @dataclass(frozen=True)
