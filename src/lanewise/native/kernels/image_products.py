@@ -42,7 +42,7 @@ from lanewise.native.nest import (
 )
 
 #: taps of a kernel row that are written out where they could be a loop
-WRITTEN_TAPS = 3
+WRITTEN_TAPS = 5
 
 
 @dataclass(frozen=True)

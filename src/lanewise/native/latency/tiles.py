@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lanewise.native.kernels.image_products import WRITTEN_TAPS
 from lanewise.native.kernels.taps import Taps
 from lanewise.native.nest import LANES
 from lanewise.native.target import Target
@@ -36,7 +37,8 @@ def product_tile(
     free, width = registers(target) - 1, columns.destination
     vector = LANES // target.register_lanes / target.fma_per_cycle
     # Where several taps are written out, LLVM loads ahead over all of them.
-    most = accumulators(target) - (3 if columns.taps > 1 else 0)
+    ahead = min(columns.taps - 1, 4) * 3 // 2 if columns.taps <= WRITTEN_TAPS else 3
+    most = accumulators(target) - ahead * registers(target) // 32
     shared = 2 if multiply_adds >= WORTH_SHARING else 1
 
     def cycles(wide: int, c: int) -> float:
