@@ -275,7 +275,8 @@ def test_what_no_edit_helps_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(NetError, match="add: 4x6x6 and 4x7x7 must be alike"):
         graph_of("net.py:Net", Input(3, 8, 8))
     Path("net.py").write_text(
-        "from torch import nn\n\n\nclass Net(nn.Module):\n    def forward(self, x, y):\n        pass\n"
+        "from torch import nn\n\n\n"
+        "class Net(nn.Module):\n    def forward(self, x, y):\n        pass\n"
     )
     with pytest.raises(NetError, match=r"missing 1 required .*networks here read one image"):
         graph_of("net.py:Net", Input(3, 8, 8))
