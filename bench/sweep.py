@@ -357,7 +357,7 @@ def main() -> None:
     print("\n".join(heading()))
     for some in sweep(wanted, target, meter, options.rounds, options.turn):
         for point in some:
-            if point.share < ENOUGH:
+            if point.share < ENOUGH or not point.layer.kernels:
                 point.look()
             point.run, point.far = (lambda times: None), Lines  # lets go of the arrays
         print(line(some[0].layer.label, shown(some, machine)), flush=True)
