@@ -19,7 +19,7 @@ from lanewise.net.layers import Conv
 from lanewise.size.windows import resolve_window
 
 #: bytes of the maps of a slice from which they are taken some pixels at a time
-LARGE = 512 << 10
+LARGE = 768 << 10
 
 
 def applies(plan: Planner, operation: Operation) -> bool:
