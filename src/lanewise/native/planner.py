@@ -80,6 +80,10 @@ class Planner:
         self._parts = value_places(self.operations)
         self._sharing = GradientSharing(self.operations)
         self.uses = consumers(self.operations)
+        self.readers: dict[str, list[Operation]] = {}
+        for operation in self.operations:
+            for name in operation.inputs:
+                self.readers.setdefault(name, []).append(operation)
 
     # -- places
 

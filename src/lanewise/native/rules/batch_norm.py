@@ -202,7 +202,7 @@ AWAY = 1 << 20
 def before_norm(plan: Planner, operation: Operation) -> Slot:
     """Where a convolution writes that looks at a channel or a pixel at a time: a large value that
     only a normalisation reads is near until its statistics are told, and then goes away."""
-    readers = [one for one in plan.operations if operation.name in one.inputs]
+    readers = plan.readers.get(operation.name, [])
     alone = plan.training and plan.uses[operation.name] == 1
     if not alone or not _takes(readers[0], operation.name):
         return plan.value(operation.name)

@@ -15,22 +15,35 @@ from lanewise.native.planner import Planner
 from lanewise.native.rules.batch_norm import before_norm, cleared, gradient_before_sums, value_again
 from lanewise.native.rules.windows import masked
 from lanewise.native.tiles import line_tile, pair_tile
-from lanewise.net.layers import Conv
+from lanewise.net.layers import BatchNorm, Conv
 from lanewise.size.windows import resolve_window
 
 #: bytes of the maps of a slice from which they are taken some pixels at a time
 LARGE = 768 << 10
 
 
+#: weights up to which the sums of their lanes stay in the second cache from strip to strip
+FEW_WEIGHTS = 4096
+
+
 def applies(plan: Planner, operation: Operation) -> bool:
-    """Whether this is such a convolution, large, in training."""
+    """Whether this is such a convolution, large, in training, with a normalisation to join and few
+    enough weights; others multiply quicker from copies of the whole (`ways.py`)."""
     layer = operation.layer
     if not plan.training or not isinstance(layer, Conv) or layer.groups > 1 or layer.bias:
+        return False
+    if prod(maps_of(operation)) > FEW_WEIGHTS or not _beside_a_norm(plan, operation):
         return False
     moves = resolve_window(layer, operation.input_shapes[0])
     plain = (moves.kernel, moves.stride, moves.pad) == ((1, 1), (1, 1), ((0, 0), (0, 0)))
     maps = operation.shape[0] + operation.input_shapes[0][0]
     return plain and not operation.relu and maps * pixels_of(operation) * LANES * FLOAT > LARGE
+
+
+def _beside_a_norm(plan: Planner, operation: Operation) -> bool:
+    before = plan.by_name[operation.inputs[0]]
+    after = plan.readers.get(operation.name, ())
+    return any(isinstance(one.layer, BatchNorm) for one in (before, *after))
 
 
 def pixels_of(operation: Operation) -> int:
