@@ -9,41 +9,40 @@ from math import prod
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import batch_norm, joins
 from lanewise.native.nest import LANES
-from lanewise.native.plan import FLOAT, PROLOGUE, Call, Place, Region, Slot
+from lanewise.native.plan import FLOAT, PROLOGUE, Call, Region, Slot
 from lanewise.native.planner import Planner
-from lanewise.native.rules.windows import masked
 from lanewise.net.layers import BatchNorm
 
 
-def _layer(operation: Operation) -> BatchNorm:
+def layer_of(operation: Operation) -> BatchNorm:
     assert isinstance(operation.layer, BatchNorm)
     return operation.layer
 
 
-def _size(operation: Operation) -> tuple[int, int]:
+def size_of(operation: Operation) -> tuple[int, int]:
     """Channels, and values of each in one image."""
     return operation.shape[0], prod(operation.shape[1:])
 
 
-def _told(plan: Planner, operation: Operation, what: str, rows: int) -> Slot:
+def told_by(plan: Planner, operation: Operation, what: str, rows: int) -> Slot:
     """What a slice tells of each channel: some vectors of lanes."""
-    return plan.scratch(f"{what} {operation.name}", rows * operation.shape[0] * _VECTOR)
+    return plan.scratch(f"{what} {operation.name}", rows * operation.shape[0] * VECTOR)
 
 
 def cleared(plan: Planner, place: Slot) -> Call:
     """Zeros for what the pieces of a call add to."""
-    vectors = place.size // _VECTOR
+    vectors = place.size // VECTOR
     return plan.made("clear", vectors, lambda name: joins.clear(name, vectors), place)
 
 
-def _constants(plan: Planner, operation: Operation, what: str, rows: int) -> Slot:
+def constants_of(plan: Planner, operation: Operation, what: str, rows: int) -> Slot:
     """Rows of a number a channel: a worker's, or in ghost normalisation every slice's own."""
     name, size = f"{what} {operation.name}", rows * operation.shape[0] * FLOAT
-    return plan.scratch(name, size) if _layer(operation).ghost else plan.constants(name, size)
+    return plan.scratch(name, size) if layer_of(operation).ghost else plan.constants(name, size)
 
 
 def moments_of(plan: Planner, operation: Operation) -> Slot:
-    return _constants(plan, operation, "moments", batch_norm.MOMENTS)
+    return constants_of(plan, operation, "moments", batch_norm.MOMENTS)
 
 
 def lane_weight() -> Slot:
@@ -51,16 +50,16 @@ def lane_weight() -> Slot:
 
 
 def _parameters(plan: Planner, operation: Operation) -> list[Region]:
-    affine = _layer(operation).affine
+    affine = layer_of(operation).affine
     return [plan.parameter(operation, which) for which in ("weight", "bias")] if affine else []
 
 
-def _map_bytes(operation: Operation) -> int:
+def map_bytes(operation: Operation) -> int:
     """Bytes of one channel of a slice."""
-    return _size(operation)[1] * LANES * FLOAT
+    return size_of(operation)[1] * LANES * FLOAT
 
 
-_VECTOR = LANES * FLOAT  # bytes
+VECTOR = LANES * FLOAT  # bytes
 
 
 def forward(plan: Planner, operation: Operation) -> None:
@@ -68,13 +67,13 @@ def forward(plan: Planner, operation: Operation) -> None:
         moments = _batch_moments(plan, operation)
         _normalise(plan, operation, moments, plan.value(operation.name))
         return
-    constants = inference_constants(plan, operation.node, _layer(operation), operation.shape)
+    constants = inference_constants(plan, operation.node, layer_of(operation), operation.shape)
     rectifier, plus = _rectifier(operation), len(operation.inputs) > 1
     plan.call(
         "normalise_fixed",
-        (_size(operation), plus, rectifier),
+        (size_of(operation), plus, rectifier),
         lambda name: batch_norm.normalise(
-            name, *_size(operation), moments=False, plus=plus, rectifier=rectifier
+            name, *size_of(operation), moments=False, plus=plus, rectifier=rectifier
         ),
         plan.value(operation.inputs[0]),
         constants,
@@ -90,8 +89,8 @@ def _rectifier(operation: Operation) -> str:
 
 
 def _normalise(plan: Planner, operation: Operation, moments: Slot, target: Slot) -> None:
-    (channels, pixels), plus = _size(operation), len(operation.inputs) > 1
-    rectifier, one = _rectifier(operation), _map_bytes(operation)
+    (channels, pixels), plus = size_of(operation), len(operation.inputs) > 1
+    rectifier, one = _rectifier(operation), map_bytes(operation)
     others = tuple(plan.value(name) for name in operation.inputs[1:])
     key = (plus, rectifier)
     write = partial(batch_norm.normalise, moments=True, plus=plus, rectifier=rectifier)
@@ -161,8 +160,8 @@ def folded_norm(plan: Planner, operation: Operation) -> list[Slot]:
 
 def _batch_moments(plan: Planner, operation: Operation) -> Slot:
     """Mean and deviation of this batch, and from them scale and shift."""
-    layer, size = _layer(operation), _size(operation)
-    told = _told(plan, operation, "statistics", batch_norm.TOLD)
+    layer, size = layer_of(operation), size_of(operation)
+    told = told_by(plan, operation, "statistics", batch_norm.TOLD)
     moments = moments_of(plan, operation)
     _statistics(plan, operation, told)
     key = (*size, layer.eps, layer.affine)
@@ -204,34 +203,23 @@ def before_norm(plan: Planner, operation: Operation) -> Slot:
     only a normalisation reads is near until its statistics are told, and then goes away."""
     readers = plan.readers.get(operation.name, [])
     alone = plan.training and plan.uses[operation.name] == 1
-    if not alone or not _takes(readers[0], operation.name):
+    if not alone or not sends_away(readers[0], operation.name):
         return plan.value(operation.name)
-    plan.near[operation.name] = plan.scratch(f"near {operation.name}", operation.elements * _VECTOR)
+    plan.near[operation.name] = plan.scratch(f"near {operation.name}", operation.elements * VECTOR)
     return plan.near[operation.name]
 
 
-def gradient_before_sums(plan: Planner, name: str) -> Slot | None:
-    """The same for the gradient of a normalised value with one reader."""
-    norm = plan.by_name[name]
-    if plan.uses[name] > 1 or len(norm.inputs) != 1 or not _takes(norm, norm.inputs[0]):
-        return None
-    near = plan.scratch(f"near gradient {name}", norm.elements * _VECTOR)
-    plan.near_gradients[name] = near
-    plan.has_gradient(name)
-    return near
-
-
-def _takes(norm: Operation, source: str) -> bool:
+def sends_away(norm: Operation, source: str) -> bool:
     """Whether this is a normalisation that sends a large source away."""
     layer = norm.layer
     if not isinstance(layer, BatchNorm) or layer.ghost or norm.inputs[0] != source:
         return False
-    return len(norm.shape) == 3 and norm.elements * _VECTOR >= AWAY
+    return len(norm.shape) == 3 and norm.elements * VECTOR >= AWAY
 
 
 def _statistics(plan: Planner, operation: Operation, told: Slot) -> None:
-    (channels, pixels), source = _size(operation), operation.inputs[0]
-    near, one = plan.near.get(source), _map_bytes(operation)
+    (channels, pixels), source = size_of(operation), operation.inputs[0]
+    near, one = plan.near.get(source), map_bytes(operation)
     kept = (plan.value(source),) if near else ()
     write = partial(batch_norm.statistics, copy=bool(near))
     plan.call_pieces(
@@ -241,7 +229,7 @@ def _statistics(plan: Planner, operation: Operation, told: Slot) -> None:
                 (pixels, bool(near)),
                 lambda name, block: write(name, block, pixels),
                 channels,
-                *(one, batch_norm.TOLD * _VECTOR, *(one for _ in kept)),
+                *(one, batch_norm.TOLD * VECTOR, *(one for _ in kept)),
             ),
             plan.by_pixels(
                 "batch_statistics",
@@ -261,7 +249,7 @@ def _statistics(plan: Planner, operation: Operation, told: Slot) -> None:
 
 
 def _running(plan: Planner, operation: Operation, moments: Slot) -> None:
-    key = (operation.shape[0], _layer(operation).momentum)
+    key = (operation.shape[0], layer_of(operation).momentum)
     plan.call(
         "running",
         key,
@@ -275,7 +263,7 @@ def _running(plan: Planner, operation: Operation, moments: Slot) -> None:
 
 def _running_of_slices(plan: Planner, operation: Operation, moments: Slot) -> None:
     """After all slices: the first worker reads the moments of each."""
-    key = (moments.size // FLOAT, operation.shape[0], _layer(operation).momentum)
+    key = (moments.size // FLOAT, operation.shape[0], layer_of(operation).momentum)
     plan.purpose = f"{operation.name} running"
     plan.call(
         "running_of_slices",
@@ -287,155 +275,3 @@ def _running_of_slices(plan: Planner, operation: Operation, moments: Slot) -> No
         symbols=("slices",),
         who="leader",
     )
-
-
-def gradient(plan: Planner, operation: Operation) -> None:
-    source = operation.inputs[0]
-    wanted = plan.wants_gradient(source)
-    if _layer(operation).affine or wanted:
-        told = _told(plan, operation, "gradient sums", 2)
-        _gradient_sums(plan, operation, told)
-    if wanted:
-        _input_gradient(plan, operation, told)
-    for other in operation.inputs[1:]:
-        plan.pass_gradient(operation, other)
-
-
-def _gradient_sums(
-    plan: Planner, operation: Operation, told: Slot, pushed: Slot | None = None
-) -> None:
-    (channels, pixels), one = _size(operation), _map_bytes(operation)
-    parameters = tuple(_partials(plan, operation))
-    kept = plan.gradient(operation.name)
-    near = plan.near_gradients.get(operation.name)
-    further = (pushed,) if pushed else (kept,) if near else ()
-    push, copy = bool(pushed), bool(near and not pushed)
-    key = (bool(parameters), operation.rectifier, push, copy)
-    write = partial(
-        batch_norm.gradient_sums,
-        affine=bool(parameters),
-        rectifier=operation.rectifier,
-        push=push,
-        copy=copy,
-    )
-    rows = (batch_norm.MOMENTS * FLOAT, 2 * _VECTOR)
-    plan.call_pieces(
-        (
-            plan.by_channels(
-                "batch_gradient_sums",
-                (pixels, key),
-                lambda name, block: write(name, block, pixels),
-                channels,
-                *(one, one, *rows, *(FLOAT for _ in parameters), *(one for _ in further)),
-            ),
-            plan.by_pixels(
-                "batch_gradient_sums",
-                (channels, key),
-                lambda name, block, pitches: write(
-                    name, channels, block, pitches=pitches, join=True
-                ),
-                pixels,
-                *(True, True, False, False, *(False for _ in parameters), *(True for _ in further)),
-                opening=(cleared(plan, told),),
-            ),
-        ),
-        plan.value(operation.inputs[0]),
-        near or kept,
-        moments_of(plan, operation),
-        told,
-        *parameters,
-        *further,
-    )
-
-
-def gradient_sums(plan: Planner, operation: Operation) -> tuple[Slot, Slot]:
-    """What the slice tells for the gradient, and its source's gradient but for what all images pull
-    at each."""
-    told = _told(plan, operation, "gradient sums", 2)
-    pushed = plan.scratch(f"pushed {operation.name}", operation.elements * _VECTOR)
-    _gradient_sums(plan, operation, told, pushed)
-    return told, pushed
-
-
-def _partials(plan: Planner, operation: Operation) -> list[Region]:
-    affine = _layer(operation).affine
-    return [plan.partial(operation, which) for which in ("weight", "bias")] if affine else []
-
-
-def _input_gradient(plan: Planner, operation: Operation, told: Slot) -> None:
-    source = operation.inputs[0]
-    pull = collect_pull(plan, operation, told)
-    plan.contribute(
-        source,
-        lambda target: _emit_gradient(plan, operation, pull, False, target),
-        lambda target: _emit_gradient(plan, operation, pull, True, target),
-    )
-
-
-def _emit_gradient(
-    plan: Planner, operation: Operation, pull: Slot, add: bool, target: Slot
-) -> None:
-    source, (channels, pixels) = operation.inputs[0], _size(operation)
-    values, one = masked(plan, source), _map_bytes(operation)
-    key = (operation.rectifier, bool(values), add)
-    write = partial(batch_norm.gradient, rectifier=operation.rectifier, mask=bool(values), add=add)
-    rows = (batch_norm.MOMENTS * FLOAT, 2 * FLOAT, 0)
-    plan.call_pieces(
-        (
-            plan.by_channels(
-                "batch_gradient",
-                (pixels, key),
-                lambda name, block: write(name, block, pixels),
-                channels,
-                *(one, one, *rows, *(one for _ in values), one),
-            ),
-            plan.by_pixels(
-                "batch_gradient",
-                (channels, key),
-                lambda name, block, pitches: write(
-                    name, channels, block, pitches=(*pitches[:2], *pitches[-2:])
-                ),
-                pixels,
-                *(True, True, False, False, False, *(True for _ in values), True),
-            ),
-        ),
-        plan.value(source),
-        plan.gradient(operation.name),
-        moments_of(plan, operation),
-        pull,
-        lane_weight(),
-        *values,
-        target,
-    )
-
-
-def pull_of(plan: Planner, operation: Operation) -> Slot:
-    """What all images pull at each of them: two numbers a channel."""
-    return _constants(plan, operation, "pull", 2)
-
-
-def collect_pull(plan: Planner, operation: Operation, told: Slot) -> Slot:
-    """What all images pull at each of them, from the sums that the slices told."""
-    size, moments = _size(operation), moments_of(plan, operation)
-    pull = pull_of(plan, operation)
-    if _layer(operation).ghost:
-        places: tuple[Place, ...] = (told, lane_weight(), moments, pull)
-        plan.call(
-            "collect_gradient_slice",
-            size,
-            lambda name: batch_norm.collect_gradient_slice(name, *size),
-            *places,
-        )
-        return pull
-    plan.barrier()
-    plan.call(
-        "collect_gradient",
-        size,
-        lambda name: batch_norm.collect_gradient(name, *size),
-        told,
-        moments,
-        pull,
-        symbols=("slices", "images"),
-        who="worker",
-    )
-    return pull

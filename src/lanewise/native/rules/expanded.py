@@ -20,7 +20,7 @@ from lanewise.native.kernels import pointwise as kernels
 from lanewise.native.nest import LANES
 from lanewise.native.plan import FLOAT, Call, Slot
 from lanewise.native.planner import Planner
-from lanewise.native.rules import batch_norm, convolution, pointwise
+from lanewise.native.rules import batch_norm_gradient, convolution, pointwise
 from lanewise.native.rules.batch_norm import cleared, lane_weight, moments_of, value_again
 from lanewise.native.rules.windows import masked
 from lanewise.native.tiles import pair_tile
@@ -34,14 +34,14 @@ def norm_gradient(plan: Planner, operation: Operation) -> None:
     """The gradient of a batch normalisation; here with those of the convolution before it."""
     before = plan.by_name[operation.inputs[0]]
     if not _expands(plan, operation, before):
-        batch_norm.gradient(plan, operation)
+        batch_norm_gradient.gradient(plan, operation)
         return
-    told, pushed = batch_norm.gradient_sums(plan, operation)
+    told, pushed = batch_norm_gradient.gradient_sums(plan, operation)
     own, plan.purpose = plan.purpose, f"{before.name} gradient"
     pointwise.gradients_from(plan, before, pushed, whole=False)
     plan.purpose = own
     _sum_moments(plan, before)
-    pull = batch_norm.collect_pull(plan, operation, told)
+    pull = batch_norm_gradient.collect_pull(plan, operation, told)
     maps, sources = pointwise.maps_of(before)
     plan.call(
         "pull_matrix",
@@ -157,7 +157,7 @@ def _pull_weights(plan: Planner, operation: Operation, norm: Operation) -> None:
         lambda name: kernels.pull_weights(name, maps, sources),
         plan.parameter(operation, "weight"),
         moments_of(plan, norm),
-        batch_norm.pull_of(plan, norm),
+        batch_norm_gradient.pull_of(plan, norm),
         *_moments(plan, operation),
         plan.partial(operation, "weight"),
     )

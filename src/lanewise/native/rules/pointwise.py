@@ -12,7 +12,8 @@ from lanewise.native.kernels.pointwise import Products
 from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import FLOAT, Place, Slot
 from lanewise.native.planner import Planner
-from lanewise.native.rules.batch_norm import before_norm, cleared, gradient_before_sums, value_again
+from lanewise.native.rules.batch_norm import before_norm, cleared, value_again
+from lanewise.native.rules.batch_norm_gradient import gradient_before_sums
 from lanewise.native.rules.windows import masked
 from lanewise.native.tiles import line_tile, pair_tile
 from lanewise.net.layers import BatchNorm, Conv

@@ -1,0 +1,213 @@
+"""Batch normalisation: gradients.
+
+    dbias = Σ dy      dweight = Σ dy · x̂      dx = scale · (dy − dbias/M − x̂ · dweight/M)
+
+over the M = images · pixels values of a channel, with scale and x̂ as in `batch_norm.py`. Each slice
+tells its sums; `collect_gradient` adds up what all told, in their order, and makes of it what all
+images pull at each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lanewise.native.kernels.batch_norm import (
+    INVERSE,
+    MEAN,
+    MOMENTS,
+    SCALE,
+    SHIFT,
+    UNROLLED,
+    maps,
+    one,
+    summed,
+)
+from lanewise.native.kernels.conv import blocks
+from lanewise.native.kernels.functions import is_positive, keep_where, number
+from lanewise.native.nest import (
+    LANES,
+    Buffer,
+    FromIndex,
+    IndexLike,
+    Kernel,
+    Read,
+    Symbol,
+    Value,
+    Var,
+    Writer,
+    as_index,
+    op,
+)
+
+#: what `collect_gradient` makes: factor of x − mean, and what is added
+SLOPE, OFFSET = range(2)
+
+
+def _through(rectifier: str, normalised: Value, gradient: Value) -> Value:
+    """The gradient through a rectifier of `normalised`."""
+    if not rectifier:
+        return gradient
+    passed = keep_where(is_positive(normalised), gradient)
+    return passed if rectifier == "relu" else keep_where(op("lt", normalised, number(6.0)), passed)
+
+
+def gradient_sums(
+    name: str,
+    channels: int,
+    pixels: int,
+    *,
+    affine: bool,
+    rectifier: str = "",
+    pitches: Sequence[int] = (0, 0, 0),
+    join: bool = False,
+    push: bool = False,
+    copy: bool = False,
+) -> Kernel:
+    """Buffers source, gradient, moments, told (channels, 2, 16), [weight, bias], [further]: Σ dy
+    and Σ dy·x̂ of every lane; their sums over the lanes are added to the gradients of bias and
+    weight. `join`: added to what is told already. `push`: scale · dy, which is the gradient of the
+    source but for what all images pull at each, goes `further`; `copy`: the gradient goes on to
+    where it is kept. `pitches`: of the maps of source, gradient and further."""
+    source = maps("source", channels, pixels, pitches[0])
+    gradient = maps("gradient", channels, pixels, pitches[1])
+    moments = Buffer("moments", (channels, MOMENTS), align=4)
+    told = Buffer("told", (channels, 2, LANES), access="update" if join else "write")
+    parameters = [
+        Buffer(which, (channels,), access="update", align=4) for which in ("weight", "bias")
+    ] * affine
+    further = maps("further", channels, pixels, pitches[-1], "write")
+    writer = Writer(
+        name, [source, gradient, moments, told, *parameters, *[further] * (push or copy)]
+    )
+    wide = min(UNROLLED, pixels)
+    with writer.loop("c", channels) as c:
+        mean = writer.let(writer.splat(moments, c, MEAN), "mean")
+        inverse = writer.let(writer.splat(moments, c, INVERSE), "inverse")
+        scale = writer.let(writer.splat(moments, c, SCALE), "scale")
+        begin = writer.let(writer.splat(moments, c, SHIFT), "shift")
+        sums = writer.accumulators("sum", wide)
+        products = writer.accumulators("product", wide)
+        for first, count, times in blocks(pixels, wide):
+            with writer.loop("i", first + count * times, first, count) as i:
+                for k in range(count):
+                    at = as_index(i) + k
+                    x = writer.let(writer.load(source, c, at, 0), "x")
+                    given = writer.let(writer.load(gradient, c, at, 0), "given")
+                    dy = writer.let(_through(rectifier, op("fma", x, scale, begin), given), "dy")
+                    if push:
+                        writer.store(further, c, at, 0, value=op("mul", scale, dy))
+                    if copy:
+                        writer.store(further, c, at, 0, value=given, away=True)
+                    away = op("sub", x, mean)
+                    writer.assign(sums[k], op("add", Read(sums[k]), dy))
+                    writer.assign(products[k], op("fma", away, dy, Read(products[k])))
+        total = writer.let(summed([Read(r) for r in sums]), "total")
+        product = summed([Read(r) for r in products])
+        product = writer.let(op("mul", product, inverse), "product")
+        for row, value in enumerate((total, product)):
+            before = writer.load(told, c, row, 0) if join else None
+            writer.store(told, c, row, 0, value=op("add", before, value) if before else value)
+        for target, value in zip(parameters, (product, total), strict=False):
+            old = writer.load(target, c, lanes=1)
+            writer.store(target, c, value=op("add", old, op("lanesum", value)))
+    return writer.finish()
+
+
+def collect_gradient(name: str, channels: int, pixels: int) -> Kernel:
+    """Buffers told (slices, channels, 2, 16), moments, pull (channels, 2); symbols slices, images:
+    dx = scale · dy + pull[0] · (x − mean) + pull[1]."""
+    slices, images = Symbol("slices"), Symbol("images")
+    told = Buffer("told", (slices, channels, 2, LANES))
+    moments = Buffer("moments", (channels, MOMENTS), align=4)
+    pull = Buffer("pull", (channels, 2), access="write", align=4)
+    writer = Writer(name, [told, moments, pull], [slices, images])
+    count = op("tofloat", FromIndex(as_index(images), lanes=1))
+    share = writer.let(op("div", one(1.0 / pixels), count), "share")
+    with writer.loop("c", channels) as c:
+        total, product = writer.accumulators("told", 2)
+        with writer.loop("s", slices) as s:
+            for row, register in enumerate((total, product)):
+                part = writer.load(told, s, c, row, 0)
+                writer.assign(register, op("add", Read(register), part))
+        _store_pull(writer, pull, moments, c, Read(total), Read(product), share)
+    return writer.finish()
+
+
+def collect_gradient_slice(name: str, channels: int, pixels: int) -> Kernel:
+    """The same for one slice: buffers told (channels, 2, 16), lane_weight, moments, pull."""
+    told = Buffer("told", (channels, 2, LANES))
+    weights = Buffer("lane_weight", (LANES,))
+    moments = Buffer("moments", (channels, MOMENTS), align=4)
+    pull = Buffer("pull", (channels, 2), access="write", align=4)
+    writer = Writer(name, [told, weights, moments, pull])
+    living = is_positive(writer.load(weights, 0))
+    count = op("lanesum", op("select", living, number(1.0), number(0.0)))
+    share = writer.let(op("div", one(1.0 / pixels), count), "share")
+    with writer.loop("c", channels) as c:
+        total, product = (writer.let(writer.load(told, c, row, 0), "told") for row in range(2))
+        _store_pull(writer, pull, moments, c, total, product, share)
+    return writer.finish()
+
+
+def _store_pull(
+    writer: Writer,
+    pull: Buffer,
+    moments: Buffer,
+    c: Var,
+    total: Value,
+    product: Value,
+    share: Value,
+) -> None:
+    def moment(row: int) -> Value:
+        return writer.load(moments, c, row, lanes=1)
+
+    factor = writer.let(op("mul", op("neg", moment(SCALE)), share), "factor")
+    slope = op("mul", op("mul", factor, moment(INVERSE)), op("lanesum", product))
+    writer.store(pull, c, SLOPE, value=slope)
+    writer.store(pull, c, OFFSET, value=op("mul", factor, op("lanesum", total)))
+
+
+def gradient(
+    name: str,
+    channels: int,
+    pixels: int,
+    *,
+    rectifier: str = "",
+    mask: bool = False,
+    add: bool = False,
+    pitches: Sequence[int] = (0, 0, 0, 0),
+) -> Kernel:
+    """Buffers source, gradient, moments, pull, lane_weight, [value], target: the gradient of the
+    source, zero in lanes without an image. `add`: it is added to the target. `pitches`: of the
+    four maps in this order."""
+    source, gradient_, value = (
+        maps(n, channels, pixels, pitch)
+        for n, pitch in zip(("source", "gradient", "value"), pitches[:3], strict=True)
+    )
+    moments = Buffer("moments", (channels, MOMENTS), align=4)
+    pull = Buffer("pull", (channels, 2), align=4)
+    weights = Buffer("lane_weight", (LANES,))
+    target = maps("target", channels, pixels, pitches[-1], "update" if add else "write")
+    writer = Writer(name, [source, gradient_, moments, pull, weights, *[value] * mask, target])
+    living = writer.let(is_positive(writer.load(weights, 0)), "living")
+
+    def result(c: Var, at: IndexLike, constants: list[Value]) -> Value:
+        mean, scale, begin, slope, offset = constants
+        x = writer.let(writer.load(source, c, at, 0), "x")
+        dy = _through(rectifier, op("fma", x, scale, begin), writer.load(gradient_, c, at, 0))
+        pulled = op("fma", op("sub", x, mean), slope, offset)
+        dx = keep_where(living, op("fma", scale, dy, pulled))
+        dx = op("add", writer.load(target, c, at, 0), dx) if add else dx
+        return keep_where(is_positive(writer.load(value, c, at, 0)), dx) if mask else dx
+
+    with writer.loop("c", channels) as c:
+        rows = [(moments, MEAN), (moments, SCALE), (moments, SHIFT), (pull, SLOPE), (pull, OFFSET)]
+        constants: list[Value] = [
+            writer.let(writer.splat(b, c, row), "constant") for b, row in rows
+        ]
+        for first, count, times in blocks(pixels, UNROLLED):
+            with writer.loop("i", first + count * times, first, count) as i:
+                for k in range(count):
+                    at = as_index(i) + k
+                    writer.store(target, c, at, 0, value=result(c, at, constants))
+    return writer.finish()

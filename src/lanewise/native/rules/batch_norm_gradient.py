@@ -1,0 +1,190 @@
+"""Gradients of batch normalisation: every slice tells its sums, and after a barrier (or at once, in
+ghost normalisation) learns what all images pull at each."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from lanewise.native.fuse import Operation
+from lanewise.native.kernels import batch_norm_gradient
+from lanewise.native.kernels.batch_norm import MOMENTS
+from lanewise.native.plan import FLOAT, Place, Region, Slot
+from lanewise.native.planner import Planner
+from lanewise.native.rules.batch_norm import (
+    VECTOR,
+    cleared,
+    constants_of,
+    lane_weight,
+    layer_of,
+    map_bytes,
+    moments_of,
+    sends_away,
+    size_of,
+    told_by,
+)
+from lanewise.native.rules.windows import masked
+
+
+def gradient_before_sums(plan: Planner, name: str) -> Slot | None:
+    """The same for the gradient of a normalised value with one reader."""
+    norm = plan.by_name[name]
+    if plan.uses[name] > 1 or len(norm.inputs) != 1 or not sends_away(norm, norm.inputs[0]):
+        return None
+    near = plan.scratch(f"near gradient {name}", norm.elements * VECTOR)
+    plan.near_gradients[name] = near
+    plan.has_gradient(name)
+    return near
+
+
+def gradient(plan: Planner, operation: Operation) -> None:
+    source = operation.inputs[0]
+    wanted = plan.wants_gradient(source)
+    if layer_of(operation).affine or wanted:
+        told = told_by(plan, operation, "gradient sums", 2)
+        _gradient_sums(plan, operation, told)
+    if wanted:
+        _input_gradient(plan, operation, told)
+    for other in operation.inputs[1:]:
+        plan.pass_gradient(operation, other)
+
+
+def _gradient_sums(
+    plan: Planner, operation: Operation, told: Slot, pushed: Slot | None = None
+) -> None:
+    (channels, pixels), one = size_of(operation), map_bytes(operation)
+    parameters = tuple(_partials(plan, operation))
+    kept = plan.gradient(operation.name)
+    near = plan.near_gradients.get(operation.name)
+    further = (pushed,) if pushed else (kept,) if near else ()
+    push, copy = bool(pushed), bool(near and not pushed)
+    key = (bool(parameters), operation.rectifier, push, copy)
+    write = partial(
+        batch_norm_gradient.gradient_sums,
+        affine=bool(parameters),
+        rectifier=operation.rectifier,
+        push=push,
+        copy=copy,
+    )
+    rows = (MOMENTS * FLOAT, 2 * VECTOR)
+    plan.call_pieces(
+        (
+            plan.by_channels(
+                "batch_gradient_sums",
+                (pixels, key),
+                lambda name, block: write(name, block, pixels),
+                channels,
+                *(one, one, *rows, *(FLOAT for _ in parameters), *(one for _ in further)),
+            ),
+            plan.by_pixels(
+                "batch_gradient_sums",
+                (channels, key),
+                lambda name, block, pitches: write(
+                    name, channels, block, pitches=pitches, join=True
+                ),
+                pixels,
+                *(True, True, False, False, *(False for _ in parameters), *(True for _ in further)),
+                opening=(cleared(plan, told),),
+            ),
+        ),
+        plan.value(operation.inputs[0]),
+        near or kept,
+        moments_of(plan, operation),
+        told,
+        *parameters,
+        *further,
+    )
+
+
+def gradient_sums(plan: Planner, operation: Operation) -> tuple[Slot, Slot]:
+    """What the slice tells for the gradient, and its source's gradient but for what all images pull
+    at each."""
+    told = told_by(plan, operation, "gradient sums", 2)
+    pushed = plan.scratch(f"pushed {operation.name}", operation.elements * VECTOR)
+    _gradient_sums(plan, operation, told, pushed)
+    return told, pushed
+
+
+def _partials(plan: Planner, operation: Operation) -> list[Region]:
+    affine = layer_of(operation).affine
+    return [plan.partial(operation, which) for which in ("weight", "bias")] if affine else []
+
+
+def _input_gradient(plan: Planner, operation: Operation, told: Slot) -> None:
+    source = operation.inputs[0]
+    pull = collect_pull(plan, operation, told)
+    plan.contribute(
+        source,
+        lambda target: _emit_gradient(plan, operation, pull, False, target),
+        lambda target: _emit_gradient(plan, operation, pull, True, target),
+    )
+
+
+def _emit_gradient(
+    plan: Planner, operation: Operation, pull: Slot, add: bool, target: Slot
+) -> None:
+    source, (channels, pixels) = operation.inputs[0], size_of(operation)
+    values, one = masked(plan, source), map_bytes(operation)
+    key = (operation.rectifier, bool(values), add)
+    write = partial(
+        batch_norm_gradient.gradient, rectifier=operation.rectifier, mask=bool(values), add=add
+    )
+    rows = (MOMENTS * FLOAT, 2 * FLOAT, 0)
+    plan.call_pieces(
+        (
+            plan.by_channels(
+                "batch_gradient",
+                (pixels, key),
+                lambda name, block: write(name, block, pixels),
+                channels,
+                *(one, one, *rows, *(one for _ in values), one),
+            ),
+            plan.by_pixels(
+                "batch_gradient",
+                (channels, key),
+                lambda name, block, pitches: write(
+                    name, channels, block, pitches=(*pitches[:2], *pitches[-2:])
+                ),
+                pixels,
+                *(True, True, False, False, False, *(True for _ in values), True),
+            ),
+        ),
+        plan.value(source),
+        plan.gradient(operation.name),
+        moments_of(plan, operation),
+        pull,
+        lane_weight(),
+        *values,
+        target,
+    )
+
+
+def pull_of(plan: Planner, operation: Operation) -> Slot:
+    """What all images pull at each of them: two numbers a channel."""
+    return constants_of(plan, operation, "pull", 2)
+
+
+def collect_pull(plan: Planner, operation: Operation, told: Slot) -> Slot:
+    """What all images pull at each of them, from the sums that the slices told."""
+    size, moments = size_of(operation), moments_of(plan, operation)
+    pull = pull_of(plan, operation)
+    if layer_of(operation).ghost:
+        places: tuple[Place, ...] = (told, lane_weight(), moments, pull)
+        plan.call(
+            "collect_gradient_slice",
+            size,
+            lambda name: batch_norm_gradient.collect_gradient_slice(name, *size),
+            *places,
+        )
+        return pull
+    plan.barrier()
+    plan.call(
+        "collect_gradient",
+        size,
+        lambda name: batch_norm_gradient.collect_gradient(name, *size),
+        told,
+        moments,
+        pull,
+        symbols=("slices", "images"),
+        who="worker",
+    )
+    return pull
