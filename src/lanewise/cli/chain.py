@@ -37,7 +37,23 @@ def _asked(args: Namespace) -> Chain:
             f"no network, and {missing} missing; give a network, or both, like "
             "`lanewise size --from 224 --to 7`"
         )
-    for option, given in (("--markdown", args.markdown), ("--layer", args.layer)):
+    _refuse(args)
+    return Chain(n, out, args.layers or 1, args.kernel, args.stride, args.pad, args.dilation or 1)
+
+
+def _refuse(args: Namespace) -> None:
+    """SizeError for options that would do nothing, or something else than they say."""
+    for option, given in (
+        ("--markdown", args.markdown),
+        ("--layer", args.layer),
+        ("--input", args.input),
+        ("--batch", args.batch),
+        ("--against", args.against),
+        ("--against-convention", args.against_convention),
+        ("--convention", args.convention != "torch"),
+        ("--details", args.details),
+        ("--time", args.time),
+        ("--measure", args.measure),
+    ):
         if given:
             raise SizeError(f"{option}: is for the sizes of a network; leave it out")
-    return Chain(n, out, args.layers or 1, args.kernel, args.stride, args.pad, args.dilation or 1)
