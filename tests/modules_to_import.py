@@ -161,6 +161,14 @@ class Sequence(nn.Module):
         return F.log_softmax(self.out(rows[:, -1]), dim=1)
 
 
+class SequenceFirst(nn.Module):
+    """The axis of the images lies behind that of the sequence for a while."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(2).permute(2, 0, 1)
+        return F.softplus(rows).transpose(0, 1)
+
+
 def small() -> nn.Module:
     """A factory."""
     return nn.Sequential(

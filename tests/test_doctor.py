@@ -142,7 +142,7 @@ MISTAKES = {
         written("self.conv = nn.Conv2d(3, 8, 3)", "return self.conv(x)"),
         (1, 28, 28),
         (
-            "conv: its input is 1x28x28, 1 channels, but conv expects 3: the images are gray",
+            "conv: its input is 1x28x28, 1 channel, but conv expects 3: the images are gray",
             "or give other images: --input 3x28x28",
         ),
         ("- self.conv = nn.Conv2d(3, 8, 3)", "+ self.conv = nn.Conv2d(1, 8, 3)"),

@@ -113,7 +113,7 @@ def from_elsewhere(batch: Any = "N", side: Any = 6) -> onnx.ModelProto:
     )
 
 
-@pytest.mark.parametrize("batch", ["N", 3])
+@pytest.mark.parametrize("batch", ["N", 1, 2, 3])
 def test_what_others_write(batch: Any, tmp_path: Path) -> None:
     model = from_elsewhere(batch)
     path = saved(model, tmp_path)
@@ -166,6 +166,9 @@ def test_weights_in_another_file(tmp_path: Path) -> None:
     path = str(tmp_path / "model.onnx")
     onnx.save(model, path, save_as_external_data=True, location="model.data", size_threshold=100)
     assert size(graph_of(path)).totals.params == size(graph).totals.params
+    (tmp_path / "model.data").write_bytes(b"short")
+    with pytest.raises(NetError, match=r"its weights in other files cannot be read \(.*weight"):
+        read_model(path, weights=True)
     (tmp_path / "model.data").unlink()
     with pytest.raises(NetError, match=r"weight stands in model\.data, which is missing; put that"):
         graph_of(path)
@@ -182,6 +185,9 @@ def _bad(name: str, folder: Path) -> str:
         return saved(made([one], [1, 1, 4, 4], {}, ("my.company",)), folder)
     if name == "misspelt":
         one = helper.make_node("Convolve", ["image"], ["r"])
+        return saved(made([one], [1, 1, 4, 4], {}), folder)
+    if name == "weightless":
+        one = helper.make_node("Conv", ["image", "w"], ["r"])
         return saved(made([one], [1, 1, 4, 4], {}), folder)
     if name == "rank":
         return saved(made([helper.make_node("Relu", ["image"], ["r"])], [1, 4], {}), folder)
@@ -203,6 +209,7 @@ def _bad(name: str, folder: Path) -> str:
         ("empty", "is no ONNX model"),
         ("operator", "operator Fancy of my.company (step) is not one of ONNX's"),
         ("misspelt", "operator Convolve (unnamed) is not one of ONNX's in opset 17"),
+        ("weightless", "Conv r reads w, which nothing in the model makes; export it again"),
         ("rank", "image is 1x4; images are N x C x H x W"),
         ("shapes", "its shapes do not fit"),
     ],

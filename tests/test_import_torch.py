@@ -115,6 +115,11 @@ def test_weights_used_again_are_counted_once() -> None:
         own_graph(f"{FILE}:Shared input=3x8x8")
 
 
+def test_sizes_are_those_of_one_image_behind_the_axis_of_a_sequence() -> None:
+    rows = size(graph_of(f"{FILE}:SequenceFirst", Input(3, 4, 4))).rows
+    assert [row.output for row in rows[1:]] == [(16, 3)] * (len(rows) - 1)
+
+
 def test_what_lanewise_has_no_layer_for_is_sized_and_marked() -> None:
     graph = graph_of(f"{FILE}:Sequence", Input(3, 8, 8))
     module = build(f"{FILE}:Sequence", weights=True).module

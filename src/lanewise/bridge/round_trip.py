@@ -154,15 +154,33 @@ def onnx_called(model: ModelProto) -> Callable[[np.ndarray], np.ndarray]:
 
     import numpy as np
 
-    name = model.graph.input[0].name
+    weights = {tensor.name for tensor in model.graph.initializer}
+    image = next(value for value in model.graph.input if value.name not in weights)
+    fixed = image.type.tensor_type.shape.dim[0].dim_value
     if find_spec("onnxruntime"):
         import onnxruntime
 
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), providers=["CPUExecutionProvider"]
         )
-        return lambda images: np.asarray(session.run(None, {name: images})[0])
+        return _in_batches(lambda x: np.asarray(session.run(None, {image.name: x})[0]), fixed)
     from onnx.reference import ReferenceEvaluator
 
     evaluator = ReferenceEvaluator(model)
-    return lambda images: np.asarray(next(iter(evaluator.run(None, {name: images}))))
+    return _in_batches(
+        lambda x: np.asarray(next(iter(evaluator.run(None, {image.name: x})))), fixed
+    )
+
+
+def _in_batches(
+    run: Callable[[np.ndarray], np.ndarray], fixed: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """`run` on any number of images, where it takes `fixed` at once (0: any number)."""
+    import numpy as np
+
+    def batched(images: np.ndarray) -> np.ndarray:
+        full = np.resize(images, (-(-len(images) // fixed) * fixed, *images.shape[1:]))
+        found = [run(full[first : first + fixed]) for first in range(0, len(full), fixed)]
+        return np.concatenate(found)[: len(images)]
+
+    return batched if fixed else run

@@ -139,7 +139,8 @@ def conv2d(case: Case) -> Cause | None:
 
 def _channels(case: Case, shape: tuple[int, ...], wanted: int) -> Cause:
     first = case.given(0, "input") is case.notes.image
-    told = f"its input is {size(shape[1:])}, {shape[1]} channels, but conv expects {wanted}"
+    many = "s" if shape[1] > 1 else ""
+    told = f"its input is {size(shape[1:])}, {shape[1]} channel{many}, but conv expects {wanted}"
     if first and shape[3] == wanted:
         turned = (shape[3], shape[1], shape[2])
         told += f": the channels come last; PyTorch has them first, {size(turned)}"

@@ -149,7 +149,9 @@ class _Reader:
         return all(shape[:1] == (IMAGES,) for shape in call.shapes)
 
     def _shape(self, shape: tuple[int, ...]) -> Shape:
-        """Without the axis of the images, if it is there."""
+        """Without the axis of the images, if it is there: first, or behind that of a sequence."""
+        if shape[:1] != (IMAGES,) and shape[1:2] == (IMAGES,):
+            return shape[:1] + shape[2:]
         return shape[1:] if shape[:1] == (IMAGES,) else shape
 
     def _step(self, call: Call) -> Step:

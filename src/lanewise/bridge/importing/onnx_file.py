@@ -60,7 +60,13 @@ def read_model(path: str, *, weights: bool = False) -> ModelProto:
             "model, or export with everything in one file"
         )
     if weights:
-        onnx.load_external_data_for_model(model, folder)
+        try:
+            onnx.load_external_data_for_model(model, folder)
+        except Exception as error:
+            told = str(error).strip().split("\n")[0] or type(error).__name__
+            raise NetError(
+                f"{path}: its weights in other files cannot be read ({told}); export it again"
+            ) from None
     return model
 
 
@@ -181,6 +187,7 @@ class _Reader:
     def read(self, operator: NodeProto) -> None:
         """Add the layers of an operator."""
         self._require_known(operator)
+        self._require_made(operator)
         given = [self.values.get(name) for name in operator.input]
         reads = [one for one in given if isinstance(one, Value)]
         if not reads or operator.op_type == "Shape":
@@ -201,6 +208,14 @@ class _Reader:
                 f"{self.path}: operator {operator.op_type}{where} ({operator.name or 'unnamed'}) "
                 f"is not one of ONNX's in opset {version}; export the model with standard operators"
             )
+
+    def _require_made(self, operator: NodeProto) -> None:
+        for name in operator.input:
+            if name not in self.values:
+                raise NetError(
+                    f"{self.path}: {operator.op_type} {operator.name or operator.output[0]} reads "
+                    f"{name}, which nothing in the model makes; export it again"
+                )
 
     def _values(self, operator: NodeProto, given: list[Any]) -> list[Value]:
         shapes = [self._shape(name) for name in operator.output if name]
