@@ -169,6 +169,17 @@ class SequenceFirst(nn.Module):
         return F.softplus(rows).transpose(0, 1)
 
 
+class Several(nn.Module):
+    """Two results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.conv(x), x
+
+
 def small() -> nn.Module:
     """A factory."""
     return nn.Sequential(

@@ -203,6 +203,12 @@ def broken(error: BaseException) -> SimpleNamespace:
     ("error", "code", "message"),
     [
         (ZeroDivisionError("by zero"), 1, "a bug in Lanewise: ZeroDivisionError: by zero"),
+        (MemoryError(), 2, "not enough memory (no more is free); use a smaller network"),
+        (
+            RuntimeError("[alloc] DefaultCPUAllocator: can't allocate memory: 8 bytes"),
+            2,
+            "not enough memory (can't allocate memory: 8 bytes); use a smaller network",
+        ),
         (KeyboardInterrupt(), 130, "interrupted"),
         (PermissionError(13, "Permission denied", "/x"), 2, "/x: Permission denied"),
         (OSError(28, "No space left on device"), 2, "No space left on device"),

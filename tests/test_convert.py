@@ -28,6 +28,7 @@ from lanewise.net.load import load
 from lanewise.net.parse import parse
 from lanewise.net.show import show
 from lanewise.ship.convert import Weighted, convert, executed, open_weighted
+from lanewise.ship.onnx_model import to_onnx
 from lanewise.size.report import size
 from small_nets import NETS
 from test_import_torch import FILE, IMAGES, NOT_BACK
@@ -156,6 +157,7 @@ def test_a_run_takes_its_weights_along(
         (["input 1x4x4; if: relu", "out.py"], "layer if: Python has that word already"),
         ([f"{FILE}:Sequence", "out.net", "--input", "3x8x8"], "is no layer of Lanewise"),
         ([f"{FILE}:Shared", "out.onnx", "--input", "3x8x8"], "its weights together with again"),
+        ([f"{FILE}:Several", "out.net", "--input", "3x4x4"], "Several: gives a tuple, and a netw"),
         ([".", "out.onnx"], "no run"),
     ],
 )
@@ -172,3 +174,17 @@ def test_refusals(
     out, err = capsys.readouterr()
     assert out == "" and words in err and err.count("lanewise: ") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["there.net"], "nothing was written"
+
+
+def test_a_file_of_several_results_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = parse("input 1x4x4; conv 2 k3")
+    model = to_onnx(graph, drawn_weights(graph))
+    relu = onnx.helper.make_node("Relu", [model.graph.output[0].name], ["second"])
+    model.graph.node.append(relu)
+    model.graph.output.append(onnx.helper.make_tensor_value_info("second", 1, None))
+    onnx.save(model, tmp_path / "two.onnx")
+    assert main(["convert", str(tmp_path / "two.onnx"), str(tmp_path / "two.net")]) == 2
+    assert ", second, and a network here gives one result" in capsys.readouterr().err
+    assert not (tmp_path / "two.net").exists()

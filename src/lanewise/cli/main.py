@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _machine_refused(error)
     except Exception as error:
-        return _bug(error)
+        return _out_of_memory(error) if _lacks_memory(error) else _bug(error)
 
 
 def _run(arguments: list[str]) -> int:
@@ -166,6 +166,20 @@ def _machine_refused(error: OSError) -> int:
         _show_place(error)
     what = f"{error.filename}: " if error.filename else ""
     return _complain(f"{what}{error.strerror or error}", 2)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    # torch has no class of its own for it.
+    told = isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    return told or isinstance(error, MemoryError)
+
+
+def _out_of_memory(error: Exception) -> int:
+    """A network, an image or a batch that is larger than the machine."""
+    if _debugging():
+        _show_place(error)
+    told = str(error).rpartition("DefaultCPUAllocator: ")[2] or "no more is free"
+    return _complain(f"not enough memory ({told}); use a smaller network, image or batch", 2)
 
 
 def _bug(error: Exception) -> int:

@@ -167,7 +167,8 @@ def _stands_alone(option: str, args: Namespace) -> None:
         "--against": args.against,
         "--markdown": args.markdown,
     }
-    together = {"--time", "--measure"} if option == "--time" else {option}
+    times = {"--time", "--measure"}
+    together = times if option in times else {option}
     for other, given in forms.items():
         if given and other not in together:
             raise SizeError(f"{option}: not together with {other}; leave one out")
@@ -190,7 +191,7 @@ def _compare(graph: Graph, args: Namespace) -> int:
 
 def _show_times(graph: Graph, args: Namespace) -> int:
     """Prints what each layer takes on this machine."""
-    _stands_alone("--time", args)
+    _stands_alone("--measure" if args.measure else "--time", args)
     from lanewise.cli.times import show_times
     from lanewise.net.check import require_own
 

@@ -87,6 +87,12 @@ def _onnx(path: str, spec: str, image: Input | None) -> Weighted:
     found = imported(spec, image)
     graph = check(require_own(found.graph))
     model = read_model(path, weights=True)
+    results = [value.name for value in model.graph.output]
+    if len(results) > 1:
+        raise NetError(
+            f"{path}: gives {', '.join(results)}, and a network here gives one result; export the "
+            "model with that one alone"
+        )
     held = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     return Weighted(
         graph, gathered(graph, found.weights, held), "the file's own", onnx_called(model)
