@@ -128,7 +128,7 @@ def as_graph(net: str | os.PathLike[str] | Graph | Net) -> Graph:
 def _read(spec: str | os.PathLike[str]) -> tuple[str | None, Graph]:
     """(the text, its graph); what is imported has no text."""
     path = os.fspath(spec)
-    if ".py" in path or ".onnx" in path:
+    if any(suffix in path for suffix in (".py", ".onnx", ".keras")):
         from lanewise.bridge.networks import graph_of, is_imported
 
         if is_imported(spec):

@@ -7,7 +7,9 @@ from lanewise.net.graph import Graph
 from lanewise.net.layers import Input
 from lanewise.net.load import load
 
-NET = "zoo name, .net file, notation text, models.py:Net (PyTorch) or model.onnx"
+NET = (
+    "zoo name, .net file, notation text, models.py:Net (PyTorch, Keras), model.onnx or model.keras"
+)
 
 
 def network(spec: str, image: Input | None = None, *, forgiving: bool = False) -> Graph:
@@ -32,4 +34,4 @@ def own_network(spec: str) -> Graph:
 
 def _may_be_imported(spec: str) -> bool:
     """A quick look, so that the zoo needs nothing of the bridge."""
-    return ".py" in spec or ".onnx" in spec
+    return any(suffix in spec for suffix in (".py", ".onnx", ".keras"))

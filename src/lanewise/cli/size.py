@@ -28,6 +28,7 @@ examples:
   lanewise size lenet5 --time
   lanewise size lenet5 --measure --batch 64
   lanewise size models.py:Net --input 3x224x224
+  lanewise size model.keras
 
 models.py is imported, which runs it, as Python would; nothing is trained, and
 weights take no memory.

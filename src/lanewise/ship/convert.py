@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lanewise.bridge.networks import is_imported, own_graph
+from lanewise.bridge.networks import is_imported, is_keras, own_graph
 from lanewise.bridge.round_trip import (
     Agreement,
     Arrays,
@@ -61,7 +61,8 @@ class Converted:
 
 def open_weighted(spec: str, image: Input | None) -> Weighted:
     """A network that is no run, with its weights where it has some."""
-    if not is_imported(spec):
+    # A Keras model is taken for its layers: its weights lie in another order than ours.
+    if not is_imported(spec) or is_keras(spec):
         return Weighted(own_graph(spec, image))
     path = spec.partition(" input=")[0]
     return _onnx(path, spec, image) if path.endswith(".onnx") else _module(path, spec, image)

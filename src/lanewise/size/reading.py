@@ -54,7 +54,7 @@ Reading: TypeAlias = Callable[..., Layer]
 def read(graph: Graph, rule: Convention) -> Graph:
     """The network as this convention reads it. SizeError, with a place, for what it cannot say and
     for layers that cannot exist."""
-    if rule is TORCH:
+    if rule is TORCH or graph.convention == rule.name:
         return graph
     nodes, problem = read_until(graph, rule)
     if problem:

@@ -1,9 +1,10 @@
-"""Where in the user's own source something happens: the innermost call that is neither PyTorch's
-nor ours, to the character."""
+"""Where in the user's own source something happens: the innermost call that is neither a
+framework's nor ours, to the character."""
 
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from itertools import islice
 from types import CodeType, FrameType, TracebackType
@@ -62,13 +63,13 @@ def _is_users(code: CodeType) -> bool:
     file = code.co_filename
     if file.startswith("<"):
         return False
-    return not file.startswith((_OURS, _torch_folder())) and "importlib" not in file
+    return not file.startswith((_OURS, *_frameworks())) and "importlib" not in file
 
 
-def _torch_folder() -> str:
-    import torch
-
-    return os.path.dirname(torch.__file__)
+def _frameworks() -> list[str]:
+    """The folders of the frameworks that the user's file has imported."""
+    found = [sys.modules.get(name) for name in ("torch", "keras")]
+    return [os.path.dirname(one.__file__) for one in found if one and one.__file__]
 
 
 def _place(code: CodeType, instruction: int, line: int) -> Place:

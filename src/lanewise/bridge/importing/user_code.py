@@ -6,10 +6,11 @@ with the line.
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from importlib.util import module_from_spec, spec_from_file_location
@@ -58,6 +59,24 @@ class Unmade(NetError):
     file: str
 
 
+def made(spec: str, wanted: str, candidates: Callable[[ModuleType], list[str]]) -> Any:
+    """What `file.py:attribute` names in another framework than PyTorch: an object, or what a
+    function or class without arguments makes. NetError as `build`; `candidates` lists the names of
+    a file's networks, each `wanted`."""
+    path, _, attribute = split(spec)
+    if not os.path.isfile(path):
+        raise NetError(f"{path}: no such file; give file.py:model, a .net file or a zoo name")
+    with _users_turn(path):
+        source, _ = _imported(path, None)
+        names = candidates(source)
+        if not attribute and len(names) != 1:
+            known = f"one of {', '.join(names)}" if names else f"{wanted} or a function making one"
+            raise NetError(f"{path}: which network? Write {path}:NAME, NAME being {known}")
+        found = _attribute(source, path, attribute or names[0], names)
+        is_maker = inspect.isfunction(found) or isinstance(found, type)
+        return _called(found, spec, path) if is_maker else found
+
+
 def build(spec: str, *, weights: bool = False, text: str | None = None) -> Built:
     """The module that `file.py:attribute` names: an instance, a class, or a function without
     arguments. NetError with the line where the file or the module's making raises.
@@ -73,7 +92,8 @@ def build(spec: str, *, weights: bool = False, text: str | None = None) -> Built
     with _users_turn(path), _noting(made_at), _memory(weights):
         source, text = _imported(path, text)
         attribute = attribute or _only_module(source, path)
-        module = _instance(_attribute(source, path, attribute), f"{path}:{attribute}")
+        found = _attribute(source, path, attribute, _candidates(source))
+        module = _instance(found, f"{path}:{attribute}")
     module = module.eval() if weights else module.to("meta").eval()
     title = f"{os.path.basename(path)}:{attribute}"
     return Built(module, title, os.path.abspath(path), text, made_at)
@@ -153,11 +173,11 @@ def _candidates(source: ModuleType) -> list[str]:
     return instances or list(own)
 
 
-def _attribute(source: ModuleType, path: str, attribute: str) -> Any:
+def _attribute(source: ModuleType, path: str, attribute: str, names: list[str]) -> Any:
     found: Any = source
     for part in attribute.split("."):
         if not hasattr(found, part):
-            known = _candidates(source) or [n for n in vars(source) if not n.startswith("_")]
+            known = names or [n for n in vars(source) if not n.startswith("_")]
             hint = nearest(part, known) or f"it has {', '.join(known[:8]) or 'nothing'}"
             raise NetError(f"{path}: no {attribute} in this file; {hint.strip()}")
         found = getattr(found, part)
@@ -169,11 +189,9 @@ def _instance(found: Any, spec: str) -> nn.Module:
 
     path = split(spec)[0]
     if not isinstance(found, nn.Module) and callable(found):
-        _require_no_arguments(found, spec)
-        try:
-            found = found()
-        except (Exception, SystemExit) as error:
-            raise raised(error, path, f"making {spec.rpartition(':')[2]}") from None
+        found = _called(found, spec, path)
+    if type(found).__module__.startswith("keras."):
+        raise NetError(f"{spec}: is a Keras model; write `import keras` in {path}, to be read so")
     if not isinstance(found, nn.Module):
         raise NetError(
             f"{spec}: is a {type(found).__name__}; name a torch.nn.Module, a class of "
@@ -182,9 +200,16 @@ def _instance(found: Any, spec: str) -> nn.Module:
     return found
 
 
-def _require_no_arguments(found: Any, spec: str) -> None:
-    import inspect
+def _called(maker: Any, spec: str, path: str) -> Any:
+    """What a class or function without arguments makes."""
+    _require_no_arguments(maker, spec)
+    try:
+        return maker()
+    except (Exception, SystemExit) as error:
+        raise raised(error, path, f"making {spec.rpartition(':')[2]}") from None
 
+
+def _require_no_arguments(found: Any, spec: str) -> None:
     try:
         parameters = inspect.signature(found).parameters.values()
     except (TypeError, ValueError):
