@@ -61,8 +61,9 @@ def random_net(random: Random) -> Items:
         features = random.randint(1, random.choice([20, 150]))
         items.append(f"linear {features}")
         items += _fitting(random, items, FLAT)
-    if random.random() < 0.1:
-        items.append(f"rbf {random.randint(2, 8)}")
+    centres = f"rbf {random.randint(2, 8)}"
+    if random.random() < 0.1 and _small([*items, centres]):
+        items.append(centres)
     elif shape_of(items)[0] == 1 or random.random() < 0.7:
         items.append(f"linear {random.randint(2, 12)}{_maybe(random, 0.2, ' nobias')}")
     return tuple(items)

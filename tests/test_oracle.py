@@ -212,6 +212,6 @@ def test_the_table_and_the_document() -> None:
 
 
 def test_without_torch_the_message_has_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanewise.bridge, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(LanewiseError, match=r"pip install 'lanewise\[torch\]'"):
         lanewise.bridge.require_torch()

@@ -6,7 +6,8 @@ the oracle is tested without the engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,14 @@ class TorchEngine:
         self.masked = to_torch(graph, dropout_mask=self._mask)
         self.parameters = {n: p.detach().numpy() for n, p in self.model.named_parameters()}
         self.buffers = {n: b.numpy() for n, b in self.model.named_buffers() if "running" in n}
+        self.learned = self.parameters | self.buffers
+        self.facts = SimpleNamespace(exact=True)
         self.gradients: dict[str, np.ndarray] = {}
         self.input_gradient: np.ndarray | None = None
+
+    def set_learned(self, values: Mapping[str, np.ndarray]) -> None:
+        for name, array in self.learned.items():
+            array[...] = values[name]
 
     def initialise(self, seed: int) -> None:
         random = np.random.default_rng(seed)
