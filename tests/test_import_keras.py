@@ -104,6 +104,8 @@ ALONE: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "swish": (lambda: L.Activation("swish"), ["silu"]),
     "relu6": (lambda: L.ReLU(6), ["relu6"]),
     "noise": (lambda: L.SpatialDropout2D(0.1), ["spatialdropout"]),
+    "depth": (lambda: L.Dropout(0.1, noise_shape=(None, 1, 1, 1)), ["stochasticdepth"]),
+    "rows": (lambda: L.Dropout(0.1, noise_shape=(None, 13, 1, 1)), ["foreign"]),
     "half a norm": (lambda: L.BatchNormalization(scale=False), ["foreign"]),
     "scaled": (lambda: L.Rescaling(1 / 255), ["foreign"]),
     "normalised": (lambda: L.Normalization(), ["foreign"]),
@@ -292,6 +294,15 @@ def test_what_is_no_model(models: str, spec: str) -> None:
         graph_of(models + spec)
 
 
+def test_a_model_in_a_file_of_pytorch_s(tmp_path: Path) -> None:
+    path = tmp_path / "both.py"
+    path.write_text(
+        "import torch\nimport keras\nnet = keras.Sequential([keras.Input((8, 8, 3))])\n"
+    )
+    with pytest.raises(NetError, match="a file that has `import keras` and no torch"):
+        graph_of(f"{path}:net", Input(3, 8, 8))
+
+
 def test_an_image_of_another_size(models: str) -> None:
     with pytest.raises(NetError, match="is made for images of 3x12x10, not 3x9x9"):
         graph_of(f"{models}:model", Input(3, 9, 9))
@@ -346,6 +357,21 @@ def test_the_backend_is_found_and_keras_comes_only_where_it_is_needed(models: st
     done = subprocess.run(command, capture_output=True, text=True, env=settings)
     assert done.returncode == 0, done.stderr
     assert "nets.py:model: input 3x12x10" in done.stdout
+
+
+def test_a_published_network_of_keras() -> None:
+    """ResNet-50 as Keras has it: the zeros around maps, the bias in each convolution."""
+    model = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3))
+    found = report(model)
+    own = size(graph_of("resnet50-v1", Input(3, 64, 64)))
+    assert found.totals.macs == own.totals.macs
+    for kind in ("conv", "maxpool", "add", "linear"):
+        assert outputs(found, kind) == outputs(own, kind)
+
+
+def outputs(found: SizeReport, kind: str) -> list[tuple[int, ...]]:
+    """The sizes of the layers of this kind; the order of branches is anybody's."""
+    return sorted(row.output for row in found.rows if row.kind == kind)
 
 
 def test_foreign_layers_are_only_sized() -> None:

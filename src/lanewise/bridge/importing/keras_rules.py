@@ -344,9 +344,13 @@ def _prelu(b: Builder, step: KerasStep) -> Value:
 
 def _noise(kind: type[kinds.Noise]) -> Rule:
     def rule(b: Builder, step: KerasStep) -> Value:
-        if getattr(step.layer, "noise_shape", None) is not None:
-            raise NoLayer("dropout of a shape of its own")
-        return b.pointwise(kind(step.layer.rate), step.read) if step.layer.rate else step.read
+        rate, shape = step.layer.rate, getattr(step.layer, "noise_shape", None)
+        drawn = kind
+        if shape is not None:
+            if any(n != 1 for n in shape[1:]):
+                raise NoLayer("dropout of a shape of its own")
+            drawn = kinds.StochasticDepth  # one draw an image
+        return b.pointwise(drawn(rate), step.read) if rate else step.read
 
     return rule
 

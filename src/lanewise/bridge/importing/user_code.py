@@ -191,7 +191,9 @@ def _instance(found: Any, spec: str) -> nn.Module:
     if not isinstance(found, nn.Module) and callable(found):
         found = _called(found, spec, path)
     if type(found).__module__.startswith("keras."):
-        raise NetError(f"{spec}: is a Keras model; write `import keras` in {path}, to be read so")
+        raise NetError(
+            f"{spec}: is a Keras model; give it a file that has `import keras` and no torch"
+        )
     if not isinstance(found, nn.Module):
         raise NetError(
             f"{spec}: is a {type(found).__name__}; name a torch.nn.Module, a class of "
