@@ -158,7 +158,9 @@ def test_an_image_is_judged_alone_as_among_others(
     images, labels = digits
     model = lw.load(whole)
     logits = model.logits(images)
-    np.testing.assert_array_equal(model.logits(images[5:6])[0], logits[5])
+    np.testing.assert_array_equal(model.logits(images[5:30])[0], logits[5])
+    # Alone it takes another way, with its sums in another order.
+    np.testing.assert_allclose(model.logits(images[5:6])[0], logits[5], rtol=1e-5, atol=1e-6)
     assert (logits.argmax(axis=1) == labels).mean() == model.test_accuracy
     model.save(tmp_path / "saved")
     loaded = lw.load(tmp_path / "saved")
@@ -193,7 +195,8 @@ def test_the_estimator_takes_graphs_and_families(digits: tuple[np.ndarray, np.nd
         classifier = lw.Classifier(net, epochs=2, batch=32, threads=2).fit(images, names)
         assert classifier.score(images, names) > 0.5
         one = classifier.predict_proba(images[:1])
-        np.testing.assert_array_equal(one, classifier.predict_proba(images)[:1])
+        # One image takes another way than many, with its sums in another order.
+        np.testing.assert_allclose(one, classifier.predict_proba(images)[:1], atol=1e-6)
         assert classifier.model_.weights["linear1.weight"].shape[0] == 2
         assert "block unit" in classifier.model_.net.text
 

@@ -81,7 +81,7 @@ def test_large_networks_get_few_images(asked: dict[str, Any]) -> None:
 
 
 def test_without_torch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(lanewise.bridge, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["verify", "lenet5"]) == 2
     printed = capsys.readouterr()
     assert printed.err.count("\n") == 1
