@@ -71,6 +71,7 @@ class Terms:
     python: str = sys.executable  # whose packages they use
     patience: float = PATIENCE  # seconds that they may take to build and to compile
     slow_up_to: float = inf  # multiply–adds of a step, beyond which slow ones are not tried
+    exact: bool = False  # ours without Winograd's algorithm
     longest: float = inf  # seconds of one repetition, beyond which they are told but take no turns
 
 
@@ -227,7 +228,9 @@ class Contest:
 def contest(graph: Graph, terms: Terms) -> Iterator[Contest]:
     """With our program compiled; its threads end with it."""
     optimizer = SGD(momentum=MOMENTUM, nesterov=True)
-    with compile_net(graph, training=True, optimizer=optimizer, threads=terms.threads) as program:
+    with compile_net(
+        graph, training=True, optimizer=optimizer, threads=terms.threads, exact=terms.exact
+    ) as program:
         yield Contest(graph, program, terms)
 
 

@@ -104,6 +104,7 @@ def _arguments() -> argparse.Namespace:
         "--compile-seconds", type=float, default=100.0, help="torch.compile's limit (100)"
     )
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
+    parser.add_argument("--exact", action="store_true", help="ours without Winograd's algorithm")
     parser.add_argument("--quick", action="store_true", help="3 rounds, without torch.compile")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     add_peer_options(parser)
@@ -124,6 +125,7 @@ def _terms(name: str, args: argparse.Namespace) -> Terms:
         peers=peers_of(args),
         python=args.peers,
         patience=args.patience,
+        exact=args.exact,
     )
 
 
