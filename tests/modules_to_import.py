@@ -169,6 +169,87 @@ class SequenceFirst(nn.Module):
         return F.softplus(rows).transpose(0, 1)
 
 
+class Joined(nn.Module):
+    """The images are joined with the places: one full connection for all rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        images, channels, height, width = x.shape
+        rows = x.permute(0, 2, 3, 1).reshape(images * height * width, channels)
+        return F.softplus(self.fc(rows)).view(images, height * width * 7)
+
+
+class Encoder(nn.Module):
+    """A transformer's layer over the pixels, with the images first or behind the sequence."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.batch_first = batch_first
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=batch_first)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(2).transpose(1, 2)
+        if self.batch_first:
+            return self.layer(rows)
+        return self.layer(rows.transpose(0, 1)).transpose(0, 1)
+
+
+def images_first() -> nn.Module:
+    return Encoder(True)
+
+
+def sequence_first() -> nn.Module:
+    return Encoder(False)
+
+
+class Windows(nn.Module):
+    """Attention inside windows of 2x2 pixels, which stand beside the images as Swin has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(8)
+        self.qkv = nn.Linear(8, 24)
+        self.bias = nn.Parameter(torch.zeros(2, 4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        images, channels, height, width = x.shape
+        x = self.norm(x.permute(0, 2, 3, 1))
+        x = x.view(images, height // 2, 2, width // 2, 2, channels)
+        windows = x.permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, channels)
+        qkv = self.qkv(windows).view(-1, 4, 3, 2, channels // 2).permute(2, 0, 3, 1, 4)
+        scores = qkv[0] @ qkv[1].transpose(-2, -1) + self.bias
+        mixed = (scores.softmax(-1) @ qkv[2]).transpose(1, 2).reshape(-1, 4, channels)
+        x = mixed.view(images, height // 2, width // 2, 2, 2, channels)
+        x = x.permute(0, 1, 3, 2, 4, 5).reshape(images, height, width, channels)
+        return x.permute(0, 3, 1, 2)
+
+
+class Centred(nn.Module):
+    """The mean of all images, which is one however many they are, taken off each."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(0, keepdim=True)
+
+
+class EachToEach(nn.Module):
+    """Every image against every image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(1)
+        return (rows @ rows.t()).softmax(1) @ rows
+
+
+class CountsImages(nn.Module):
+    """Another way for an odd number of images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = F.softplus(x.reshape(-1, x.shape[-1]))
+        return (F.softplus(rows) if x.shape[0] % 2 else rows).view(x.shape)
+
+
 class Several(nn.Module):
     """Two results."""
 

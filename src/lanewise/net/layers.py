@@ -422,6 +422,7 @@ class Foreign(Layer):
 
     It can be sized and nothing else: no text, no code. `output` is its shape, `parameters` and
     `buffers` are (name, shape) pairs, `macs` those of one image; `reason` says why it is no layer.
+    `once`: its value is there once, for however many images.
     """
 
     word: ClassVar[str] = "foreign"
@@ -431,6 +432,7 @@ class Foreign(Layer):
     parameters: tuple[tuple[str, tuple[int, ...]], ...] = ()
     buffers: tuple[tuple[str, tuple[int, ...]], ...] = ()
     macs: int = 0
+    once: bool = False
 
 
 # Value by value, with nothing to learn.

@@ -170,7 +170,8 @@ def _channels(layer: Concat, *in_shapes: Shape) -> str:
 
 
 def _as_found(layer: Foreign, *in_shapes: Shape) -> str:
-    return f"{layer.operator}, not a layer of Lanewise"
+    once = "; once for all images" if layer.once else ""
+    return f"{layer.operator}, not a layer of Lanewise{once}"
 
 
 # Kind → rule: (layer, input shape…) → text.

@@ -68,7 +68,9 @@ def stored_bytes(graph: Graph, shapes: Mapping[str, Shape], batch: int = 1) -> d
     """Node name → bytes its output newly occupies; 0 where it takes its input's place."""
     overwriting = _overwriting(graph, shapes)
     return {
-        node.name: 0 if node.name in overwriting else _bytes(shapes[node.name], batch)
+        node.name: 0
+        if node.name in overwriting
+        else _bytes(shapes[node.name], copies(node.layer, batch))
         for node in graph.nodes
     }
 
@@ -87,6 +89,11 @@ def peak_bytes(graph: Graph, shapes: Mapping[str, Shape], batch: int = 1) -> int
     return peak
 
 
+def copies(layer: Layer, batch: int) -> int:
+    """How often a layer's value is there for so many images."""
+    return 1 if isinstance(layer, Foreign) and layer.once else batch
+
+
 def _bytes(shape: Shape, batch: int) -> int:
     return batch * BYTES_PER_VALUE * prod(shape)
 
@@ -94,7 +101,12 @@ def _bytes(shape: Shape, batch: int) -> int:
 def _overwriting(graph: Graph, shapes: Mapping[str, Shape]) -> set[str]:
     """The nodes whose output takes the place of their first input."""
     readers = _readers(graph)
-    return {node.name for node in graph.nodes if _overwrites(node, shapes, readers)}
+    once = {node.name for node in graph.nodes if copies(node.layer, 2) == 1}
+    return {
+        node.name
+        for node in graph.nodes
+        if _overwrites(node, shapes, readers) and node.inputs[0] not in once
+    }
 
 
 def _readers(graph: Graph) -> dict[str, int]:

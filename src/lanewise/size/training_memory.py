@@ -61,7 +61,7 @@ from lanewise.net.layers import (
     TransposedConv,
     Upsample,
 )
-from lanewise.size.memory import BYTES_PER_VALUE, IN_PLACE
+from lanewise.size.memory import BYTES_PER_VALUE, IN_PLACE, copies
 from lanewise.size.windows import Shape
 
 
@@ -225,7 +225,7 @@ class _Step:
         return 2 * len(self.nodes) - 1 - self.index[node.name]
 
     def _bytes(self, node: Node) -> int:
-        return self.batch * BYTES_PER_VALUE * prod(self.shapes[node.name])
+        return copies(node.layer, self.batch) * BYTES_PER_VALUE * prod(self.shapes[node.name])
 
     def _learning(self, learners: frozenset[str]) -> set[str]:
         """The nodes whose value depends on a parameter: only their gradients are wanted."""
@@ -275,7 +275,7 @@ class _Step:
         if not node.inputs or not IN_PLACE[type(node.layer)]:
             return False
         first = node.inputs[0]
-        alike = prod(self.shapes[first]) == prod(self.shapes[node.name])
+        alike = self._bytes(self._node(first)) == self._bytes(node)
         return alike and len(self.readers[first]) == 1
 
     def _gradients(self) -> None:

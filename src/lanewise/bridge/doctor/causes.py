@@ -13,7 +13,7 @@ from typing import Any
 
 from lanewise.bridge.doctor.case import Case, Cause, size, times
 from lanewise.bridge.doctor.edits import Edit, argument
-from lanewise.bridge.importing.network import IMAGES
+from lanewise.bridge.importing.per_image import IMAGES
 from lanewise.bridge.importing.record import Call, tensors
 from lanewise.bridge.importing.windows import pair, sides
 from lanewise.errors import SizeError

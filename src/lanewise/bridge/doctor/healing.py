@@ -15,7 +15,8 @@ from pathlib import Path
 from lanewise.bridge.doctor.case import Case, Cause, size
 from lanewise.bridge.doctor.causes import CAUSES, making
 from lanewise.bridge.doctor.edits import Edit, Source, changed_lines, first_changed_line
-from lanewise.bridge.importing.network import IMAGES, run_on
+from lanewise.bridge.importing.network import run_on
+from lanewise.bridge.importing.per_image import IMAGES
 from lanewise.bridge.importing.places import Place, of_error, shown_path
 from lanewise.bridge.importing.record import Call, Recording, tensors
 from lanewise.bridge.importing.user_code import Built, Unmade, build

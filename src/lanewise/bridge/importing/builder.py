@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
+from lanewise.bridge.importing.per_image import Part
 from lanewise.bridge.importing.values import Constant, Source, Value
 from lanewise.errors import SizeError
 from lanewise.net import layers as kinds
@@ -95,12 +96,13 @@ class Builder:
     def foreign(
         self,
         operator: str,
-        shape: Shape,
+        part: Part | Shape,
         reads: Iterable[Value],
         constants: Iterable[Constant],
         reason: str = "",
     ) -> Value:
         """A step that has no layer here, with the shape and the parameters that it has there."""
+        shape, once = (part.shape, part.once) if isinstance(part, Part) else (part, False)
         inputs = tuple(dict.fromkeys(read.entry for read in reads))
         sources = {source.name: source for value in constants for source in value.sources}
         trained = [source for source in sources.values() if source.trained]
@@ -112,6 +114,7 @@ class Builder:
             tuple((source.name, source.shape) for source in trained),
             tuple((source.name, source.shape) for source in kept),
             self.step.macs,
+            once,
         )
         return self._append(Entry(layer, inputs, shape, self.step, sources))
 

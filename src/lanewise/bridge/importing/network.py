@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lanewise.bridge.importing import modules
+from lanewise.bridge.importing import modules, per_image
 from lanewise.bridge.importing.builder import Builder, NoLayer, Step, Weights
 from lanewise.bridge.importing.functions import FUNCTIONS, Rule
+from lanewise.bridge.importing.per_image import IMAGES, MORE_IMAGES, Part
 from lanewise.bridge.importing.places import shown_path
 from lanewise.bridge.importing.record import Call, Recording, record, tensors
 from lanewise.bridge.importing.user_code import Built
 from lanewise.bridge.importing.values import Constant, Source, Value
 from lanewise.errors import NetError
 from lanewise.net.graph import Graph
-from lanewise.net.layers import Input
-from lanewise.size.shapes import Shape
+from lanewise.net.layers import Foreign, Input
 
 if TYPE_CHECKING:
     import torch
-
-# Two images, so that what mixes images is seen.
-IMAGES = 2
 
 
 @dataclass(frozen=True)
@@ -38,18 +35,30 @@ class Imported:
     remarks: tuple[str, ...] = ()
 
 
-def run_on(built: Built, image: Input) -> Recording:
-    """A run of the module on `IMAGES` images of this size; its prints go to standard error."""
+def run_on(built: Built, image: Input, images: int = IMAGES) -> Recording:
+    """A run of the module on so many images of this size; its prints go to standard error."""
     import torch
 
-    shape = (IMAGES, image.channels, image.height, image.width)
+    shape = (images, image.channels, image.height, image.width)
     with redirect_stdout(sys.stderr):
         return record(built.module, torch.empty(shape, device="meta"), modules.whole())
 
 
 def interpret(built: Built, notes: Recording, image: Input) -> Imported:
-    """A recording as a graph; NetError where its result does not depend on the image."""
-    reader = _Reader(built, notes, image)
+    """A recording as a graph; NetError where its result does not depend on the image. Only where a
+    step has no layer is the module run again, on more images: layers know their sizes."""
+    found = _interpret(_Reader(built, notes, image))
+    if not any(isinstance(node.layer, Foreign) for node in found.graph.nodes):
+        return found
+    again = run_on(built, image, MORE_IMAGES)
+    pairs = per_image.paired(notes, again)
+    if pairs is None:
+        return replace(found, remarks=(*found.remarks, per_image.other_way(again)))
+    return _interpret(_Reader(built, notes, image, pairs))
+
+
+def _interpret(reader: _Reader) -> Imported:
+    built, notes = reader.built, reader.notes
     for call in notes.calls:
         reader.read(call)
     found = [reader.value_of(tensor) for tensor in tensors(notes.result)]
@@ -64,8 +73,17 @@ def interpret(built: Built, notes: Recording, image: Input) -> Imported:
 class _Reader:
     """Turns calls into layers; knows what every tensor is, by the tensor's `id`."""
 
-    def __init__(self, built: Built, notes: Recording, image: Input) -> None:
-        self.built = built
+    def __init__(
+        self,
+        built: Built,
+        notes: Recording,
+        image: Input,
+        pairs: Mapping[int, Call] | None = None,
+    ) -> None:
+        """`pairs`: the `id` of each call → the same call on `MORE_IMAGES`."""
+        self.built, self.notes = built, notes
+        self.pairs = pairs or {}
+        self.mixed: list[Call] = []
         self.builder = Builder(IMAGES)
         self.values: dict[int, Value | Constant] = {}
         shape = (image.channels, image.height, image.width)
@@ -104,16 +122,21 @@ class _Reader:
 
     def _values(self, call: Call, args: Any, kwargs: Any, given: list[Any]) -> list[Value]:
         """By the rule of the call, if it gives what torch gave; else as a foreign layer."""
-        shapes = [self._shape(shape) for shape in call.shapes]
+        again = self.pairs.get(id(call))
+        parts = per_image.parts(call, again)
         try:
             found = self._by_rule(call, args, kwargs)
-            fits = call.name in EXPANDING or [one.visible for one in found] == shapes
-            if fits and self._keeps_images(call):
+            fits = call.name in EXPANDING or [one.visible for one in found] == [
+                one.shape for one in parts
+            ]
+            if fits and per_image.keeps_images(call, again):
                 return found
             reason = f"{call.name} that gives another shape here"
         except NoLayer as none:
             reason = str(none)
-        return self._foreign(call, shapes, given, reason)
+        if again and not all(one.known for one in parts):
+            self.mixed.append(call)
+        return self._foreign(call, parts, given, reason)
 
     def _by_rule(self, call: Call, args: Any, kwargs: Any) -> list[Value]:
         if _is_whole(call):
@@ -130,9 +153,7 @@ class _Reader:
         found = {name: self.value_of(tensor) for name, tensor in named}
         return {name: part for name, part in found.items() if isinstance(part, Constant)}
 
-    def _foreign(
-        self, call: Call, shapes: list[Shape], given: list[Any], reason: str
-    ) -> list[Value]:
+    def _foreign(self, call: Call, parts: list[Part], given: list[Any], reason: str) -> list[Value]:
         """One layer; of several results each but the first is a layer that reads the first."""
         reads = [one for one in given if isinstance(one, Value)]
         constants = [one for one in given if isinstance(one, Constant)]
@@ -140,19 +161,10 @@ class _Reader:
             # Its name is for the call that reads its weights.
             self.hinted.discard(call.path)
             self.builder.step = replace(self.builder.step, hint="")
-        first = self.builder.foreign(call.name, shapes[0], reads, constants, reason)
+        first = self.builder.foreign(call.name, parts[0], reads, constants, reason)
         self.builder.step = replace(self.builder.step, hint="", macs=0)
-        others = [self.builder.foreign(call.name, s, [first], [], reason) for s in shapes[1:]]
+        others = [self.builder.foreign(call.name, one, [first], [], reason) for one in parts[1:]]
         return [first, *others]
-
-    def _keeps_images(self, call: Call) -> bool:
-        return all(shape[:1] == (IMAGES,) for shape in call.shapes)
-
-    def _shape(self, shape: tuple[int, ...]) -> Shape:
-        """Without the axis of the images, if it is there: first, or behind that of a sequence."""
-        if shape[:1] != (IMAGES,) and shape[1:2] == (IMAGES,):
-            return shape[:1] + shape[2:]
-        return shape[1:] if shape[:1] == (IMAGES,) else shape
 
     def _step(self, call: Call) -> Step:
         """The module's path is the layer's name, once, if the module is one of torch's."""
@@ -163,7 +175,7 @@ class _Reader:
             self.hinted.add(call.path)
         place = call.place
         line = place.line if place and place.file == self.built.file else 0
-        return Step(hint, line, call.macs // IMAGES)
+        return Step(hint, line, per_image.macs(call, self.pairs.get(id(call))))
 
     def _translated(self, value: Any) -> Any:
         """The value with what each tensor is in its place."""
@@ -178,7 +190,9 @@ class _Reader:
         if value.is_plain:
             return value
         self.builder.step = Step()
-        return self.builder.foreign("view", value.visible, [value], [], "a view as the result")
+        seen = self.builder.entries[value.entry].layer
+        part = Part(value.visible, isinstance(seen, Foreign) and seen.once)
+        return self.builder.foreign("view", part, [value], [], "a view as the result")
 
     def remarks(self, graph: Graph, weights: Weights, outputs: int) -> Iterator[str]:
         """What is left out, and what is more than a network of ours has."""
@@ -192,6 +206,7 @@ class _Reader:
                 f"{', '.join(source.name for source in idle[:3])}"
                 + (" …" if len(idle) > 3 else ".")
             )
+        yield from per_image.mixed(self.mixed)
         if outputs > 1:
             yield f"It gives {outputs} results; {graph.output.name} is taken as the last layer."
 
