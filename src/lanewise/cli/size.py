@@ -28,8 +28,8 @@ examples:
   lanewise size lenet5 --time
   lanewise size lenet5 --measure --batch 64
   lanewise size models.py:Net --input 3x224x224
-  lanewise size model.keras
 
+An ONNX file (net.onnx) or a Keras model (model.keras) is sized likewise.
 models.py is imported, which runs it, as Python would; nothing is trained, and
 weights take no memory.
 """
