@@ -91,6 +91,16 @@ def correlate(
     return _Correlation(name, sizes, tile, relu, adds).write()
 
 
+#: tiles that share in fetching a line; with more, waiting for the first of them is nothing
+SHARING = 8
+
+
+def fetches(lines: int, tiles: int) -> int:
+    """Lines that every tile has fetched ahead, so that all tiles together fetch `lines`. What they
+    read comes from memory; where it meets many tiles, it need not be fetched ahead."""
+    return -(-lines // tiles) if tiles <= SHARING * lines else 0
+
+
 @dataclass(frozen=True)
 class _Line:
     """A row of the result and the taps that meet it."""
@@ -98,6 +108,7 @@ class _Line:
     taps: RowTaps
     i: Var
     row: Index
+    tiles: int  # of the row
 
 
 @dataclass(frozen=True)
@@ -107,6 +118,7 @@ class _Part:
     segment: Segment
     phase: Phase
     i: Var
+    number: int  # of the first one in its row
 
     def column(self, j: int) -> Index:
         at = as_index(self.i) * self.segment.width + (self.segment.start + j)
@@ -122,6 +134,14 @@ class _Correlation:
         self.sizes, self.tile, self.relu = sizes, tile, relu
         self.together = min(tile.groups or sizes.groups, sizes.groups)
         self.waits = self.together < sizes.groups
+        self.across = sum(
+            segment.tiles
+            for phase in phases(sizes.columns)
+            for segment in column_segments(phase.taps, tile.columns)
+        )
+        self.fetches = fetches(
+            sizes.columns.taps * sizes.vectors, self.across * sizes.rows.destination
+        )
         size = (sizes.rows.source, sizes.pitch)
         if sizes.lanes == 1:
             self.source = Buffer("source", (sizes.channels, *size))
@@ -179,11 +199,13 @@ class _Correlation:
         for lines in phases(sizes.rows):
             with writer.loop("p", lines.taps.destination) as i:
                 row = as_index(i) * lines.step + lines.start
-                line = _Line(RowTaps(lines.taps, lines.numbers), i, row)
+                line = _Line(RowTaps(lines.taps, lines.numbers), i, row, self.across)
+                number = 0
                 for phase in phases(sizes.columns):
                     for segment in column_segments(phase.taps, self.tile.columns):
                         with writer.loop("n", segment.tiles) as n:
-                            yield line, _Part(segment, phase, n)
+                            yield line, _Part(segment, phase, n, number)
+                        number += segment.tiles
 
     # -- what a sum begins with, and what becomes of it
 
@@ -243,6 +265,7 @@ class _Correlation:
                 for v, weight in enumerate(weights):
                     add_product(self.writer, cells[v][j], weight, x)
 
+        self._fetch(group, tap, c, line, part)
         steps = _steps(part)
         if steps is not None and self.sizes.columns.taps > WRITTEN_TAPS:
             first, by_column, by_tap = steps
@@ -254,6 +277,13 @@ class _Correlation:
             met: list[tuple[int, IndexLike]] = list(segment.of_tap(t))
             if met:
                 one_tap(part.phase.numbers[t], met)
+
+    def _fetch(self, group: Index, tap: IndexLike, c: Var, line: _Line, part: _Part) -> None:
+        """Lines of the weights that the next pass, or the next block, begins with."""
+        number = as_index(line.i) * line.tiles + part.i + part.number
+        for k in range(self.fetches):
+            at = (number * self.fetches + k) * LANES
+            self.writer.fetch(self.weight, group + self.together, tap, c, 0, 0, at)
 
     def _value(self, group: Index, row: IndexLike, column: Index, c: Var) -> Value:
         if self.sizes.lanes == 1:

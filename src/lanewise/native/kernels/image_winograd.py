@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from lanewise.native.kernels.conv import add_product, blocks
 from lanewise.native.kernels.functions import number, rectified
+from lanewise.native.kernels.image_products import fetches
 from lanewise.native.kernels.taps import Segment, Taps, column_segments
 from lanewise.native.kernels.winograd_transforms import Algorithm, gather, spread
 from lanewise.native.nest import (
@@ -165,9 +166,12 @@ def multiply(
     target = Buffer("target", shape, access="update")
     writer = Writer(name, [source, factors, bias, products, *summand, target])
     with writer.loop("z", points) as z:
+        number = 0
         for first, count, times in blocks(strip.tiles, sizes.together):
-            with writer.loop("t", first + count * times, first, count) as t:
-                _product(writer, (source, factors, products), sizes, z, t, count)
+            with writer.loop("t", times) as i:
+                at = as_index(i) * count + first, as_index(i) + number
+                _product(writer, (source, factors, products), sizes, z, at, count)
+            number += times
     with writer.loop("v", vectors) as v:
         for tile in _tiles(writer, strip.result_rows, strip.result_columns):
             _back(writer, strip.algorithm, tile, v, (products, bias, *summand, target), relu)
@@ -179,23 +183,29 @@ def _product(
     buffers: tuple[Buffer, Buffer, Buffer],
     sizes: Products,
     z: Var,
-    t: Var,
+    at: tuple[Index, Index],
     count: int,
 ) -> None:
-    """One point of `count` tiles and all vectors of the block."""
+    """One point of `count` tiles and all vectors of the block. `at`: the first tile, and which
+    product of the point this is. Each has some factors of the next point fetched."""
+    t, number = at
     source, factors, products = buffers
     cells = [writer.accumulators("a", count) for _ in range(sizes.vectors)]
+    ahead = fetches(sizes.vectors, -(-source.shape[2] // sizes.together))
     with writer.loop("b", sizes.sources) as b, writer.loop("c", LANES) as c:
+        for k in range(ahead):
+            line = (number * ahead + k) * LANES
+            writer.fetch(factors, as_index(z) + 1, b, c, 0, line)
         weights = [
             writer.let(writer.load(factors, z, b, c, v, 0), "w") for v in range(sizes.vectors)
         ]
         for j in range(count):
-            x = writer.let(writer.splat(source, z, b, as_index(t) + j, c), "x")
+            x = writer.let(writer.splat(source, z, b, t + j, c), "x")
             for v, weight in enumerate(weights):
                 add_product(writer, cells[v][j], weight, x)
     for v, line in enumerate(cells):
         for j, cell in enumerate(line):
-            writer.store(products, z, v, as_index(t) + j, 0, value=Read(cell))
+            writer.store(products, z, v, t + j, 0, value=Read(cell))
 
 
 def _back(
