@@ -24,6 +24,7 @@ class Part:
     net: str
     images: int
     name: str  # of the network, for people
+    bfloat16: bool = False  # ours in bf16 too
 
     @property
     def title(self) -> str:
@@ -111,6 +112,9 @@ def _compared(target: Target, part: Document) -> dict[str, Any]:
     contenders = part["contenders"]
     us = next((one for one in contenders if _is_ours(one, target.ours)), None)
     others = [one for one in contenders if one is not us]
+    if part.get("failed"):
+        return {"what": part["title"], "beside": _beside(target), **_wanted(target),
+                "verdict": f"not measured: {part['failed']}"}  # fmt: skip
     named = [one for one in others if _is_meant(one, target)]
     row = {"what": part["title"], "beside": _beside(target), **_wanted(target)}
     if us is None or not named:

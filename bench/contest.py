@@ -10,15 +10,18 @@ the running statistics as one: how long the difference is, relative to the vecto
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from pathlib import Path
 
 import numpy as np
 
 import lanewise
+from agreement import agree
+from lanewise.errors import EngineError
 from lanewise.native import Program, compile_net
 from lanewise.native.optimizers import SGD
 from lanewise.native.peak import Peak, PeakMeter
@@ -30,20 +33,18 @@ from rivals import (
     EXACT,
     FIRST_RATE,
     MOMENTUM,
+    ROUGH,
     SETTINGS,
     Arrays,
     Rival,
     Setting,
     Skipped,
     Task,
-    onnx_runtime,
-    openvino,
-    small,
     step_outcome,
-    torch_inference,
-    torch_training,
 )
+from runtimes import onnx_runtime, openvino, small
 from served import PATIENCE, Guests, Peer, guests
+from torch_rivals import torch_inference, torch_training
 
 PACKAGES = ("torch", "onnxruntime", "openvino")
 BATCHES = 16
@@ -72,6 +73,7 @@ class Terms:
     patience: float = PATIENCE  # seconds that they may take to build and to compile
     slow_up_to: float = inf  # multiply–adds of a step, beyond which slow ones are not tried
     exact: bool = False  # ours without Winograd's algorithm
+    bfloat16: bool = False  # ours in bf16 too
     longest: float = inf  # seconds of one repetition, beyond which they are told but take no turns
 
 
@@ -121,11 +123,11 @@ class Contest:
         self.skipped: Skipped = []
         self.agreement: dict[str, float] = {}  # "contender: what" → relative difference
         self.versions: dict[str, str] = {}  # of those in processes of their own
+        self.rough: Program | None = None  # ours in bf16
         count = max(terms.images, BATCHES * terms.batch * training)
         self.pixels, self.labels = _random_images(graph, count)
         self.floats = ((self.pixels / np.float32(255) - MEAN) / STD).astype(np.float32)
-        program.set_normalisation((MEAN,), (STD,))
-        program.initialise(0)
+        _begin(program)
         self.weights = {name: value.copy() for name, value in program.learned.items()}
 
     def _task(self, *batches: slice) -> Task:
@@ -144,7 +146,7 @@ class Contest:
         batch = self.terms.batch
         task = self._task(*(slice(i * batch, (i + 1) * batch) for i in range(BATCHES)))
         first = _first_step(self.program, self.weights, self.pixels[:batch], self.labels[:batch])
-        rivals = list(torch_training(task, RATE, self.skipped))
+        rivals = [*self._ours_in_bfloat16(), *torch_training(task, RATE, self.skipped)]
         self.agreement |= agree(first, rivals)
         with self._guests("training", task) as others:
             rivals += self._admitted(first, others)
@@ -153,8 +155,19 @@ class Contest:
 
     def alone(self, setting: str) -> Contender:
         """Our training step, to be beside another of ours."""
-        steps = _steps(self.program, self.pixels, self.labels, self.terms.batch)
-        return Contender("Lanewise", setting, steps, True)
+        return Contender("Lanewise", setting, self._steps(self.program), True)
+
+    def _steps(self, program: Program) -> Callable[[int], None]:
+        return _steps(program, self.pixels, self.labels, self.terms.batch)
+
+    def _ours_in_bfloat16(self) -> list[Rival]:
+        """It must agree with fp32 as everybody's bf16 must."""
+        if self.rough is None:
+            return []
+        batch = slice(self.terms.batch)
+        first = _first_step(self.rough, self.weights, self.pixels[batch], self.labels[batch])
+        contender = Contender("Lanewise", "bf16", self._steps(self.rough))
+        return [Rival(contender, lambda: first, ROUGH)]
 
     def inference(self) -> list[Timing]:
         """Everybody's logits of one batch, once they agree."""
@@ -226,12 +239,26 @@ class Contest:
 
 @contextmanager
 def contest(graph: Graph, terms: Terms) -> Iterator[Contest]:
-    """With our program compiled; its threads end with it."""
+    """With our program compiled, and that in bf16 where it is asked for; their threads end with
+    them."""
     optimizer = SGD(momentum=MOMENTUM, nesterov=True)
-    with compile_net(
-        graph, training=True, optimizer=optimizer, threads=terms.threads, exact=terms.exact
-    ) as program:
-        yield Contest(graph, program, terms)
+    compiled = partial(
+        compile_net,
+        graph,
+        training=True,
+        optimizer=optimizer,
+        threads=terms.threads,
+        exact=terms.exact,
+    )
+    with ExitStack() as stack:
+        everybody = Contest(graph, stack.enter_context(compiled()), terms)
+        if terms.bfloat16:
+            try:
+                everybody.rough = stack.enter_context(compiled(precision="bf16"))  # type: ignore[call-arg]
+                _begin(everybody.rough)
+            except EngineError as error:
+                everybody.skipped.append(f"Lanewise bf16: {error}")
+        yield everybody
 
 
 @contextmanager
@@ -242,6 +269,11 @@ def inference_contest(graph: Graph, terms: Terms) -> Iterator[Contest]:
 
 
 # ---- ours ---------------------------------------------------------------------------------------
+
+
+def _begin(program: Program) -> None:
+    program.set_normalisation((MEAN,), (STD,))
+    program.initialise(0)
 
 
 def _random_images(graph: Graph, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -290,46 +322,6 @@ def step_multiply_adds(graph: Graph) -> int:
     """Of one image: forward, gradient of the weights, and of the input but for the first layer."""
     done = [row.macs - row.padded_macs for row in size(graph).rows if row.macs]
     return 3 * sum(done) - done[0]
-
-
-# ---- agreement ----------------------------------------------------------------------------------
-
-
-def agree(expected: Arrays, rivals: Sequence[Rival]) -> dict[str, float]:
-    """Relative difference of each rival from ours, in each thing; SystemExit where too large."""
-    found: dict[str, float] = {}
-    for rival in rivals:
-        values = rival.check()
-        name = f"{rival.contender.name} {rival.contender.setting}"
-        differences = {key: _difference(expected[key], values[key]) for key in expected}
-        found |= {f"{name}: {key}": value for key, value in differences.items()}
-        for key, value in differences.items():
-            if not value <= rival.tolerances[key]:  # NaN is not
-                raise SystemExit(
-                    f"{name} computes something else: its {key} differ by {value:.1e} of the"
-                    f" whole, {rival.tolerances[key]:.0e} is allowed; nothing was timed"
-                )
-    return found
-
-
-def agreed(agreement: Mapping[str, float]) -> str:
-    """The largest difference of each kind, among all in fp32 and among all in bf16."""
-    worst: dict[str, dict[str, float]] = {"fp32": {}, "bf16": {}}
-    for place, value in agreement.items():
-        name, _, key = place.rpartition(": ")
-        kinds = worst["bf16" if "bf16" in name else "fp32"]
-        kinds[key] = max(kinds.get(key, 0.0), value)
-    told = [
-        f"{number} " + ", ".join(f"{key} {value:.0e}" for key, value in kinds.items())
-        for number, kinds in worst.items()
-        if kinds
-    ]
-    return f"relative differences at most: {'; '.join(told)}"
-
-
-def _difference(found: np.ndarray, theirs: np.ndarray) -> float:
-    """How long the difference is, relative to the whole."""
-    return float(np.linalg.norm(found - theirs)) / max(float(np.linalg.norm(theirs)), 1e-30)
 
 
 # ---- ratios -------------------------------------------------------------------------------------

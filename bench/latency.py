@@ -20,7 +20,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from contest import PACKAGES, agree, agreed, ratios, verdicts
+from agreement import agree, agreed
+from contest import PACKAGES, ratios, verdicts
 from lanewise.bridge import require_torch
 from lanewise.errors import LanewiseError
 from lanewise.native import Program, compile_net
@@ -38,16 +39,9 @@ from measure import (
     timing_json,
     timing_table,
 )
-from rivals import (
-    Rival,
-    Skipped,
-    Task,
-    eager,
-    onnx_runtime,
-    openvino,
-    prepare_torch,
-    torch_inference,
-)
+from rivals import Rival, Skipped, Task, eager
+from runtimes import onnx_runtime, openvino
+from torch_rivals import prepare_torch, torch_inference
 
 NETS = ("lenet5", "resnet18", "vgg16", "resnet50")
 

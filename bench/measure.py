@@ -143,6 +143,7 @@ def run_process(command: Sequence[str], environment: Mapping[str, str] | None = 
     whoever calls this must be smaller than what is measured.
     """
     added = {**os.environ, **(environment or {})}
+    added.pop("PYTHONDONTWRITEBYTECODE", None)  # users' Pythons keep what they compiled
     with tempfile.TemporaryFile("w+", encoding="utf-8") as out, tempfile.TemporaryFile() as errors:
         begin = time.perf_counter()
         child = subprocess.Popen(command, stdout=out, stderr=errors, env=added)

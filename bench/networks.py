@@ -23,13 +23,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from contest import Terms, Training, agreed, contest, ours, ratios
+from agreement import agreed
+from contest import Terms, Training, contest, ours, ratios
 from lanewise.bridge import require_torch
 from lanewise.errors import LanewiseError
 from lanewise.net.load import load as load_net
 from measure import Circumstances, circumstances, cores, labelled, load, timing_table
-from rivals import SETTINGS, Setting, Skipped, eager, has_bfloat16, prepare_torch
+from rivals import SETTINGS, Setting, Skipped, eager, has_bfloat16
 from served import add_peer_options, peers_of
+from torch_rivals import prepare_torch
 
 USUAL_BATCH = 128
 QUICK_ROUNDS = 3

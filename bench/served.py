@@ -32,6 +32,12 @@ from peers.work import ARRAYS, Arrays, Kind, Work, store_arrays, store_work
 PATIENCE = 120.0  # seconds, for building and compiling
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1", "GLOG_minloglevel": "3"}
+KEPT = Path.home() / ".cache" / "lanewise-peers"  # what they compiled, for the next time
+KEEP = {
+    "JAX_COMPILATION_CACHE_DIR": str(KEPT / "jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "TF_XLA_FLAGS": f"--tf_xla_persistent_cache_directory={KEPT / 'tensorflow'}",
+}
 
 
 @dataclass(frozen=True)
@@ -81,8 +87,7 @@ def add_peer_options(parser: ArgumentParser) -> None:
         "--patience",
         metavar="S",
         type=float,
-        default=PATIENCE,
-        help=f"seconds that each of them may take to compile ({PATIENCE:.0f})",
+        help=f"seconds that they may take to compile ({PATIENCE:.0f}, in a quick look fewer)",
     )
 
 
@@ -174,7 +179,7 @@ class Served:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    return {**os.environ, **QUIET, **dict.fromkeys(THREADS, str(threads))}
+    return {**KEEP, **os.environ, **QUIET, **dict.fromkeys(THREADS, str(threads))}
 
 
 def _on_cores(threads: int) -> Any:

@@ -19,7 +19,8 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 
-from contest import PACKAGES, Terms, Training, agreed, contest, ratios, verdicts
+from agreement import agreed
+from contest import PACKAGES, Terms, Training, contest, ratios, verdicts
 from lanewise.bridge import require_torch
 from lanewise.errors import LanewiseError
 from lanewise.net.load import load as load_net
@@ -33,8 +34,9 @@ from measure import (
     timing_json,
     timing_table,
 )
-from rivals import SETTINGS, Skipped, eager, prepare_torch
+from rivals import SETTINGS, Skipped, eager
 from served import add_peer_options, peers_of
+from torch_rivals import prepare_torch
 
 TARGETS = (
     "5 × PyTorch's best fp32, 4 × its best of all, 55 % of the peak;"

@@ -1,15 +1,20 @@
 """Every figure that this engine shall reach, beside everybody, in one run.
 
     python bench/targets.py                            all of it, about forty minutes
-    python bench/targets.py --quick                    few rounds, no torch.compile: ten minutes
+    python bench/targets.py --quick                    few rounds: a quarter of an hour
     python bench/targets.py --only vgg16-1             one part; repeatable; --list names them
     python bench/targets.py --peers other/bin/python   Keras, tinygrad, ncnn, MNN from there
+    python bench/targets.py --keep DIR                 each part into a file; those there are kept
 
 Training steps stand beside PyTorch (eager and compiled, fp32 and bf16), Keras 3 on TensorFlow and
 on JAX, and tinygrad; inference beside ONNX Runtime, OpenVINO, ncnn, MNN and PyTorch. Everybody has
 the same weights, images and number of threads; who computes something else is refused, who is
 missing is named. A row is the ratio to the best setting of those it names, measured in the same
 turns; the last column is the best of all who took part, in any number format.
+
+What cannot be measured is told in its row, and does not stop the others; the exit status is then 1.
+Keras's compilers take minutes for a large network. What they compiled is kept for the next run: a
+first one wants `--patience 900`.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ import json
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -26,8 +32,9 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from agreement import agreed
 from aims import PARTS, TARGETS, Part, judge
-from contest import PACKAGES, Contest, Terms, agreed, contest, inference_contest
+from contest import PACKAGES, Contest, Terms, contest, inference_contest
 from lanewise.bridge import require_torch
 from lanewise.errors import LanewiseError
 from lanewise.net.load import load as load_net
@@ -46,10 +53,12 @@ from measure import (
 )
 from mnist import default_data
 from networks import native_settings
-from rivals import eager, prepare_torch
-from served import add_peer_options, peers_of
+from rivals import first_line
+from served import PATIENCE, add_peer_options, peers_of
+from torch_rivals import prepare_torch
 
-QUICK_ROUNDS, QUICK_TURN, QUICK_MOST = 3, 0.1, 3.0
+QUICK_ROUNDS, QUICK_TURN, QUICK_MOST, QUICK_COMPILE = 5, 0.1, 3.0, 30.0
+COMPILE = 100.0  # seconds of torch.compile for each setting
 LONGEST, QUICK_LONGEST = 4.0, 1.5  # seconds of a step of somebody who takes turns
 QUICK_PATIENCE, QUICK_SLOW = 75.0, 2e9  # seconds; multiply–adds of a step
 Document = dict[str, Any]
@@ -65,7 +74,7 @@ def main() -> int:
     try:
         require_torch()
         prepare_torch(args.threads)
-        parts = [told for part in chosen if (told := measure(part, args))]
+        parts = [told for part in chosen if (told := kept(part, args))]
     except LanewiseError as error:
         print(f"targets.py: {error}", file=sys.stderr)
         return 2
@@ -77,7 +86,7 @@ def main() -> int:
         print(json.dumps({**document, "circumstances": asdict(where)}, indent=2))
     else:
         print("\n".join([*table(rows), "", *where.lines()]))
-    return 0
+    return int(any(part.get("failed") for part in parts))
 
 
 def _arguments() -> argparse.Namespace:
@@ -93,9 +102,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--turn", type=float, default=0.3, help="seconds of a turn (0.3)")
     parser.add_argument("--most", type=float, default=12.0, help="seconds of everybody (12)")
     parser.add_argument(
-        "--compile-seconds", type=float, default=100.0, help="torch.compile's limit (100)"
+        "--compile-seconds",
+        type=float,
+        help=f"torch.compile's limit ({COMPILE:.0f}, in a quick look {QUICK_COMPILE:.0f})",
     )
-    parser.add_argument("--quick", action="store_true", help="3 rounds, without torch.compile")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds, short turns")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="a file there for each part")
     parser.add_argument("--data", type=Path, default=default_data(), help="MNIST's IDX files")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     add_peer_options(parser)
@@ -103,9 +115,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def _terms(part: Part, args: argparse.Namespace) -> Terms:
-    settings = eager() if args.quick else native_settings()
-    if part.kind == "inference":  # their rows are of fp32
-        settings = [one for one in settings if not one.bfloat16]
+    settings = native_settings()
+    if part.kind == "inference":  # their rows are of fp32, and of runtimes
+        settings = [one for one in settings if not (one.bfloat16 or (one.compiled and args.quick))]
     return Terms(
         batch=part.images,
         images=part.images,
@@ -113,23 +125,46 @@ def _terms(part: Part, args: argparse.Namespace) -> Terms:
         rounds=QUICK_ROUNDS if args.quick else args.rounds,
         turn=QUICK_TURN if args.quick else args.turn,
         settings=settings,
-        compile_seconds=args.compile_seconds,
+        compile_seconds=args.compile_seconds or (QUICK_COMPILE if args.quick else COMPILE),
         most_seconds=QUICK_MOST if args.quick else args.most,
         peers=peers_of(args),
         python=args.peers,
-        patience=min(QUICK_PATIENCE, args.patience) if args.quick else args.patience,
+        patience=args.patience or (QUICK_PATIENCE if args.quick else PATIENCE),
         slow_up_to=QUICK_SLOW if args.quick else inf,
         longest=QUICK_LONGEST if args.quick else LONGEST,
+        bfloat16=part.bfloat16,
     )
 
 
 # ---- parts --------------------------------------------------------------------------------------
 
 
+def kept(part: Part, args: argparse.Namespace) -> Document | None:
+    """As `measure`, but what was kept of this commit is not measured again."""
+    if args.keep is None:
+        return measure(part, args)
+    file, commit = args.keep / f"{part.key}.json", circumstances(0).commit
+    if file.is_file():
+        document: Document = json.loads(file.read_text(encoding="utf-8"))
+        if document["commit"] == commit and not document.get("failed"):
+            return document
+    found = measure(part, args)
+    if found is not None:
+        args.keep.mkdir(parents=True, exist_ok=True)
+        found = {**found, "commit": commit}
+        file.write_text(json.dumps(found), encoding="utf-8")
+    return found
+
+
 def measure(part: Part, args: argparse.Namespace) -> Document | None:
-    """One part, told on the way to the error stream; None where it cannot be measured here."""
+    """One part, told on the way; None where it cannot be measured here."""
     begin = time.monotonic()
-    found = MEASURES[part.kind](part, args)
+    try:
+        found = MEASURES[part.kind](part, args)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, LanewiseError):
+            raise
+        found = _failed(error)
     if found is None:
         print(f"{part.title}: left out, no data in {args.data}", file=sys.stderr)
         return None
@@ -140,6 +175,13 @@ def measure(part: Part, args: argparse.Namespace) -> Document | None:
     else:
         print(f"{part.title}: {whole['took_seconds']:.0f} s", file=sys.stderr, flush=True)
     return whole
+
+
+def _failed(error: BaseException) -> Document:
+    """A part that could not be measured; the others may still be."""
+    traceback.print_exception(error)
+    reason = str(error) if isinstance(error, SystemExit) else first_line(error)
+    return {"failed": reason, "contenders": [], "table": [], "skipped": [reason], "versions": {}}
 
 
 def _trained(part: Part, args: argparse.Namespace) -> Document:

@@ -22,9 +22,11 @@ from lanewise.net.parse import parse
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 sys.path.insert(0, str(BENCH))
 
+import agreement  # noqa: E402
 import contest  # noqa: E402
 import measure  # noqa: E402
 import rivals  # noqa: E402
+import torch_rivals  # noqa: E402
 from measure import Contender, Timing  # noqa: E402
 
 
@@ -99,13 +101,13 @@ def rival(logits: list[float], tolerance: float) -> rivals.Rival:
 
 def test_who_computes_something_else_is_not_timed() -> None:
     ours = {"logits": np.array([3.0, 4.0])}
-    found = contest.agree(ours, [rival([3.0, 4.002], 1e-3)])
+    found = agreement.agree(ours, [rival([3.0, 4.002], 1e-3)])
     assert found == {"Other fp32: logits": pytest.approx(4e-4, 1e-2)}
-    assert contest.agreed(found) == "relative differences at most: fp32 logits 4e-04"
+    assert agreement.agreed(found) == "relative differences at most: fp32 logits 4e-04"
     with pytest.raises(SystemExit, match=r"logits differ by .* nothing was timed"):
-        contest.agree(ours, [rival([3.0, 4.1], 1e-3)])
+        agreement.agree(ours, [rival([3.0, 4.1], 1e-3)])
     with pytest.raises(SystemExit, match="nothing was timed"):
-        contest.agree(ours, [rival([3.0, float("nan")], 1e-3)])
+        agreement.agree(ours, [rival([3.0, float("nan")], 1e-3)])
 
 
 def test_what_a_step_changed_is_compared_not_what_it_left() -> None:
@@ -141,14 +143,14 @@ def test_who_is_slow_takes_part_in_fewer_rounds_spread_over_all(
 
 
 def test_what_takes_too_long_is_stopped_and_named() -> None:
-    with pytest.raises(TimeoutError, match="more than 0 s"), rivals.limited(0.01):
+    with pytest.raises(TimeoutError, match="more than 0 s"), torch_rivals.limited(0.01):
         try:
             time.sleep(5)
         except TimeoutError as error:
             raise RuntimeError("wrapped") from error
-    with pytest.raises(KeyError), rivals.limited(60):
+    with pytest.raises(KeyError), torch_rivals.limited(60):
         raise KeyError
-    with rivals.limited(0.01):
+    with torch_rivals.limited(0.01):
         pass
     time.sleep(0.02)  # no alarm is left
 
@@ -158,7 +160,7 @@ def test_sums_and_activations_are_in_place_where_nobody_else_reads() -> None:
         "input 2x4x4; conv 4 k1; bn; first: relu; tanh; kept: relu;"
         " residual { conv 4 k1; bn }; last: relu; flatten; linear 3"
     )
-    module = rivals._in_place(to_torch(net), sums=True)
+    module = torch_rivals._in_place(to_torch(net), sums=True)
     in_place = {name for name, layer in module.named_modules() if getattr(layer, "inplace", False)}
     assert in_place == {"first", "last"}  # tanh needs its result for its gradient
     images = torch.ones(3, 2, 4, 4, requires_grad=True)

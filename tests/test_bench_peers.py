@@ -327,6 +327,8 @@ def test_an_aim_may_be_a_time() -> None:
 def test_what_was_not_measured_is_said() -> None:
     ours = row(aims.Target("resnet20", ("PyTorch",), 1, 2, "bf16", "bf16"))
     assert ours["verdict"] == "not measured: Lanewise has no bf16 here"
+    failed = row(aims.Target("resnet20", ("PyTorch",), 1, 2), {**PART, "failed": "no memory"})
+    assert failed["verdict"] == "not measured: no memory"
     nobody = row(aims.Target("resnet20", ("ncnn",), 1, 2))
     assert nobody["verdict"] == "not measured: nobody to compare with"
     assert list(aims.judge(aims.Target("bn3", ("PyTorch",), 1, 2), [PART])) == []
@@ -386,6 +388,13 @@ def test_the_pages_get_every_setting_and_who_is_missing() -> None:
     )
     assert "| the same, warm | 3.0 s | 100 MB at most |  |" in readme
     assert everything.given(DOCUMENT) == 0.98
+    disturbed = {**PART, "title": "VGG-like", "peak_gflops": {"best": 340.0, "given": 0.8}}
+    assert everything._given({"parts": [PART, disturbed, {**PART, "title": "3-conv"}]}) == (
+        "98 % of the processors' time was ours (less in VGG-like 80 %)"
+    )
+    everything.refuse_if_busy(0.9)
+    with pytest.raises(SystemExit, match="other work took 11 %"):
+        everything.refuse_if_busy(0.89)
     assert "By `python bench/all.py`." in " ".join(text.split())
     where = {**DOCUMENT["circumstances"], "command": "python bench/targets.py --json --quick"}
     assert "all.py --quick`." in everything._foot({**DOCUMENT, "circumstances": where})
