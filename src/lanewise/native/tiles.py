@@ -71,13 +71,13 @@ def fitting_tiles(name: str, maps: int, columns: Taps) -> list[tuple[float, Tile
     parts = [phase.taps for phase in phases(columns)]
     widest = max(part.destination for part in parts)
     found = []
-    for m, c in _shapes(maps, widest, limits):
+    for m, c in shapes(maps, widest, limits):
         tile = Tile(m, c)
         found.append((sum(_correlation_cost(tile, maps, p, limits) for p in parts), tile))
     return sorted(found, key=lambda one: one[0])
 
 
-def _shapes(maps: int, columns: int, limits: Limits) -> Iterator[tuple[int, int]]:
+def shapes(maps: int, columns: int, limits: Limits) -> Iterator[tuple[int, int]]:
     """Accumulators, one line of source columns and one weight must fit the registers."""
     for m in range(1, min(maps, 24) + 1):
         for c in range(1, min(columns, 14) + 1):
@@ -143,7 +143,7 @@ def _line_tile(name: str, maps: int, sources: int) -> LineTile:
             for _, n, n_times in blocks(LINE_PIXELS, tile.pixels)
         )
 
-    return min((LineTile(m, n) for m, n in _shapes(maps, 12, limits)), key=cost)
+    return min((LineTile(m, n) for m, n in shapes(maps, 12, limits)), key=cost)
 
 
 def pair_tile(target: Target, maps: int, sources: int) -> PairTile:

@@ -58,8 +58,11 @@ class Result:
         """Write a sum that is not finished."""
         writer.store(self.buffers[-1], *at, value=value)
 
-    def store(self, writer: Writer, at: tuple[IndexLike, ...], value: Value) -> None:
-        """Finish one vector and write it at the index, whose first entry is the map."""
+    def store(
+        self, writer: Writer, at: tuple[IndexLike, ...], value: Value, away: bool = False
+    ) -> None:
+        """Finish one vector and write it at the index, whose first entry is the map; `away`: past
+        the caches."""
         if self.affine:
             scale, shift = (writer.splat(self._buffer(n), at[0]) for n in ("scale", "shift"))
             value = op("fma", value, scale, shift)
@@ -67,7 +70,7 @@ class Result:
             value = rectified(value)
         if self.mask:
             value = keep_where(is_positive(writer.load(self._buffer("value"), *at)), value)
-        writer.store(self.buffers[-1], *at, value=value)
+        writer.store(self.buffers[-1], *at, value=value, away=away)
 
     def _buffer(self, name: str) -> Buffer:
         return next(one for one in self.buffers if one.name == name)

@@ -8,13 +8,14 @@ from math import prod
 from typing import Any
 
 from lanewise.native.fuse import Operation
-from lanewise.native.kernels import conv, depthwise, lane_weights, weights
+from lanewise.native.kernels import conv, depthwise, lane_weights, points, weights
 from lanewise.native.kernels.depthwise import Depthwise
 from lanewise.native.kernels.images import row_blocks
 from lanewise.native.kernels.taps import LONGEST_LINE, Taps, forward_taps, gradient_taps, joined
 from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import FLOAT, Place, Region, Slot
 from lanewise.native.planner import Planner
+from lanewise.native.point_ways import point_tile
 from lanewise.native.rules import pointwise, winograd
 from lanewise.native.rules.batch_norm import before_norm, folded_norm, value_again
 from lanewise.native.rules.windows import masked, packed, taps
@@ -182,6 +183,9 @@ def _nest(
         weight_map=channels * area if forward else area,
         weight_source=area if forward else channels * area,
     )
+    tile = point_tile(plan.target, sizes)
+    if tile:
+        return points.products, sizes, tile
     return conv.correlate, sizes, correlation_way(plan.target, sizes)
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from lanewise.errors import EngineError
 from lanewise.native.fuse import Operation
+from lanewise.native.kernels import points
 from lanewise.native.kernels.conv import Tile, packed_shape
+from lanewise.native.kernels.points import PointTile
 from lanewise.native.kernels.taps import Taps
 from lanewise.native.plan import FLOAT, Slot
 from lanewise.native.planner import Planner
@@ -62,7 +64,10 @@ def masked(plan: Planner, source: str) -> list[Slot]:
 
 def packed(plan: Planner, operation: Operation, sizes: Any, tile: Any) -> list[Slot]:
     """Where a tile that packs copies what it reads."""
-    if not isinstance(tile, Tile) or not tile.packs:
+    if not isinstance(tile, Tile | PointTile) or not tile.packs:
         return []
-    size = prod(packed_shape(sizes, tile)) * FLOAT
-    return [plan.scratch(f"packed {len(plan.calls)} {operation.name}", size)]
+    if isinstance(tile, Tile):
+        shape: tuple[int, ...] = packed_shape(sizes, tile)
+    else:
+        shape = points.packed_shape(sizes, tile)
+    return [plan.scratch(f"packed {len(plan.calls)} {operation.name}", prod(shape) * FLOAT)]
