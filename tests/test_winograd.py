@@ -30,7 +30,7 @@ from lanewise.net.parse import parse
 from native_kernel import aligned, execute, placed
 
 LANES = 16
-F4, F2, F2_5 = Algorithm(4, 3), Algorithm(2, 3), Algorithm(2, 5)
+F4, F2, F4_5, F2_5 = Algorithm(4, 3), Algorithm(2, 3), Algorithm(4, 5), Algorithm(2, 5)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def exactly(matrix: Any, other: Any) -> np.ndarray:
     return np.array(matrix, dtype=object) @ np.array(other, dtype=object)
 
 
-@pytest.mark.parametrize("algorithm", [F4, F2, F2_5])
+@pytest.mark.parametrize("algorithm", [F4, F2, F4_5, F2_5])
 def test_the_matrices_compute_a_convolution_exactly(algorithm: Algorithm) -> None:
     """And their transposes its gradients: in fractions nothing is rounded."""
     m, r, n = algorithm.outputs, algorithm.taps, algorithm.size
@@ -74,8 +74,10 @@ def _matrices(algorithm: Algorithm) -> tuple[Any, Any, Any]:
 def test_the_points_are_accurate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Errors are half of those with 0, ±1, ±2, and the growth tells them about right."""
     error = rounding(F4)
-    assert 0.2 < error / (2.0**-24 * F4.growth) < 3
+    for algorithm, found in ((F4, error), (F4_5, rounding(F4_5))):
+        assert 0.2 < found / (2.0**-24 * algorithm.growth) < 3
     assert F2.growth < 9 < F4.growth < 30
+    assert F2_5.growth < 36 and F4_5.growth < 150
     monkeypatch.setitem(POINTS, 6, (Fraction(1), Fraction(2)))
     assert error < 0.75 * rounding(Algorithm(4, 3))
 
@@ -83,12 +85,13 @@ def test_the_points_are_accurate(monkeypatch: pytest.MonkeyPatch) -> None:
 def rounding(algorithm: Algorithm) -> float:
     """Root mean square error of one tile of one pair of maps."""
     random = np.random.default_rng(1)
-    x, w = random.normal(size=(2000, 6, 6)), random.normal(size=(2000, 3, 3))
+    m, n, taps = algorithm.outputs, algorithm.size, algorithm.taps
+    x, w = random.normal(size=(2000, n, n)), random.normal(size=(2000, taps, taps))
     b, g, a = (np.array(each, dtype=np.float32) for each in _matrices(algorithm))
-    exact = np.zeros((2000, 4, 4))
-    for r in range(3):
-        for s in range(3):
-            exact += w[:, r, s, None, None] * x[:, r : r + 4, s : s + 4]
+    exact = np.zeros((2000, m, m))
+    for r in range(taps):
+        for s in range(taps):
+            exact += w[:, r, s, None, None] * x[:, r : r + m, s : s + m]
     x32, w32 = x.astype("f4"), w.astype("f4")
     rounded = a.T @ ((g @ w32 @ g.T) * (b @ x32 @ b.T)) @ a
     return float(np.sqrt(np.mean((rounded - exact) ** 2)))
@@ -98,12 +101,12 @@ def rounding(algorithm: Algorithm) -> float:
 
 
 def convolved(x: np.ndarray, w: np.ndarray, rows: Axis, columns: Axis) -> np.ndarray:
-    """The definition in float64; x: C, H, W, L; w: K, C, 3, 3."""
+    """The definition in float64; x: C, H, W, L; w: K, C, R, R."""
     y = np.zeros((len(w), rows.destination, columns.destination, x.shape[-1]))
     for p in range(rows.destination):
         for q in range(columns.destination):
-            for r in range(3):
-                for s in range(3):
+            for r in range(w.shape[2]):
+                for s in range(w.shape[2]):
                     i, j = p + r - rows.before, q + s - columns.before
                     if 0 <= i < rows.source and 0 <= j < columns.source:
                         y[:, p, q] += w[:, :, r, s].astype("f8") @ x[:, i, j].astype("f8")
@@ -113,14 +116,17 @@ def convolved(x: np.ndarray, w: np.ndarray, rows: Axis, columns: Axis) -> np.nda
 def sizes_of(
     algorithm: Algorithm, channels: int, kernels: int, size: tuple[int, int], pad: tuple[int, int]
 ) -> Winograd:
-    rows, columns = (Axis(n + 2 * p - 2, n, p) for n, p in zip(size, pad, strict=True))
+    less = algorithm.taps - 1
+    rows, columns = (Axis(n + 2 * p - less, n, p) for n, p in zip(size, pad, strict=True))
     return Winograd(algorithm, kernels, channels, rows, columns)
 
 
 def backward(sizes: Winograd) -> Winograd:
     """Of the same layer the gradient of its input."""
+    last = sizes.algorithm.taps - 1
     rows, columns = (
-        Axis(axis.source, axis.destination, 2 - axis.before) for axis in (sizes.rows, sizes.columns)
+        Axis(axis.source, axis.destination, last - axis.before)
+        for axis in (sizes.rows, sizes.columns)
     )
     return replace(sizes, maps=sizes.sources, sources=sizes.maps, rows=rows, columns=columns)
 
@@ -148,16 +154,20 @@ CASES = [
     (F4, 2, 2, (1, 1), (1, 1), WinogradTile(1, 1, 1, 1, 2)),
     (F2, 1, 4, (1, 3), (1, 1), WinogradTile(4, 2, 2, 4, 1)),
     (F4, 2, 3, (3, 17), (0, 2), WinogradTile(2, 3, 3, 2, 1)),
+    (F4_5, 3, 5, (7, 9), (2, 2), WinogradTile(2, 2, 4, 4, 1)),
+    (F4_5, 4, 9, (4, 18), (4, 0), WinogradTile(4, 1, 2, 8, 4)),
+    (F4_5, 1, 2, (1, 2), (2, 3), WinogradTile(2, 1, 1, 2, 1)),
+    (F2_5, 5, 3, (6, 5), (2, 1), WinogradTile(3, 4, 8, 3, 5)),
 ]
 
 
 @pytest.mark.parametrize(("algorithm", "channels", "kernels", "size", "pad", "tile"), CASES)
 def test_forward_and_input_gradient(algorithm, channels, kernels, size, pad, tile) -> None:
-    sizes = sizes_of(algorithm, channels, kernels, size, pad)
-    x, w = normal(channels, *size, LANES), normal(kernels, channels, 9, seed=1)
+    sizes, taps = sizes_of(algorithm, channels, kernels, size, pad), algorithm.taps
+    x, w = normal(channels, *size, LANES), normal(kernels, channels, taps**2, seed=1)
     factors, workspace = arrays(sizes, tile)
     execute(winograd_factors.transform_weights("u", sizes, tile, forward=True), w, factors)
-    wanted = convolved(x, w.reshape(kernels, channels, 3, 3), sizes.rows, sizes.columns)
+    wanted = convolved(x, w.reshape(kernels, channels, taps, taps), sizes.rows, sizes.columns)
     y, bias = aligned(wanted.shape), normal(kernels, seed=2)
     execute(winograd.correlate("f", sizes, tile), x, factors, *workspace, y)
     close(y, wanted)
@@ -169,7 +179,7 @@ def test_forward_and_input_gradient(algorithm, channels, kernels, size, pad, til
     factors, workspace = arrays(other, tile)
     execute(winograd_factors.transform_weights("v", other, tile, forward=False), w, factors)
     dy, dx = normal(*wanted.shape, seed=3), aligned(x.shape)
-    turned = w.reshape(kernels, channels, 3, 3)[:, :, ::-1, ::-1].swapaxes(0, 1)
+    turned = w.reshape(kernels, channels, taps, taps)[:, :, ::-1, ::-1].swapaxes(0, 1)
     slope = convolved(dy, turned, other.rows, other.columns)
     kernel = winograd.correlate("b", other, tile, mask=True)
     execute(kernel, dy, factors, *workspace, x, dx)
@@ -184,18 +194,20 @@ def test_forward_and_input_gradient(algorithm, channels, kernels, size, pad, til
 def test_any_size(data: st.DataObject) -> None:
     """Any number of maps, any map, any padding, the engine's own tiles."""
     draw = data.draw
-    pad = draw(st.integers(0, 2)), draw(st.integers(0, 2))
-    size = tuple(draw(st.integers(max(1, 3 - 2 * p), 19)) for p in pad)
+    algorithm = draw(st.sampled_from([F4, F2, F4_5]))
+    taps = algorithm.taps
+    pad = draw(st.integers(0, taps - 1)), draw(st.integers(0, taps - 1))
+    size = tuple(draw(st.integers(max(1, taps - 2 * p), 19)) for p in pad)
     channels, kernels = draw(st.integers(1, 40)), draw(st.integers(1, 40))
-    sizes = sizes_of(draw(st.sampled_from([F4, F2])), channels, kernels, size, pad)
+    sizes = sizes_of(algorithm, channels, kernels, size, pad)
     tile = algorithms.winograd_tile(find_target(), sizes)
-    x, w = normal(channels, *size, LANES), normal(kernels, channels, 9, seed=1)
+    x, w = normal(channels, *size, LANES), normal(kernels, channels, taps**2, seed=1)
     factors, workspace = arrays(sizes, tile)
     kernel = winograd_factors.transform_weights("u", sizes, tile, forward=True)
     execute(kernel, w, factors, interpret=False)
     y = aligned((kernels, sizes.rows.destination, sizes.columns.destination, LANES))
     execute(winograd.correlate("f", sizes, tile), x, factors, *workspace, y, interpret=False)
-    close(y, convolved(x, w.reshape(kernels, channels, 3, 3), sizes.rows, sizes.columns))
+    close(y, convolved(x, w.reshape(kernels, channels, taps, taps), sizes.rows, sizes.columns))
 
 
 def test_multiply_adds_are_those_of_the_formula() -> None:
@@ -215,35 +227,39 @@ def test_multiply_adds_are_those_of_the_formula() -> None:
         (3, 5, (7, 9), (1, 1)),
         (4, 17, (4, 4), (1, 1)),
         (2, 3, (1, 6), (2, 0)),
+        (3, 18, (6, 9), (2, 2)),
     ],
 )
-@pytest.mark.parametrize("algorithm", [F4, F2])
+@pytest.mark.parametrize("algorithm", [F4, F2, F4_5])
 @pytest.mark.parametrize("tile", [GradientTile(3, 1, 2), GradientTile(2, 2, 4)])
 def test_weight_gradient(algorithm, channels, kernels, size, pad, tile) -> None:
-    sizes = sizes_of(algorithm, channels, kernels, size, pad)
+    if algorithm.taps == 5:
+        pad = pad[0] + 1, pad[1] + 1
+    sizes, weights = sizes_of(algorithm, channels, kernels, size, pad), algorithm.taps**2
     rows, columns = sizes.rows, sizes.columns
     x = normal(channels, *size, LANES)
     dy = normal(kernels, rows.destination, columns.destination, LANES, seed=1)
-    wanted = slopes(x, dy, rows, columns)
-    dw = normal(kernels, channels * 9, seed=2)
+    wanted = slopes(x, dy, sizes)
+    dw = normal(kernels, channels * weights, seed=2)
     wanted += dw.reshape(wanted.shape)
     workspace = [
         aligned(shape) for shape in winograd_gradient.workspace_shapes(sizes, tile).values()
     ]
-    sums = aligned((row_blocks(kernels), channels * 9, LANES))
+    sums = aligned((row_blocks(kernels), channels * weights, LANES))
     kernel = winograd_gradient.weight_gradient("w", sizes, tile)
     execute(kernel, x, dy, *workspace, sums)
-    execute(add_sums("a", 1, kernels, channels * 9), sums, dw, interpret=False)
+    execute(add_sums("a", 1, kernels, channels * weights), sums, dw, interpret=False)
     close(dw.reshape(wanted.shape), wanted)
 
 
-def slopes(x: np.ndarray, dy: np.ndarray, rows: Axis, columns: Axis) -> np.ndarray:
+def slopes(x: np.ndarray, dy: np.ndarray, sizes: Winograd) -> np.ndarray:
     """The gradient of the weights in float64."""
-    dw = np.zeros((len(dy), len(x), 3, 3))
+    rows, columns, taps = sizes.rows, sizes.columns, sizes.algorithm.taps
+    dw = np.zeros((len(dy), len(x), taps, taps))
     for p in range(rows.destination):
         for q in range(columns.destination):
-            for r in range(3):
-                for s in range(3):
+            for r in range(taps):
+                for s in range(taps):
                     i, j = p + r - rows.before, q + s - columns.before
                     if 0 <= i < rows.source and 0 <= j < columns.source:
                         dw[:, :, r, s] += dy[:, p, q].astype("f8") @ x[:, i, j].astype("f8").T
@@ -266,7 +282,7 @@ def test_it_is_taken_where_it_pays_and_only_if_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    "layer", ["k3 stride2", "k3 dilation2", "k3 groups 2", "k1", "k7", "k 3x1", "k5"]
+    "layer", ["k3 stride2", "k5 stride2", "k3 dilation2", "k3 groups 2", "k1", "k7", "k 3x5"]
 )
 def test_other_convolutions_are_computed_directly(layer: str) -> None:
     net = f"input 32x16x16; conv 32 {layer}; globalavg; flatten; linear 2"
@@ -274,17 +290,25 @@ def test_other_convolutions_are_computed_directly(layer: str) -> None:
 
 
 def test_small_maps_and_few_channels_are_computed_directly() -> None:
-    def chosen(channels: int, size: int) -> Algorithm | None:
-        axis = Axis(size, size, 1)
-        return algorithms.algorithm(Convolution(channels, channels, 3, axis, axis))
+    def chosen(channels: int, size: int, taps: int = 3) -> Algorithm | None:
+        axis = Axis(size, size, taps // 2)
+        return algorithms.algorithm(Convolution(channels, channels, taps, axis, axis))
 
     assert chosen(64, 32) == chosen(16, 32) == F4
     assert chosen(2, 32) is None and chosen(64, 1) is None and chosen(64, 2) is None
+    assert chosen(64, 32, 5) == chosen(16, 8, 5) == F4_5
+    assert chosen(4, 32, 5) is None and chosen(64, 4, 5) is None
+
+
+def test_five_by_five_is_taken_in_all_directions() -> None:
+    ours = {"winograd_forward", "winograd_gradient", "winograd_weight_gradient"}
+    net = "input 16x8x8; conv 16 k5 pad2; conv 16 k5 pad2; globalavg; flatten; linear 2"
+    assert ours <= kernels_of(net)
 
 
 NET = (
     "input 3x9x11; conv 17 k3 pad1; relu; conv 20 k3 pad1 nobias; bn; relu; "
-    "residual { conv 20 k3 pad1; relu; conv 20 k3 pad1 }; relu; conv 6 k3; flatten; linear 4"
+    "residual { conv 20 k5 pad2; relu; conv 20 k3 pad1 }; relu; conv 6 k5 pad1; flatten; linear 4"
 )
 
 

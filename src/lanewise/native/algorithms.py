@@ -30,19 +30,21 @@ from lanewise.net.layers import Conv, DepthwiseConv
 from lanewise.size.windows import Shape, conv_of, resolve_window
 
 FLOAT, VECTOR = 4, 64  # bytes
-F4, F2 = Algorithm(4, 3), Algorithm(2, 3)
+F4, F2, F4_5 = Algorithm(4, 3), Algorithm(2, 3), Algorithm(4, 5)
+#: taps → the algorithms that are tried (F(2×2, 5×5) gains half of what F(4×4, 5×5) does)
+CANDIDATES = {3: (F4, F2), 5: (F4_5,)}
 
 #: of the peak, what the direct sum reaches, and the products of Winograd's
 DIRECT_SHARE, PRODUCT_SHARE = 0.72, 0.8
 #: cycles to transform one tile of one source, and of one map; to work out one weight's factors
-TRANSFORM = {4: (250.0, 165.0), 2: (100.0, 55.0)}
-FACTORS = {4: 45.0, 2: 20.0}
+TRANSFORM = {F4: (250.0, 165.0), F2: (100.0, 55.0), F4_5: (600.0, 400.0)}
+FACTORS = {F4: 45.0, F2: 20.0, F4_5: 120.0}
 #: cycles more for one map of a tile that sticks out over the result
 PART = 150.0
 #: of the gradient of the weights: cycles to transform a tile of one source, of one kernel; cycles
 #: to take 16 weights back; of the peak, what the products reach
-GRADIENT_TRANSFORM = {4: (290.0, 300.0), 2: (120.0, 95.0)}
-GRADIENT_BACK, GRADIENT_SHARE = 200.0, 0.65
+GRADIENT_TRANSFORM = {F4: (290.0, 300.0), F2: (120.0, 95.0), F4_5: (650.0, 750.0)}
+GRADIENT_BACK, GRADIENT_SHARE = {F4: 200.0, F2: 200.0, F4_5: 400.0}, 0.65
 #: slices that share what a worker works out once
 SLICES = 2
 #: cycles to begin and end a register tile of products, besides one for each of its sums
@@ -114,11 +116,9 @@ def convolution(layer: Conv | DepthwiseConv, shape: Shape, forward: bool) -> Con
 @lru_cache(maxsize=4096)
 def algorithm(convolution: Convolution) -> Algorithm | None:
     """The quickest of Winograd's where it pays, else None: the direct sum."""
-    if convolution.taps != 3:
-        return None
     costs = {
         one: cycles
-        for one in (F4, F2)
+        for one in CANDIDATES.get(convolution.taps, ())
         if (cycles := winograd_cycles(convolution.sizes(one))) is not None
     }
     best = min(costs, key=lambda one: costs[one], default=None)
@@ -130,11 +130,9 @@ def algorithm(convolution: Convolution) -> Algorithm | None:
 @lru_cache(maxsize=4096)
 def gradient_algorithm(convolution: Convolution) -> Algorithm | None:
     """The same for the gradient of the weights; the convolution is the forward one."""
-    if convolution.taps != 3:
-        return None
     costs = {
         one: min(_gradient_cycles(sizes, tile, limits) for tile in _gradient_tiles(sizes, limits))
-        for one in (F4, F2)
+        for one in CANDIDATES.get(convolution.taps, ())
         if _fits(sizes := convolution.sizes(one))
         for limits in (LIMITS["avx512"],)
     }
@@ -210,7 +208,7 @@ def _bytes(sizes: Winograd, maps: int, tiles: int) -> int:
 
 
 def _cycles(sizes: Winograd, tile: WinogradTile, limits: Limits) -> float:
-    read, back = TRANSFORM[sizes.algorithm.outputs]
+    read, back = TRANSFORM[sizes.algorithm]
     chunks = -(-sizes.maps // tile.chunk)
     again = chunks if tile.sources < sizes.sources else 1
     whole = prod(
@@ -221,7 +219,7 @@ def _cycles(sizes: Winograd, tile: WinogradTile, limits: Limits) -> float:
     factors = prod(factors_shape(sizes, tile)) * FLOAT
     blocks = -(-sizes.tiles // tile.block)
     afar = blocks * factors / FACTORS_RATE if factors > NEAR_FACTORS else 0.0
-    once = FACTORS[sizes.algorithm.outputs] * sizes.maps * sizes.sources / SLICES
+    once = FACTORS[sizes.algorithm] * sizes.maps * sizes.sources / SLICES
     return transforms + _products(sizes, tile, limits) + afar + once
 
 
@@ -255,7 +253,7 @@ def _gradient_tiles(sizes: Winograd, limits: Limits) -> Iterator[GradientTile]:
 
 
 def _gradient_cycles(sizes: Winograd, tile: GradientTile, limits: Limits) -> float:
-    read, turn = GRADIENT_TRANSFORM[sizes.algorithm.outputs]
+    read, turn = GRADIENT_TRANSFORM[sizes.algorithm]
     vectors = row_blocks(sizes.maps)
     kernels, blocks = vectors * LANES, -(-sizes.tiles // tile.block)
     transforms = sizes.tiles * (sizes.sources * read + kernels * turn)
@@ -263,7 +261,7 @@ def _gradient_cycles(sizes: Winograd, tile: GradientTile, limits: Limits) -> flo
     sums = sizes.algorithm.points * sizes.sources * kernels * FLOAT
     afar = 2 * max(0, waiting - SOURCES_BYTES - PRODUCTS_BYTES)
     afar += 2 * sums if sums > NEAR_FACTORS else 0
-    back = GRADIENT_BACK * sizes.sources * vectors
+    back = GRADIENT_BACK[sizes.algorithm] * sizes.sources * vectors
     products = _gradient_products(sizes, tile, limits)
     return transforms + products + blocks * afar / FACTORS_RATE + back
 

@@ -233,19 +233,22 @@ class _Nest:
             self._finish((map, *at, 0), value)
 
     def _results(self, k: Var, i: Var) -> Iterator[_Result]:
-        """Aᵀ M A of one tile of one map: (row, column, value)."""
+        """Aᵀ M A of one tile of one map: (row, column, value). Of eight points even rows come
+        first, then odd ones: registers hold no more."""
         writer, matrix, size = self.writer, self.algorithm.result, self.algorithm.size
-        columns = []
-        for q in range(size):
-            values = [
-                writer.let(writer.load(self.products, p * size + q, k, i, 0), "m")
-                for p in range(size)
-            ]
-            columns.append(gather(writer, matrix, values))
-        for r in range(self.algorithm.outputs):
-            line = gather(writer, matrix, [column[r] for column in columns])
-            for s, value in enumerate(line):
-                yield r, s, value
+        outputs = range(self.algorithm.outputs)
+        for rows in (outputs[::2], outputs[1::2]) if size > 6 else (outputs,):
+            columns = []
+            for q in range(size):
+                values = [
+                    writer.let(writer.load(self.products, p * size + q, k, i, 0), "m")
+                    for p in range(size)
+                ]
+                columns.append(gather(writer, matrix, values, rows))
+            for place, r in enumerate(rows):
+                line = gather(writer, matrix, [column[place] for column in columns])
+                for s, value in enumerate(line):
+                    yield r, s, value
 
     def _finish(self, at: tuple[IndexLike, ...], value: Value) -> None:
         result = self.result

@@ -24,9 +24,6 @@ from lanewise.native.nest import (
     table,
 )
 
-#: a tile at an edge stands in a strip of its own, with room for neighbours on both sides
-EDGE_MARGIN, EDGE_COLUMNS = 5, 16
-
 #: row and column inside a tile → the value there
 Load: TypeAlias = Callable[[int, int], Value]
 
@@ -124,8 +121,13 @@ def block_tiles(sizes: Winograd, block: int) -> list[int]:
 
 
 def edges_shape(places: Sequence[Place], width: int) -> tuple[int, int, int, int]:
-    """The copies of tiles that stick out."""
-    return max(1, len(_ways(places, width))), width, EDGE_COLUMNS, LANES
+    """The copies of tiles that stick out: each in a strip of its own, with room for neighbours on
+    both sides (`_margin`)."""
+    return max(1, len(_ways(places, width))), width, width + 2 * _margin(width), LANES
+
+
+def _margin(width: int) -> int:
+    return width - 1
 
 
 def _ways(places: Sequence[Place], width: int) -> list[tuple[int, int, int, int]]:
@@ -163,12 +165,12 @@ class TileReader:
         assert isinstance(width, int)
         self.writer, self.array, self.edges = writer, array, edges
         self.tables = TileTables(f"{array.name}_tile", places, width)
-        self.strip = min(width, columns)
+        self.strip, self.margin = min(width, columns), _margin(width)
         ways = _ways(places, width)
         numbers = [0 if p.whole(width) else ways.index(_way(p)) for p in places]
         begins = [min(p.column.first, columns - self.strip) for p in places]
         shifts = [
-            EDGE_MARGIN + p.column.at + begin - p.column.first
+            self.margin + p.column.at + begin - p.column.first
             for p, begin in zip(places, begins, strict=True)
         ]
         self.number = table(f"{array.name}_edge", numbers)
@@ -196,7 +198,7 @@ class TileReader:
             with writer.loop("w", Entry(tables.part, n)):
                 self._copy(n, place)
                 edge = Entry(self.number, n)
-                then(lambda r, s: writer.load(self.edges, edge, r, EDGE_MARGIN + s, 0))
+                then(lambda r, s: writer.load(self.edges, edge, r, self.margin + s, 0))
 
     def _copy(self, n: Index, place: Callable[[Index, Index], tuple[IndexLike, ...]]) -> None:
         """What of a tile lies inside. Columns are copied in strips as wide as a tile, which may

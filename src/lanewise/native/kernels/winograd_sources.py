@@ -15,6 +15,14 @@ from lanewise.native.kernels.winograd_places import (
 from lanewise.native.kernels.winograd_transforms import spread
 from lanewise.native.nest import Buffer, Entry, Index, Value, Var, Writer, as_index, table
 
+#: points along one axis → the rows that are worked out together: no more values than registers
+#: hold; a pair of points stays together
+ROWS: dict[int, Sequence[Sequence[int]]] = {
+    4: (range(4),),
+    6: (range(3), range(3, 6)),
+    8: ((1, 2), (3, 4), (5, 6), (0, 7)),
+}
+
 
 class SourceTransform:
     """Writes the transforms of some sources into `target` (points, sources, tiles, lanes)."""
@@ -53,10 +61,9 @@ class SourceTransform:
             )
 
     def _one(self, c: Var, i: Var, load: Load) -> None:
-        """One tile of one source. Of six rows of points three at a time, which is 18 values and
-        all that registers hold; a pair of points stays together."""
+        """One tile of one source, some rows of points at a time (`ROWS`)."""
         size = len(self.matrix)
-        for rows in (range(3), range(3, 6)) if size == 6 else (range(size),):
+        for rows in ROWS[size]:
             columns = [self._column(rows, s, load) for s in range(size)]
             for place, p in enumerate(rows):
                 line = spread(self.writer, self.matrix, [column[place] for column in columns])
@@ -64,7 +71,7 @@ class SourceTransform:
                     at = p * size + q, c, i, 0
                     self.writer.store(self.target, *at, value=value)
 
-    def _column(self, rows: range, s: int, load: Load) -> Sequence[Value]:
+    def _column(self, rows: Sequence[int], s: int, load: Load) -> Sequence[Value]:
         """Some rows of Bᵀ times a column of the tile; of which only what they need is loaded."""
         matrix = self.matrix
         needed = [any(matrix[p][r] for p in rows) for r in range(len(matrix))]

@@ -28,7 +28,11 @@ from lanewise.native.nest import Constant, Value, Writer, op
 Matrix: TypeAlias = tuple[tuple[Fraction, ...], ...]
 
 #: n → the positive points of the pairs; 0 and ∞ are always there
-POINTS = {4: (Fraction(1),), 6: (Fraction(3, 4), Fraction(3, 2))}
+POINTS = {
+    4: (Fraction(1),),
+    6: (Fraction(3, 4), Fraction(3, 2)),
+    8: (Fraction(1, 2), Fraction(1), Fraction(2)),
+}
 
 
 @dataclass(frozen=True)
@@ -143,13 +147,13 @@ def transposed(matrix: Matrix) -> Matrix:
 
 
 def spread(
-    writer: Writer, matrix: Matrix, values: Sequence[Value], rows: range | None = None
+    writer: Writer, matrix: Matrix, values: Sequence[Value], rows: Sequence[int] | None = None
 ) -> list[Value]:
     """matrix · values where rows 2i + 1 and 2i + 2 belong to points p and −p; only some rows, if
     asked for: a pair is whole or absent."""
     found: dict[int, Value] = {}
     last = len(matrix) - 1
-    for i in rows if rows is not None else range(last + 1):
+    for i in range(last + 1) if rows is None else rows:
         if i in found:
             continue
         if i in (0, last):
@@ -168,16 +172,22 @@ def _pair(writer: Writer, row: Sequence[Fraction], values: Sequence[Value]) -> t
     return _plus(writer, even, factor, rest), _plus(writer, even, -factor, rest)
 
 
-def gather(writer: Writer, matrix: Matrix, values: Sequence[Value]) -> list[Value]:
+def gather(
+    writer: Writer, matrix: Matrix, values: Sequence[Value], rows: Sequence[int] | None = None
+) -> list[Value]:
     """transposed(matrix) · values, for a matrix as in `spread`: sums and differences of the values
-    of p and −p first."""
+    of p and −p first; only some rows of the result, if asked for: even ones need sums alone, odd
+    ones differences."""
+    wanted = range(len(matrix[0])) if rows is None else rows
     last = len(matrix) - 1
     sums, differences = {}, {}
     for i in range(1, last, 2):
-        sums[i] = writer.let(op("add", values[i], values[i + 1]), "s")
-        differences[i] = writer.let(op("sub", values[i], values[i + 1]), "d")
+        if any(j % 2 == 0 for j in wanted):
+            sums[i] = writer.let(op("add", values[i], values[i + 1]), "s")
+        if any(j % 2 for j in wanted):
+            differences[i] = writer.let(op("sub", values[i], values[i + 1]), "d")
     found = []
-    for j in range(len(matrix[0])):
+    for j in wanted:
         pairs = sums if j % 2 == 0 else differences
         terms = [(matrix[0][j], values[0]), *((matrix[i][j], pairs[i]) for i in pairs)]
         terms.append((matrix[last][j], values[last]))
