@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from lanewise.native.lower import lower
 from lanewise.native.machine_code import Library, compile_ir
-from lanewise.native.nest import Kernel, Symbol
+from lanewise.native.nest import SHARE, Kernel, Symbol
 from lanewise.native.nest_check import check
 from lanewise.native.nest_run import run
 from lanewise.native.target import find_target
@@ -25,18 +26,28 @@ def ir_of(kernel: Kernel) -> str:
 
 
 def compile_kernel(kernel: Kernel) -> Callable[..., None]:
-    """The kernel as a function of its arrays, then its symbols (integers)."""
+    """The kernel as a function of its arrays, then its symbols (integers); where threads may share
+    it, `share` of that takes thread and threads, too."""
     library = Library.load(compile_ir(ir_of(kernel), find_target("host")))
     kinds = [ctypes.c_void_p] * len(kernel.buffers) + [ctypes.c_int64] * len(kernel.symbols)
-    function = ctypes.CFUNCTYPE(None, *kinds)(library.address(kernel.name))
+    alone = ctypes.CFUNCTYPE(None, *kinds)(library.address(kernel.name))
 
-    def call(*arguments: np.ndarray | int) -> None:
-        arrays = arguments[: len(kernel.buffers)]
-        for buffer, array in zip(kernel.buffers, arrays, strict=True):
-            assert array.dtype == DTYPES[buffer.dtype], buffer.name
-            assert array.flags.c_contiguous and array.ctypes.data % buffer.align == 0, buffer.name
-        function(*[a.ctypes.data for a in arrays], *arguments[len(kernel.buffers) :])
+    def caller(function: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: np.ndarray | int) -> None:
+            arrays = arguments[: len(kernel.buffers)]
+            for buffer, array in zip(kernel.buffers, arrays, strict=True):
+                assert array.dtype == DTYPES[buffer.dtype], buffer.name
+                ready = array.flags.c_contiguous and array.ctypes.data % buffer.align == 0
+                assert ready, buffer.name
+            function(*[a.ctypes.data for a in arrays], *arguments[len(kernel.buffers) :])
 
+        return call
+
+    call = caller(alone)
+    if kernel.shares:
+        shared = [*kinds, ctypes.c_int64, ctypes.c_int64]
+        both = ctypes.CFUNCTYPE(None, *shared)(library.address(kernel.name + SHARE))
+        call.share = caller(both)  # type: ignore[attr-defined]
     call.library = library  # type: ignore[attr-defined]  # the code lives as long as the function
     return call
 
@@ -52,7 +63,10 @@ def execute(kernel: Kernel, *arguments: np.ndarray | int, interpret: bool = True
     check(kernel, symbols)
     arrays = dict(zip([b.name for b in kernel.buffers], arguments, strict=False))
     before = {name: array.copy() for name, array in arrays.items()}
-    compile_kernel(kernel)(*arguments)
+    compiled = compile_kernel(kernel)
+    if kernel.shares:
+        _in_shares(kernel, compiled, arguments)
+    compiled(*arguments)
     if not interpret:
         return
     for buffer in kernel.buffers:
@@ -62,6 +76,22 @@ def execute(kernel: Kernel, *arguments: np.ndarray | int, interpret: bool = True
     for name, array in before.items():
         native = arrays[name].reshape(array.shape)
         np.testing.assert_allclose(native, array, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def _in_shares(kernel: Kernel, compiled: Callable[..., None], arguments: Sequence[Any]) -> None:
+    """What three threads make of a kernel is what one makes, in every bit."""
+    whole, shared = ([placed_as(a) for a in arguments] for _ in range(2))
+    compiled(*whole)
+    for thread in range(3):
+        compiled.share(*shared, thread, 3)  # type: ignore[attr-defined]
+    for buffer, one, other in zip(kernel.buffers, whole, shared, strict=False):
+        if not buffer.own:
+            assert one.tobytes() == other.tobytes(), f"{kernel.name}: shares of {buffer.name}"
+
+
+def placed_as(argument: np.ndarray | int) -> np.ndarray | int:
+    """A copy on a 64-byte address; a number is itself."""
+    return argument if isinstance(argument, int) else placed(argument, argument.dtype)
 
 
 def aligned(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:

@@ -148,8 +148,8 @@ def test_the_engine_reads_keras_pixels(size: int, kernel: int, stride: int, kind
     image = np.random.default_rng(size).standard_normal((1, 1, size, size)).astype(np.float32)
     with lw.compile(net) as program:
         if kind == "conv 1":
-            program.parameters["conv1.weight"][...] = 1
-            program.parameters["conv1.bias"][...] = 0
+            weight, bias = (program.parameters[f"conv1.{which}"] for which in ("weight", "bias"))
+            program.set_learned({"conv1.weight": 0 * weight + 1, "conv1.bias": 0 * bias})
         ours = program.forward(image)[0, 0]
     pads = same_pads(size, kernel, stride)
     wide = np.pad(image[0, 0].astype(float), (pads, pads), constant_values=np.nan)

@@ -169,6 +169,7 @@ def write_modules(
     modules are asked for, so that the first can be compiled meanwhile."""
     from lanewise.native import debug
     from lanewise.native.directions import plan_directions
+    from lanewise.native.driver_together import shares
     from lanewise.native.emit import Emission
     from lanewise.native.layouts import parameter_layout
 
@@ -184,6 +185,8 @@ def write_modules(
     facts = Facts(
         arena_bytes=arena + 8 * emission.words,
         kept_bytes=plans["train"].kept_bytes if training else 0,
+        constant_bytes=plans["forward"].constants.size,
+        shares=shares(plans["forward"]),
         phases=len(emission.phases["train"]) if training else 1,
         training=training,
         input_gradient=input_gradient,

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from lanewise.flags import MOST_THREADS
+from lanewise.native.nest import SHARE
 from lanewise.native.plan import (
     PROLOGUE,
     Call,
@@ -44,6 +45,8 @@ FIELDS = (
     "arena",
     "arena_stride",
     "kept",
+    "constants",  # what is worked out of the parameters alone, for all threads
+    "stale",  # whether it must be worked out anew
     "capacity",
     "tickets",  # a counter on a cache line of its own for each phase, and one for the jobs
     "parameters",
@@ -73,6 +76,7 @@ FIELDS = (
     "input_gradient",
     "groups",
     "together",  # groups (training) or slices (forward) that a thread takes at once
+    "whole",  # slices (forward) that one thread takes alone; all threads share each of the others
     # for one image (`latency/`):
     "packed",  # weights as its kernels read them
     "faults",  # a vector that is NaN where a pixel was not finite
@@ -158,6 +162,9 @@ class Addresses:
             return self.region(f, place, slice)
         if place.name in self.plan.kept.offsets:
             return self.kept(f, place, slice)
+        if place.name in self.plan.constants.offsets:
+            before = self.plan.constants.offsets[place.name] + place.offset
+            return f.offset(f.pointer("constants"), before)
         base = f.offset("%arena", self.plan.arena.offsets[place.name] + place.offset)
         return f.offset(base, t, place.size) if place.name in self.plan.crossing else base
 
@@ -183,9 +190,10 @@ def call_kernel(
     slice: str,
     t: str | int,
     piece: str = "",
+    share: bool = False,
 ) -> None:
     """Call the kernel of `width` slices on the call's places, from a channel or pixel on; symbols
-    are fields of the context."""
+    are fields of the context. `share`: only the share of thread %thread of %threads."""
     kernel = call.kernels[width]
     arguments = ["ptr %context"] if isinstance(kernel, Choice) else []
     first_ahead = len(call.places) - call.ahead
@@ -196,8 +204,9 @@ def call_kernel(
         address = f.offset(address, call.block * apart) if i >= first_ahead else address
         arguments.append(f"ptr {address}")
     arguments += [f"i64 {_symbol(f, symbol)}" for symbol in call.symbols]
+    arguments += ["i64 %thread", "i64 %threads"] * share
     begun = _ticks(f) if addresses.profile is not None else ""
-    f.do(f"call void @{kernel.name}({', '.join(arguments)})")
+    f.do(f"call void @{kernel.name}{SHARE * share}({', '.join(arguments)})")
     if addresses.profile is not None:
         number = next(i for i, other in enumerate(addresses.plan.calls) if other is call)
         _add_ticks(f, begun, addresses.profile + 8 * number)
@@ -220,18 +229,25 @@ def _add_ticks(f: Function, begun: str, place: int) -> None:
     f.do(f"store i64 {f.emit(f'add i64 {old}, {spent}')}, ptr {word}, align 8")
 
 
-def choice_function(choice: Choice) -> str:
-    """A kernel of two forms, picked by a field of the context."""
-    count, symbols = len(choice.one.buffers), len(choice.one.symbols)
+def choice_functions(choice: Choice) -> list[str]:
+    """A kernel of two forms, picked by a field of the context; and one that threads share."""
+    both = choice.one.shares and choice.zero.shares
+    return [_choice_function(choice, share) for share in (False, True)[: 1 + both]]
+
+
+def _choice_function(choice: Choice, share: bool) -> str:
+    count, symbols = len(choice.one.buffers), len(choice.one.symbols) + 2 * share
     names = [f"ptr %a{i}" for i in range(count)] + [f"i64 %s{i}" for i in range(symbols)]
+    end = SHARE * share
     f = Function(
-        f"define internal void @{choice.name}(ptr %context, {', '.join(names)}) noinline nounwind"
+        f"define internal void @{choice.name}{end}(ptr %context, {', '.join(names)})"
+        " noinline nounwind"
     )
     one = f.emit(f"icmp ne i64 {f.read(choice.field)}, 0")
     f.do(f"br i1 {one}, label %one, label %zero")
     for label, kernel in (("one", choice.one), ("zero", choice.zero)):
         f.label(label)
-        f.do(f"call void @{kernel.name}({', '.join(names)})")
+        f.do(f"call void @{kernel.name}{end}({', '.join(names)})")
         f.do("ret void")
     return f.text()
 
@@ -243,14 +259,15 @@ _OWN = "(ptr %context, ptr %arena, i64 %slices, i64 %images)"
 
 
 def phase_functions(plan: Plan, name: str, addresses: Addresses, training: bool) -> list[str]:
-    """For each phase p: `name_worker{p}` and `name_leader{p}`, what comes before the slices, and
-    `name_{p}_1` … `name_{p}_W`: 1 … W slices, starting at a slice, through all segments."""
+    """For each phase p: in training `name_worker{p}` and `name_leader{p}`, what comes before the
+    slices, and `name_{p}_1` … `name_{p}_W`: 1 … W slices, from one on, through all segments."""
     functions = []
     for number, phase in enumerate(plan.phases):
-        functions += [
-            _own_calls(f"{name}_worker{number}", phase.worker, addresses),
-            _own_calls(f"{name}_leader{number}", phase.leader, addresses),
-        ]
+        if training:
+            functions += [
+                _own_calls(f"{name}_worker{number}", phase.worker, addresses),
+                _own_calls(f"{name}_leader{number}", phase.leader, addresses),
+            ]
         for i, run in enumerate(phase.segments):
             if not run[0].wide:
                 functions.append(_segment(f"{name}_{number}_segment{i}", run, addresses))
@@ -312,7 +329,7 @@ def _chunk(
         scaled = f.emit(f"mul i64 {first}, %groups")
         groups.append(f.emit(f"udiv i64 {scaled}, %slices") if training else "0")
         if phase.prologue:
-            _call_prologue(f, plan, t, first, "training" if training else "forward")
+            call_prologue(f, plan, t, first, "training" if training else "forward")
         if training and addresses.partial_bytes and number == 0:
             f.do(f"call void @clear_partials(ptr %context, i64 {first}, i64 %slices, i64 %groups)")
     # Within a group of slices the order must not depend on how many are taken at once.
@@ -332,7 +349,16 @@ def _chunk(
     return f.text()
 
 
-def _call_prologue(f: Function, plan: Plan, t: int, slice: str, kind: str) -> None:
+def call_prologue(
+    f: Function,
+    plan: Plan,
+    t: int,
+    slice: str,
+    kind: str,
+    start: str = "%start",
+    step: str = "%step",
+) -> None:
+    """Which images the slice's lanes hold; it stands `t`-th in %arena."""
     places = [
         f.offset(f.offset("%arena", plan.arena.offsets[slot]), t * PROLOGUE[slot])
         if slot in plan.arena.offsets
@@ -341,8 +367,8 @@ def _call_prologue(f: Function, plan: Plan, t: int, slice: str, kind: str) -> No
     ]
     pointers = ", ".join(f"ptr {place}" for place in places)
     f.do(
-        f"call void @{kind}_prologue(ptr %context, {pointers}, i64 {slice}, i64 %start,"
-        f" i64 %images, i64 %step)"
+        f"call void @{kind}_prologue(ptr %context, {pointers}, i64 {slice}, i64 {start},"
+        f" i64 %images, i64 {step})"
     )
 
 

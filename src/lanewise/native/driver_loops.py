@@ -158,29 +158,42 @@ do{width}:
 
 
 def _forward(widths: tuple[int, ...]) -> str:
-    """All slices, some at a time, whoever takes the ticket."""
+    """All slices, some at a time, whoever takes the ticket; the last ones by all threads."""
     f = Function(
         "define internal void @run_forward(ptr %context, ptr %arena, i64 %thread) noinline nounwind"
     )
     images = f.read("image_count")
     more = f.emit(f"add i64 {images}, {LANES - 1}")
     slices = f.emit(f"udiv i64 {more}, {LANES}")
-    ticket, together = f.pointer("tickets"), f.read("together")
+    ticket, together, whole = f.pointer("tickets"), f.read("together"), f.read("whole")
+    threads, values = f.read("threads"), f.pointer("arena")
+    stale = f.emit(f"icmp ne i64 {f.read('stale')}, 0")
     rest = f"i64 0, i64 {images}, i64 {slices}, i64 1, i64 0"
     chunks = _chunks(widths, "forward", 0)
-    f.block(f"""  call void @forward_worker0(ptr %context, ptr %arena, i64 {slices}, i64 {images})
+    f.block(f"""  br i1 {stale}, label %constants, label %take
+constants:
+  call void @forward_constants(ptr %context, ptr %arena, i64 %thread, i64 {threads})
   br label %take
 take:
   %number = atomicrmw add ptr {ticket}, i64 1 acq_rel
   %from = mul i64 %number, {together}
-  %left = icmp ult i64 %from, {slices}
-  br i1 %left, label %work, label %done
+  %left = icmp ult i64 %from, {whole}
+  br i1 %left, label %work, label %rest
 work:
   %end = add i64 %from, {together}
-  %whole = icmp ule i64 %end, {slices}
-  %to = select i1 %whole, i64 %end, i64 {slices}
+  %fits = icmp ule i64 %end, {whole}
+  %to = select i1 %fits, i64 %end, i64 {whole}
   call void @take_slices(ptr %context, ptr %arena, i64 %from, i64 %to, i1 true, {chunks}, {rest})
   br label %take
+rest:
+  %slice = phi i64 [ {whole}, %take ], [ %slice.next, %share ]
+  %more = icmp ult i64 %slice, {slices}
+  br i1 %more, label %share, label %done
+share:
+  call void @forward_together(ptr %context, ptr %arena, ptr {values}, i64 %slice, i64 {images},
+    i64 %thread, i64 {threads})
+  %slice.next = add i64 %slice, 1
+  br label %rest
 done:
   call void @barrier(ptr %context)
   ret void""")

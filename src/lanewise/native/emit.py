@@ -14,10 +14,11 @@ from lanewise import flags
 from lanewise.native import debug, driver
 from lanewise.native.driver_jobs import UpdateKernels, clear_partials, job_functions
 from lanewise.native.driver_loops import loops
+from lanewise.native.driver_together import together
 from lanewise.native.kernels.optimizer import reduce_groups
 from lanewise.native.lower import LoweredKernel, lower
 from lanewise.native.machine_code import Module
-from lanewise.native.nest import Kernel, Loop, Statement
+from lanewise.native.nest import SHARE, Kernel, Loop, Statement
 from lanewise.native.optimizers import STATES, UPDATES, Optimizer
 from lanewise.native.plan import FLOAT, Choice, Layout, Plan
 from lanewise.native.target import Target
@@ -58,8 +59,10 @@ class Emission:
 
     def direction(self, name: str, plan: Plan) -> None:
         """One direction: its segments and chunks, its kernels, its choices."""
-        functions = driver.phase_functions(plan, name, self._addresses(plan), name == "train")
-        self.functions += functions
+        addresses = self._addresses(plan)
+        self.functions += driver.phase_functions(plan, name, addresses, name == "train")
+        if name == "forward":
+            self.functions += together(plan, addresses)
         self.phases[name] = [phase.wide for phase in plan.phases]
         self.kernels += plan.kernels
         self.choices.update({choice.name: choice for choice in plan.choices})
@@ -97,7 +100,7 @@ class Emission:
         """Everything as textual modules; the kernels are lowered as theirs are asked for."""
         ticks_at = None if self.profile is None else self.profile + 8 * self.words
         fixed = loops(self.target, self.phases, len(self.job_names), widths, ticks_at)
-        choices = [driver.choice_function(choice) for choice in self.choices.values()]
+        choices = [text for one in self.choices.values() for text in driver.choice_functions(one)]
         if self.profile is not None:
             self.ticks["jobs"] = self.job_names
         kernels = tuple({kernel.name: kernel for kernel in self.kernels}.values())
@@ -153,4 +156,7 @@ def _module(
 
 def _declaration(kernel: Kernel) -> str:
     kinds = ["ptr"] * len(kernel.buffers) + ["i64"] * len(kernel.symbols)
-    return f"declare void @{kernel.name}({', '.join(kinds)})"
+    alone = f"declare void @{kernel.name}({', '.join(kinds)})"
+    if not kernel.shares:
+        return alone
+    return f"{alone}\ndeclare void @{kernel.name}{SHARE}({', '.join([*kinds, 'i64', 'i64'])})"

@@ -3,7 +3,8 @@
 A moment is a call's number. Within a run of narrow calls a slice's values live from the first to
 the last call that names them. A value that lives across a wide call is there for several slices at
 once (`crossing`); one that lives across a barrier is kept for every slice of the batch, and its
-life is counted in phases.
+life is counted in phases. Without training, what is worked out of parameters alone stays: it has a
+place of its own, the same for all workers.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ class _Life:
 
 
 def lifetimes(
-    calls: Sequence[Call], jobs: Sequence[Job], width: int
-) -> tuple[Arena, Arena, frozenset[str]]:
-    """(a worker's arena, what is kept of each slice, names of which `width` stand end to end)."""
+    calls: Sequence[Call], jobs: Sequence[Job], width: int, training: bool
+) -> tuple[Arena, Arena, frozenset[str], Arena]:
+    """(a worker's arena, what is kept of each slice, names of which `width` stand end to end, what
+    stays)."""
     from lanewise.native.plan import PROLOGUE
 
     runs = _runs(calls)
@@ -43,12 +45,14 @@ def lifetimes(
     # The prologue of training writes all of its slots, whoever reads them.
     always = [name for name in PROLOGUE if name in lives or "label" in lives]
     own = [Interval(name, PROLOGUE[name] * width, 0, end) for name in always]
-    kept, crossing = [], set(always)
+    kept, crossing, stays = [], set(always), []
     for name, life in lives.items():
         first, last = life.first, life.last
         if name in PROLOGUE:
             continue
-        if life.slot.worker:
+        if life.slot.worker and not training:
+            stays.append(Interval(name, life.slot.size, 0, end))
+        elif life.slot.worker:
             own.append(Interval(name, life.slot.size, runs[first][2], runs[last][3]))
         elif life.slot.kept or life.outside or calls[first].phase != calls[last].phase:
             until = phases if name in needed_by_jobs else calls[last].phase
@@ -59,7 +63,7 @@ def lifetimes(
             crossing.add(name)
         else:
             own.append(Interval(name, life.slot.size, first, last))
-    return plan_arena(own), plan_arena(kept), frozenset(crossing)
+    return plan_arena(own), plan_arena(kept), frozenset(crossing), plan_arena(stays)
 
 
 def _told_by_slices(calls: Sequence[Call]) -> set[str]:

@@ -8,7 +8,7 @@ expressions, in the words of `lower_words.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from lanewise.native.lower_places import Lines, Places, Text, flat
@@ -16,6 +16,7 @@ from lanewise.native.lower_values import Values
 from lanewise.native.lower_words import type_of
 from lanewise.native.nest import (
     LANES,
+    SHARE,
     Assign,
     Fetch,
     Kernel,
@@ -24,6 +25,7 @@ from lanewise.native.nest import (
     Statement,
     Store,
     Transpose,
+    trips,
 )
 
 
@@ -37,7 +39,8 @@ class LoweredKernel:
 
 
 def lower(kernel: Kernel) -> LoweredKernel:
-    """A loop nest → one LLVM function of pointers (buffers) and i64 (symbols)."""
+    """A loop nest → one LLVM function of pointers (buffers) and i64 (symbols); where threads may
+    share it, a second one that takes thread and threads, too, and does this thread's share."""
     lowering = _Lowering(kernel)
     function = lowering.function()
     declarations = frozenset(lowering.values.declarations)
@@ -70,8 +73,13 @@ class _Lowering:
         self.statements(self.kernel.body)
         parameters = [f"ptr noalias align {b.align} %{b.name}" for b in self.kernel.buffers]
         parameters += [f"i64 %{s.name}" for s in self.kernel.symbols]
-        head = f"define void @{self.kernel.name}({', '.join(parameters)}) noinline nounwind"
-        return "\n".join([head + " {", "entry:", *flat(entry), "  ret void", "}"])
+        body = ["entry:", *flat(entry), "  ret void", "}"]
+        if not self.kernel.shares:
+            return "\n".join([_head(self.kernel.name, parameters), *body])
+        share = [*parameters, "i64 %share.thread", "i64 %share.threads"]
+        return "\n".join(
+            [_head(self.kernel.name + SHARE, share), *body, *_alone(self.kernel, parameters)]
+        )
 
     # -- statements
 
@@ -111,20 +119,38 @@ class _Lowering:
     def loop(self, loop: Loop) -> None:
         """A loop of no turn is nothing, a loop of one turn its body."""
         start, stop = loop.start, loop.stop
-        if start.terms or stop.terms:
-            self.counted(loop, known_to_run=False)
+        if loop.shared and self.kernel.shares:
+            self.counted(loop, *self.share(loop), known_to_run=False)
             return
-        trips = -(-(stop.constant - start.constant) // loop.step)
-        if trips == 1:
+        if start.terms or stop.terms:
+            first, limit = self.places.integer(start), self.places.integer(stop)
+            self.counted(loop, first, limit, known_to_run=False)
+            return
+        turns = trips(loop)
+        if turns == 1:
             self.places.fix(loop.var, start.constant)
             self.statements(loop.body)
-        elif trips > 1:
-            self.counted(loop, known_to_run=True)
+        elif turns > 1:
+            self.counted(loop, str(start.constant), str(stop.constant), known_to_run=True)
 
-    def counted(self, loop: Loop, known_to_run: bool) -> None:
+    def share(self, loop: Loop) -> tuple[str, str]:
+        """Begin and end of this thread's turns, of t threads thread i's: from i · turns / t to
+        (i + 1) · turns / t. They depend on nothing else, and are worked out once."""
+        assert not (loop.start.terms or loop.stop.terms), "a shared loop runs between numbers"
+        assert not [r for r in assigned(loop.body) if r in self.registers], "turns share a register"
+        turns, into = trips(loop), self.places.scopes[0].preamble
+        ends = []
+        for extra in (0, turns):
+            scaled = self.text.emit(f"mul i64 %share.thread, {turns}", into)
+            scaled = self.text.emit(f"add i64 {scaled}, {extra}", into)
+            turn = self.text.emit(f"udiv i64 {scaled}, %share.threads", into)
+            turn = self.text.emit(f"mul i64 {turn}, {loop.step}", into)
+            ends.append(self.text.emit(f"add i64 {turn}, {loop.start.constant}", into))
+        return ends[0], ends[1]
+
+    def counted(self, loop: Loop, first: str, limit: str, known_to_run: bool) -> None:
         """head: phis, body, latch; a loop that may not run at all asks first."""
         text = self.text
-        first, limit = self.places.integer(loop.start), self.places.integer(loop.stop)
         before, head, after = self.block, text.label("head"), text.label("after")
         variable = text.fresh(loop.var.name)
         carried = self.carry(loop)
@@ -177,6 +203,18 @@ class _Lowering:
 
     def branch(self, condition: str, yes: str, no: str) -> None:
         self.text.lines.append(f"  br i1 {self.text.emit(condition)}, label %{yes}, label %{no}")
+
+
+def _head(name: str, parameters: Iterable[str]) -> str:
+    return f"define void @{name}({', '.join(parameters)}) noinline nounwind {{"
+
+
+def _alone(kernel: Kernel, parameters: list[str]) -> Iterator[str]:
+    """The kernel as one thread calls it."""
+    given = [f"ptr %{b.name}" for b in kernel.buffers] + [f"i64 %{s.name}" for s in kernel.symbols]
+    yield _head(kernel.name, parameters)
+    yield f"  call void @{kernel.name}{SHARE}({', '.join([*given, 'i64 0', 'i64 1'])})"
+    yield from ("  ret void", "}")
 
 
 def assigned(body: Iterable[Statement]) -> list[Register]:

@@ -27,6 +27,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 LANES = 16
+#: what is added to the name of the function that several threads call together
+SHARE = "_share"
 ELEMENT_BYTES = {"f32": 4, "i32": 4, "u8": 1, "i64": 8, "i1": 1}
 
 
@@ -112,6 +114,7 @@ class Buffer:
     `access`: "read", "write" (every element written exactly once), "update" (read and written).
     `below`: for an i64 buffer used as an index, every entry is in 0 … below − 1.
     `data`: the entries of a constant table, which lives in the code itself.
+    `own`: room for what a kernel works out on its way: each of several threads has its own.
     """
 
     name: str
@@ -121,6 +124,7 @@ class Buffer:
     align: int = 64
     below: int | Symbol | None = None
     data: tuple[int | float, ...] | None = None
+    own: bool = False
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -257,13 +261,14 @@ def op(name: str, *arguments: Value) -> Op:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Loop:
-    """var = start, start + step, … below stop."""
+    """var = start, start + step, … below stop. `shared`: its turns may be shared out to threads."""
 
     var: Var
     start: Index
     stop: Index
     step: int
     body: tuple[Statement, ...]
+    shared: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -312,6 +317,26 @@ class Kernel:
     symbols: tuple[Symbol, ...]
     body: tuple[Statement, ...]
 
+    @property
+    def shares(self) -> bool:
+        """Whether several threads may carry it out together, each its turns of the shared loops."""
+        return any(trips(loop) > 1 for loop in shared_loops(self.body))
+
+
+def shared_loops(body: tuple[Statement, ...]) -> Iterator[Loop]:
+    """The loops whose turns may be shared out."""
+    for one in body:
+        if isinstance(one, Loop):
+            if one.shared:
+                yield one
+            else:
+                yield from shared_loops(one.body)
+
+
+def trips(loop: Loop) -> int:
+    """Turns of a loop between numbers."""
+    return max(0, -(-(loop.stop.constant - loop.start.constant) // loop.step))
+
 
 # ---- writing kernels ----------------------------------------------------------------------------
 
@@ -328,14 +353,20 @@ class Writer:
 
     @contextmanager
     def loop(
-        self, name: str, stop: IndexLike, start: IndexLike = 0, step: int = 1
+        self,
+        name: str,
+        stop: IndexLike,
+        start: IndexLike = 0,
+        step: int = 1,
+        shared: bool = False,
     ) -> Iterator[Var]:
-        """A loop over start, start + step … below stop."""
+        """A loop over start, start + step … below stop. `shared`: no turn needs what another one
+        does, and no register lives from one to the next."""
         var = Var(name)
         self._bodies.append([])
         yield var
         body = tuple(self._bodies.pop())
-        self._add(Loop(var, as_index(start), as_index(stop), step, body))
+        self._add(Loop(var, as_index(start), as_index(stop), step, body, shared))
 
     def let(self, value: Value, name: str = "v") -> Read:
         """Evaluate now, use many times."""

@@ -6,6 +6,7 @@
 - every element of an array with access "write" is written exactly once, "read" arrays never,
   and only "read" and "update" arrays are read;
 - every register is assigned before it is read, also when a loop makes no turn;
+- what threads that share it do is in a loop that they share, or written to a buffer of their own;
 - types and lanes of values, operations and targets agree (`nest_types.py`).
 
 Alignment is not looked at. A fault is a bug in the code that wrote the kernel: `NestError`.
@@ -161,6 +162,8 @@ class _Check:
     def store(self, store: Store) -> None:
         self.value(store.value)
         buffer, lanes = store.buffer, store.value.lanes
+        if self.kernel.shares and not (buffer.own or any(one.shared for one in self.domain.loops)):
+            raise NestError(f"{buffer.name} is written by every thread that shares the kernel")
         if buffer.access == "read":
             raise NestError(f"{buffer.name} is only to be read, yet it is written")
         self.in_bounds(buffer, store.index, lanes)

@@ -11,7 +11,8 @@ because one slice alone leaves the multiply–adds waiting for weights. So a wor
 to a wide one for each of its slices, then the wide one for all, and so on (`segments`).
 
 Places come in four kinds. An arena slot belongs to one worker and is shared by values that never
-live together; a worker's slot stays the same for all its slices; a kept slot has a value of its
+live together; a worker's slot stays the same for all its slices (without training, for all workers
+until the parameters change); a kept slot has a value of its
 own for every slice of the batch, because it is needed in a later phase or by the jobs that follow;
 a region is an array that outlives the step (parameters, gradients, images …).
 
@@ -222,6 +223,7 @@ class Plan:
     crossing: frozenset[str]
     jobs: tuple[Job, ...] = ()
     widths: tuple[int, ...] = (1,)
+    constants: Arena = field(default_factory=lambda: Arena({}, 0))  # worked out of parameters alone
 
     @property
     def kept_bytes(self) -> int:

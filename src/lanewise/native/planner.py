@@ -365,5 +365,9 @@ class Planner:
         for emit in self._endings:
             emit()
         self.calls = form_chains(self.calls)
-        arena, kept, crossing = lifetimes(self.calls, self.jobs, self.widths[0])
-        return Plan(tuple(self.calls), arena, kept, crossing, tuple(self.jobs), self.widths)
+        arena, kept, crossing, constants = lifetimes(
+            self.calls, self.jobs, self.widths[0], self.training
+        )
+        return Plan(
+            tuple(self.calls), arena, kept, crossing, tuple(self.jobs), self.widths, constants
+        )

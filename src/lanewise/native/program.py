@@ -36,6 +36,8 @@ from lanewise.net.graph import Graph
 from lanewise.net.layers import Input
 from lanewise.size.shapes import infer_shapes
 
+#: a last round of slices is shared by all threads where it has work for so many of them at most
+LAST_ROUND = 0.8
 #: gradients are summed in this many groups of slices, added in their order
 GROUPS = 8
 PARTIAL_BYTES = 256 << 20  # fewer groups where they would take more memory than this
@@ -56,6 +58,8 @@ class Facts:
     ticks_at: int  # where in each arena their clock ticks stand
     # Purpose in training → names of the kernels that serve it, without their numbers, if profiled.
     kernels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    constant_bytes: int = 0  # what inference works out of the parameters, for all threads
+    shares: bool = False  # whether threads can share a slice of inference
 
 
 @dataclass(frozen=True)
@@ -89,11 +93,20 @@ def _views(layout: Layout, flat: np.ndarray) -> dict[str, np.ndarray]:
     return {name: view(p) for name, p in layout.parameters.items()}
 
 
+def _read_only(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    views = {name: array.view() for name, array in arrays.items()}
+    for view in views.values():
+        view.flags.writeable = False
+    return views
+
+
 class Program:
     """A compiled net with its parameters. Made by `compile_net`.
 
     `parameters` are what the optimizer changes, `buffers` the running statistics of batch
-    normalisation, `learned` both: all that training leaves behind.
+    normalisation, `learned` both: all that training leaves behind. Compiled for inference they
+    can only be read: what is to change goes through `set_learned` or `initialise`, because much is
+    worked out of them once and for all.
 
     Images are N×C×H×W, uint8 (normalised by `set_normalisation`) or float32 (taken as they are).
     One call at a time: calls from several threads wait for each other.
@@ -147,6 +160,8 @@ class Program:
         self._partials = aligned(max(LANES, summed * self._groups if training else 0))
         self._arena_stride = -(-self.facts.arena_bytes // 4096) * 4096 + 4096
         self._arena = aligned(self._arena_stride * self.threads, np.uint8)
+        self._constants = aligned(self.facts.constant_bytes, np.uint8)
+        self._stale = True  # whether the constants are not those of the parameters
         self._kept, self._capacity = aligned(64, np.uint8), 0
         channels = self.input_shape[0]
         self._scale = np.full(channels, 1 / 255, np.float32)
@@ -154,6 +169,9 @@ class Program:
         self._loss_settings = np.zeros(1, np.float32)
         self.parameters = self._views(self._flat)
         self.buffers = _views(self._buffer_layout, self._flat_buffers)
+        self._open = self.parameters | self.buffers
+        if not training:
+            self.parameters, self.buffers = map(_read_only, (self.parameters, self.buffers))
         self.learned = self.parameters | self.buffers
         self.gradients = self._views(self._flat_gradients) if training else {}
         self.optimizer_state = {
@@ -170,7 +188,10 @@ class Program:
 
         The optimizer's state and step count begin anew. One seed gives the same bits everywhere.
         """
-        fill(self.graph, self.parameters, self.buffers, usable_seed(seed))
+        parameters = {name: self._open[name] for name in self.parameters}
+        statistics = {name: self._open[name] for name in self.buffers}
+        fill(self.graph, parameters, statistics, usable_seed(seed))
+        self._stale = True
         for flat in self._flat_states.values():
             flat[:] = 0
         self.steps_done = 0
@@ -178,9 +199,10 @@ class Program:
     def set_learned(self, values: Mapping[str, np.ndarray]) -> None:
         """Copy parameters and running statistics in; names and shapes must be exactly those of
         `learned`."""
-        check_learned(self.graph, self.learned, values)
-        for name, view in self.learned.items():
+        check_learned(self.graph, self._open, values)
+        for name, view in self._open.items():
             view[...] = values[name]
+        self._stale = True
 
     def set_normalisation(self, mean: np.ndarray | tuple, std: np.ndarray | tuple) -> None:
         """For uint8 images: (pixel / 255 − mean) / std, per channel (or one number for all)."""
@@ -203,9 +225,22 @@ class Program:
         rows = aligned(-(-count // LANES) * LANES * elements)
         with self._lock:
             self._set_images(images)
-            self._set(logits=rows.ctypes.data, command=FORWARD)
-            self._run(share=-(-count // LANES))
+            slices = -(-count // LANES)
+            stale, self._stale = self._stale, self.facts.training
+            self._set(
+                logits=rows.ctypes.data,
+                command=FORWARD,
+                constants=self._constants.ctypes.data,
+                stale=int(stale),
+                whole=slices - self._shared(slices),
+            )
+            self._run(share=slices)
         return rows.reshape(-1, *self.output_shape)[:count]
+
+    def _shared(self, slices: int) -> int:
+        """How many of the slices all threads share: those of an uneven last round."""
+        rest = slices % self.threads
+        return rest if self.facts.shares and rest <= LAST_ROUND * self.threads else 0
 
     def step(
         self,

@@ -135,10 +135,12 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def every_vector(writer: Writer, vectors: int, together: int = TOGETHER) -> Iterator[Index]:
+def every_vector(
+    writer: Writer, vectors: int, together: int = TOGETHER, shared: bool = False
+) -> Iterator[Index]:
     """The numbers 0 … vectors − 1, `together` of them written out in one turn of a loop."""
     for first, count, turns in blocks(vectors, together):
-        with writer.loop("i", first + count * turns, first, count) as i:
+        with writer.loop("i", first + count * turns, first, count, shared=shared) as i:
             for j in range(count):
                 yield as_index(i) + j
 
@@ -153,7 +155,7 @@ def activation(
     source = Buffer("source", (elements, LANES))
     target = Buffer("target", (elements, LANES), access="write")
     writer = Writer(name, [source, target])
-    for i in every_vector(writer, elements, chains if rule.forward_chain else TOGETHER):
+    for i in every_vector(writer, elements, chains if rule.forward_chain else TOGETHER, True):
         x = writer.let(writer.load(source, i, 0), "x")
         writer.store(target, i, 0, value=rule.forward(writer, x, parameter))
     return writer.finish()

@@ -333,7 +333,7 @@ def normalise(
     constants = Buffer("constants", size, align=4)
     target = maps("target", channels, pixels, pitches[-1], "write")
     writer = Writer(name, [source, constants, *[other] * plus, target])
-    with writer.loop("c", channels) as c:
+    with writer.loop("c", channels, shared=True) as c:
         at = [(c, SCALE), (c, SHIFT)] if moments else [(0, c), (1, c)]
         factor, begin = (writer.let(writer.splat(constants, *index), "constant") for index in at)
         for first, count, times in blocks(pixels, UNROLLED):

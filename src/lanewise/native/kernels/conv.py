@@ -40,6 +40,9 @@ from lanewise.native.nest import (
     op,
 )
 
+#: rows from which threads share these
+MANY_ROWS = 12
+
 
 @dataclass(frozen=True)
 class Correlation:
@@ -121,6 +124,14 @@ def correlate(
     return _Nest(name, sizes, tile, result).write()
 
 
+def _shared_axis(sizes: Correlation, tile: Tile) -> str:
+    """What threads share: rows, or maps where rows are few. (Rows that meet the taps in several
+    ways would be cut differently where sums wait for the next sources.)"""
+    rows, maps = sizes.rows.destination, -(-sizes.maps // tile.maps)
+    waits = 0 < tile.sources < sizes.sources and len(phases(sizes.rows)) > 1
+    return "k" if waits or rows < min(MANY_ROWS, maps) else "p"
+
+
 @dataclass(frozen=True)
 class _Line:
     """Destination rows row = start + step · i that meet the same taps."""
@@ -154,9 +165,10 @@ class _Nest:
         maps = sizes.groups * sizes.sources
         self.source = Buffer("source", (maps, sizes.rows.source, sizes.columns.source, LANES))
         self.weight = Buffer("weight", (sizes.weights,), align=4)
-        self.packed = Buffer("packed", packed_shape(sizes, tile), access="update")
+        self.packed = Buffer("packed", packed_shape(sizes, tile), access="update", own=True)
         buffers = [self.source, self.weight, *[self.packed] * bool(tile.packs), *result.buffers]
         self.writer = Writer(name, buffers)
+        self.shared = _shared_axis(sizes, tile)
 
     def write(self) -> Kernel:
         """The whole kernel."""
@@ -174,13 +186,16 @@ class _Nest:
         return writer.finish()
 
     def _everywhere(self, do: Callable[[tuple[IndexLike, ...]], None]) -> None:
-        maps, rows, columns, _ = self.result.shape
-        with (
-            self.writer.loop("k", maps) as k,
-            self.writer.loop("p", rows) as p,
-            self.writer.loop("n", columns) as n,
-        ):
-            do((k, p, n, 0))
+        """Every thread has the same places here as in the tiles."""
+        rows, columns = self.result.shape[1:3]
+        with self.writer.loop("g", self.sizes.groups) as g:
+            for k, count in self._maps():
+                with (
+                    self.writer.loop("i", count) as i,
+                    self.writer.loop("p", rows, shared=self.shared == "p") as p,
+                    self.writer.loop("n", columns) as n,
+                ):
+                    do((as_index(g) * self.sizes.maps + k + i, p, n, 0))
 
     # -- loops around a tile
 
@@ -203,13 +218,15 @@ class _Nest:
 
     def _rows(self) -> Iterator[_Line]:
         for phase in phases(self.sizes.rows):
-            with self.writer.loop("p", phase.taps.destination) as i:
+            with self.writer.loop("p", phase.taps.destination, shared=self.shared == "p") as i:
                 row = as_index(i) * phase.step + phase.start
                 yield _Line(RowTaps(phase.taps, phase.numbers), i, row)
 
     def _maps(self) -> Iterator[tuple[Var, int]]:
         for first, count, times in blocks(self.sizes.maps, self.tile.maps):
-            with self.writer.loop("k", first + count * times, first, count) as k:
+            with self.writer.loop(
+                "k", first + count * times, first, count, shared=self.shared == "k"
+            ) as k:
                 yield k, count
 
     def _columns(self) -> Iterator[_Part]:

@@ -139,7 +139,7 @@ def correlate(
             for to, cell in zip(line, registers, strict=True):
                 result.store(writer, to, Read(cell))
 
-    with writer.loop("g", sizes.groups) as g, writer.loop("k", sizes.maps) as k:
+    with writer.loop("g", sizes.groups, shared=True) as g, writer.loop("k", sizes.maps) as k:
         at_map = as_index(g) * sizes.maps + k
         first = as_index(g) * sizes.sources
         # With one source map its weights outlive the tiles; else each tile takes them in turn.

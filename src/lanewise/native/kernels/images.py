@@ -38,7 +38,7 @@ def gather(name: str, channels: int, height: int, width: int, dtype: str) -> Ker
     writer = Writer(name, [source, lane_index, scale, shift, target], [count])
     rows = [Entry(lane_index, as_index(lane)) for lane in range(LANES)]
     with writer.loop("c", channels) as c:
-        for piece, at in _vectors(writer, pixels):
+        for piece, at in _vectors(writer, pixels, shared=True):
             at = at + as_index(c) * pixels
 
             def finish(value: Value) -> Value:
@@ -65,7 +65,7 @@ def scatter(name: str, elements: int) -> Kernel:
     align = 64 if elements % LANES == 0 else 4
     target = Buffer("target", (LANES, elements), access="write", align=align)
     writer = Writer(name, [source, target])
-    for piece, at in _vectors(writer, elements):
+    for piece, at in _vectors(writer, elements, shared=True):
         for first in range(0, LANES, piece.lanes):
             values = [
                 writer.load(source, at + k, first, lanes=piece.lanes) for k in range(piece.lanes)
@@ -104,8 +104,8 @@ def to_rows(name: str, features: int) -> Kernel:
     return writer.finish()
 
 
-def _vectors(writer: Writer, size: int) -> Iterator[tuple[Piece, Index]]:
+def _vectors(writer: Writer, size: int, shared: bool) -> Iterator[tuple[Piece, Index]]:
     """Every vector of a row of `size` elements: what kind, and where it starts."""
     for piece in pieces(size):
-        with writer.loop("i", piece.count) as i:
+        with writer.loop("i", piece.count, shared=shared) as i:
             yield piece, as_index(i) * piece.lanes + piece.start

@@ -88,7 +88,7 @@ def _masked(writer: Writer, value: Buffer | None, at: Index, result: Value) -> V
 
 def _each(writer: Writer, elements: int, target: Buffer, result: Callable[[Index], Value]) -> None:
     for first, count, times in blocks(elements, UNROLLED):
-        with writer.loop("i", first + count * times, first, count) as i:
+        with writer.loop("i", first + count * times, first, count, shared=True) as i:
             for offset in range(count):
                 at = as_index(i) + offset
                 writer.store(target, at, 0, value=result(at))

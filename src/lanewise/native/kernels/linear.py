@@ -92,7 +92,7 @@ def _connect(
         writer.store(target, s, k, 0, value=result)
 
     for first, count, times in blocks(maps, tile or max(1, ACCUMULATORS // slices)):
-        with writer.loop("k", first + count * times, first, count) as k:
+        with writer.loop("k", first + count * times, first, count, shared=True) as k:
             begin = [
                 writer.splat(biases, as_index(k) + i) if bias else number(0.0) for i in range(count)
             ]

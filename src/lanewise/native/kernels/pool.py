@@ -90,7 +90,7 @@ def max_pool(
     target = Buffer("target", shape, access="write")
     arguments = Buffer("argument", shape, kind, "write")
     writer = Writer(name, [source, target, *[arguments] * argument])
-    with writer.loop("c", channels) as c:
+    with writer.loop("c", channels, shared=True) as c:
         for tile in tiles(writer, rows, columns):
             best = writer.accumulators("best", len(tile.cells), Constant(LOWEST))
             first = writer.accumulators("tap", len(tile.cells) * argument, Constant(0, "i32"))
@@ -151,7 +151,7 @@ def max_pool_gradient(
         chosen = op("eq", tile.once(met, "tap", number), here)
         return keep_where(chosen, tile.once(met, "dy", load))
 
-    with writer.loop("c", channels) as c:
+    with writer.loop("c", channels, shared=True) as c:
         gather(writer, c, rows, columns, target, value, contribution)
     return writer.finish()
 
@@ -241,7 +241,7 @@ def sum_pool(
     writer = Writer(name, [source, *([value] if value else []), target])
     scaling = _Scaling(scale)
     factors = scaling.table() if scaling.constant is None else None
-    with writer.loop("c", channels) as c:
+    with writer.loop("c", channels, shared=True) as c:
         for tile in tiles(writer, rows, columns):
             sums = writer.accumulators("sum", len(tile.cells))
             for met in tile.meetings():
@@ -283,7 +283,7 @@ def sum_pool_gradient(
 
         return tile.once(met, "dy", load)
 
-    with writer.loop("c", channels) as c:
+    with writer.loop("c", channels, shared=True) as c:
         gather(
             writer,
             c,
@@ -319,7 +319,7 @@ def global_pool(
     writer = Writer(name, [source, target, *[arguments] * argument])
     begin = Constant(LOWEST) if mode == "max" else ZERO
     for c0, together, times in blocks(channels, WIDEST):
-        with writer.loop("c", c0 + together * times, c0, together) as c:
+        with writer.loop("c", c0 + together * times, c0, together, shared=True) as c:
             cells = writer.accumulators("y", together, begin)
             first = writer.accumulators("at", together * argument, Constant(0, "i32"))
             with writer.loop("i", pixels) as i:
@@ -353,7 +353,7 @@ def global_pool_gradient(
     target = Buffer("target", (channels, pixels, LANES), access="write")
     buffers = [*[argument] * (mode == "max"), gradient, *([value] if value else []), target]
     writer = Writer(name, buffers)
-    with writer.loop("c", channels) as c:
+    with writer.loop("c", channels, shared=True) as c:
         dy: Value = writer.load(gradient, c, 0)
         dy = writer.let(op("mul", dy, number(1.0 / pixels)) if mode == "avg" else dy, "dy")
         at = writer.let(writer.load(argument, c, 0), "at") if mode == "max" else None

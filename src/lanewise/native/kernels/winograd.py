@@ -54,6 +54,10 @@ from lanewise.native.nest import (
 #: row and column inside a tile, and the value there
 _Result: TypeAlias = tuple[int, int, Value]
 
+#: blocks from which threads share these; fewer are shared by chunks of maps, and then every thread
+#: transforms all sources
+MANY_BLOCKS = 8
+
 #: sources that are written out in the products' inner loop
 UNROLLED = 4
 
@@ -101,7 +105,7 @@ class _Nest:
         self.source = Buffer("source", planes)
         self.factors = Buffer("factors", factors_shape(sizes, tile))
         self.sources, self.products, self.spare, self.edges = (
-            Buffer(name, shape, access="update")
+            Buffer(name, shape, access="update", own=True)
             for name, shape in workspace_shapes(sizes, tile).items()
         )
         self.writer = Writer(
@@ -133,10 +137,12 @@ class _Nest:
         writer, sizes, tile = self.writer, self.sizes, self.tile
         once = tile.sources == sizes.sources
         self.transform.clear()
-        with writer.loop("b", self.blocks[0]) as b:
+        blocks, chunks = self.blocks[0], self.chunks.number
+        by_block = blocks >= min(MANY_BLOCKS, chunks)
+        with writer.loop("b", blocks, shared=by_block) as b:
             if once:
                 self.transform.block(b, Index(), tile.sources)
-            with writer.loop("h", self.chunks.number) as h:
+            with writer.loop("h", chunks, shared=not by_block) as h:
                 if not once:
                     clear(writer, self.products)
                 with writer.loop("s", sizes.sources // tile.sources) as s:

@@ -93,7 +93,7 @@ def transform_weights(name: str, sizes: Winograd, tile: WinogradTile, forward: b
         for k, maps in chunks.tiles(writer, h, sizes, tile):
             first = as_index(h) * tile.chunk + k * tile.maps
             for start, lanes in _pieces(maps):
-                with writer.loop("c", tile.sources) as c:
+                with writer.loop("c", tile.sources, shared=True) as c:
                     source = as_index(s) * tile.sources + c
                     places = [at(first + (start + i), source) for i in range(lanes)]
                     taps = _taps(writer, weight, places, area)

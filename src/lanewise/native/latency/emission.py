@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lanewise.native import debug
-from lanewise.native.driver import WORD, Addresses, Function, call_kernel, choice_function
+from lanewise.native.driver import WORD, Addresses, Function, call_kernel, choice_functions
 from lanewise.native.driver_threads import threads
 from lanewise.native.emit import deal
 from lanewise.native.latency.planner import ImagePlan
@@ -41,12 +41,12 @@ def modules(
     """Everything as textual modules. `image_values`, `outputs`: numbers that go in and come out.
     `profile`: where in the arena the clock ticks of every step are added, if they shall be."""
     addresses = _ImageAddresses(plan, 0)
-    choices = {choice.name: choice_function(choice) for choice in plan.choices}
+    choices = {choice.name: choice_functions(choice) for choice in plan.choices}
     steps = [_step(f"step{number}", phase, addresses) for number, phase in enumerate(plan.phases)]
     driver = [
         "declare i64 @llvm.readcyclecounter()",
         *threads(target, training=False),
-        *choices.values(),
+        *(text for both in choices.values() for text in both),
         *steps,
         _run_forward(len(steps), profile),
         _call_image(image_values, outputs),

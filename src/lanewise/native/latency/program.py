@@ -17,8 +17,7 @@ import numpy as np
 
 from lanewise.native.cache import Entry
 from lanewise.native.driver import FORWARD
-from lanewise.native.given import check_learned, usable_images, usable_seed
-from lanewise.native.initial import fill
+from lanewise.native.given import usable_images
 from lanewise.native.latency.emission import CONTEXT, IMPORTS
 from lanewise.native.latency.packing import Pack, pack_all, packed_floats
 from lanewise.native.machine_code import Library
@@ -58,10 +57,6 @@ class ImageProgram(Program):
             node.name: shapes[node.inputs[0]][0] for node in graph.nodes if node.inputs
         }
         super().__init__(graph, target, objects, facts, SGD(), 1 if self._small else threads)
-        self._open = self.learned
-        self.parameters = _read_only(self.parameters)
-        self.buffers = _read_only(self.buffers)
-        self.learned = self.parameters | self.buffers
         self._packed = aligned(packed_floats(packs))
         self._repack()
         self._point()
@@ -83,19 +78,13 @@ class ImageProgram(Program):
     def initialise(self, seed: int = 0) -> None:
         """As `Program.initialise`."""
         with self._lock:
-            parameters = {name: self._open[name] for name in self.parameters}
-            fill(self.graph, parameters, self._statistics(), usable_seed(seed))
+            super().initialise(seed)
             self._repack()
-
-    def _statistics(self) -> dict[str, np.ndarray]:
-        return {name: self._open[name] for name in self.buffers}
 
     def set_learned(self, values: Mapping[str, np.ndarray]) -> None:
         """As `Program.set_learned`."""
         with self._lock:
-            check_learned(self.graph, self._open, values)
-            for name, array in self._open.items():
-                array[...] = values[name]
+            super().set_learned(values)
             self._repack()
 
     def _repack(self) -> None:
@@ -157,13 +146,6 @@ class ImageProgram(Program):
             packed=self._packed.ctypes.data,
             faults=self._faults.ctypes.data,
         )
-
-
-def _read_only(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    views = {name: array.view() for name, array in arrays.items()}
-    for view in views.values():
-        view.flags.writeable = False
-    return views
 
 
 # ---- a builtin of CPython -----------------------------------------------------------------------
