@@ -328,7 +328,7 @@ class _Nest:
             ),
             value,
             part.segment,
-            part.phase.taps.in_order,
+            part.phase.taps.by_column,
         )
 
 
