@@ -92,7 +92,7 @@ def correlate(
 
 
 #: tiles that share in fetching a line; with more, waiting for the first of them is nothing
-SHARING = 8
+SHARING = 64
 
 
 def fetches(lines: int, tiles: int) -> int:

@@ -119,36 +119,43 @@ def transform_source(name: str, strip: Strip, vectors: int) -> Kernel:
     """Buffers source (vectors, rows, columns, 16), target (points, vectors, tiles, 16): one vector
     of channels; the caller moves the pointers to it."""
     algorithm = strip.algorithm
-    size = algorithm.size
     source = Buffer("source", (1, *strip.source, LANES))
     shape = (algorithm.points, vectors, strip.tiles, LANES)
     target = Buffer("target", shape, access="update")
     writer = Writer(name, [source, target])
+    _transform(writer, strip, source, target, as_index(0))
+    return writer.finish()
+
+
+def _transform(writer: Writer, strip: Strip, source: Buffer, target: Buffer, v: Index) -> None:
+    """All tiles of a strip, of one vector of channels."""
+    algorithm = strip.algorithm
+    size = algorithm.size
     for tile in _tiles(writer, strip.source_rows, strip.source_columns):
         lines = []
         for j in range(size):
-            column = [_load(writer, source, tile, i, j) for i in range(size)]
+            column = [_load(writer, source, v, tile.at(i, j)) for i in range(size)]
             lines.append(spread(writer, algorithm.source, column))
         for i in range(size):
             row = spread(writer, algorithm.source, [lines[j][i] for j in range(size)])
             for j, value in enumerate(row):
-                writer.store(target, i * size + j, 0, tile.number, 0, value=value)
-    return writer.finish()
+                writer.store(target, i * size + j, v, tile.number, 0, value=value)
 
 
-def _load(writer: Writer, source: Buffer, tile: _Tile, i: int, j: int) -> Value:
-    at = tile.at(i, j)
-    return number(0.0) if at is None else writer.let(writer.load(source, 0, *at, 0), "x")
+def _load(writer: Writer, source: Buffer, v: Index, at: tuple[Index, Index] | None) -> Value:
+    return number(0.0) if at is None else writer.let(writer.load(source, v, *at, 0), "x")
 
 
 @dataclass(frozen=True)
 class Products:
     """`vectors` of output channels of a block, `sources` vectors of source channels; a register
-    tile is all vectors of the block × `together` tiles."""
+    tile is all vectors of the block × `together` tiles. `near`: the factors of all points are in
+    the second-level cache; otherwise each product has some of the next point's fetched."""
 
     vectors: int
     sources: int
     together: int
+    near: bool = False
 
 
 def multiply(
@@ -156,26 +163,59 @@ def multiply(
 ) -> Kernel:
     """Buffers source (points, sources, tiles, 16), factors (points, sources, 16, vectors, 16), bias
     (vectors, 16), products (points, vectors, tiles, 16: work space), [summand], target."""
+    turned = Buffer("source", (strip.algorithm.points, sizes.sources, strip.tiles, LANES))
+    rest = _buffers(strip, sizes, adds)
+    writer = Writer(name, [turned, *rest])
+    _multiply(writer, strip, sizes, (turned, *rest), relu)
+    return writer.finish()
+
+
+def convolve(
+    name: str, strip: Strip, sizes: Products, *, relu: bool = False, adds: bool = False
+) -> Kernel:
+    """The whole of a strip. Buffers source (vectors, rows, columns, 16), transformed (points,
+    sources, tiles, 16: work space), and from the factors on those of `multiply`."""
+    source = Buffer("source", (sizes.sources, *strip.source, LANES))
+    shape = (strip.algorithm.points, sizes.sources, strip.tiles, LANES)
+    turned = Buffer("transformed", shape, access="update")
+    rest = _buffers(strip, sizes, adds)
+    writer = Writer(name, [source, turned, *rest])
+    with writer.loop("u", sizes.sources) as u:
+        _transform(writer, strip, source, turned, as_index(u))
+    _multiply(writer, strip, sizes, (turned, *rest), relu)
+    return writer.finish()
+
+
+def _buffers(strip: Strip, sizes: Products, adds: bool) -> list[Buffer]:
+    """Factors, bias, products, [summand], target."""
     points, vectors = strip.algorithm.points, sizes.vectors
-    source = Buffer("source", (points, sizes.sources, strip.tiles, LANES))
-    factors = Buffer("factors", (points, sizes.sources, LANES, vectors, LANES))
-    bias = Buffer("bias", (vectors, LANES))
-    products = Buffer("products", (points, vectors, strip.tiles, LANES), access="update")
     shape = (vectors, *strip.result, LANES)
-    summand = [Buffer("summand", shape)] if adds else []
-    target = Buffer("target", shape, access="update")
-    writer = Writer(name, [source, factors, bias, products, *summand, target])
-    with writer.loop("z", points) as z:
+    return [
+        Buffer("factors", (points, sizes.sources, LANES, vectors, LANES)),
+        Buffer("bias", (vectors, LANES)),
+        Buffer("products", (points, vectors, strip.tiles, LANES), access="update"),
+        *([Buffer("summand", shape)] if adds else []),
+        Buffer("target", shape, access="update"),
+    ]
+
+
+def _multiply(
+    writer: Writer, strip: Strip, sizes: Products, buffers: tuple[Buffer, ...], relu: bool
+) -> None:
+    """The products of all points, then the transform back. Buffers: transformed, `_buffers`."""
+    source, factors, bias, products, *maps = buffers
+    with writer.loop("z", strip.algorithm.points) as z:
         number = 0
+        ahead = fetches(sizes.vectors, -(-strip.tiles // sizes.together)) * (not sizes.near)
         for first, count, times in blocks(strip.tiles, sizes.together):
             with writer.loop("t", times) as i:
-                at = as_index(i) * count + first, as_index(i) + number
-                _product(writer, (source, factors, products), sizes, z, at, count)
+                t, line = as_index(i) * count + first, (as_index(i) + number) * (ahead * LANES)
+                lines = [line + k * LANES for k in range(ahead)]
+                _product(writer, (source, factors, products), sizes, z, t, count, lines)
             number += times
-    with writer.loop("v", vectors) as v:
+    with writer.loop("v", sizes.vectors) as v:
         for tile in _tiles(writer, strip.result_rows, strip.result_columns):
-            _back(writer, strip.algorithm, tile, v, (products, bias, *summand, target), relu)
-    return writer.finish()
+            _back(writer, strip.algorithm, tile, v, (products, bias, *maps), relu)
 
 
 def _product(
@@ -183,18 +223,16 @@ def _product(
     buffers: tuple[Buffer, Buffer, Buffer],
     sizes: Products,
     z: Var,
-    at: tuple[Index, Index],
+    t: Index,
     count: int,
+    ahead: list[Index],
 ) -> None:
-    """One point of `count` tiles and all vectors of the block. `at`: the first tile, and which
-    product of the point this is. Each has some factors of the next point fetched."""
-    t, number = at
+    """One point of `count` tiles from t on and all vectors of the block. `ahead`: which lines of
+    the next point's factors are fetched meanwhile."""
     source, factors, products = buffers
     cells = [writer.accumulators("a", count) for _ in range(sizes.vectors)]
-    ahead = fetches(sizes.vectors, -(-source.shape[2] // sizes.together))
     with writer.loop("b", sizes.sources) as b, writer.loop("c", LANES) as c:
-        for k in range(ahead):
-            line = (number * ahead + k) * LANES
+        for line in ahead:
             writer.fetch(factors, as_index(z) + 1, b, c, 0, line)
         weights = [
             writer.let(writer.load(factors, z, b, c, v, 0), "w") for v in range(sizes.vectors)
@@ -203,8 +241,8 @@ def _product(
             x = writer.let(writer.splat(source, z, b, t + j, c), "x")
             for v, weight in enumerate(weights):
                 add_product(writer, cells[v][j], weight, x)
-    for v, line in enumerate(cells):
-        for j, cell in enumerate(line):
+    for v, row in enumerate(cells):
+        for j, cell in enumerate(row):
             writer.store(products, z, v, t + j, 0, value=Read(cell))
 
 

@@ -64,7 +64,7 @@ class _ImageAddresses(Addresses):
         if not (isinstance(place, Slot) and place.worker and isinstance(plan, ImagePlan)):
             return super().of(f, place, slice, t)
         first = f.offset("%arena", plan.threads_at)
-        return f.offset(first, "%thread", plan.thread_bytes)
+        return f.offset(f.offset(first, "%thread", plan.thread_bytes), place.offset)
 
 
 def purposes(plan: Plan) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 from math import prod
 
 from lanewise.native.fuse import Operation
@@ -12,7 +13,7 @@ from lanewise.native.kernels.image_winograd import Products, Strip, strip_taps
 from lanewise.native.kernels.taps import forward_taps
 from lanewise.native.kernels.winograd_transforms import Algorithm
 from lanewise.native.latency.planner import VECTOR, ImagePlanner, vectors_of
-from lanewise.native.latency.tiles import product_tile
+from lanewise.native.latency.tiles import accumulators, product_tile
 from lanewise.native.nest import LANES
 from lanewise.native.plan import FLOAT, Slot
 from lanewise.native.rules.windows import window
@@ -23,6 +24,10 @@ from lanewise.size.shapes import Shape
 STRIP_BYTES = 1280 << 10
 #: tiles of a strip at least, so that every factor that is read meets some
 LEAST_TILES = 24
+#: bytes that may be read and written over and over: they stay in the second-level cache
+NEAR_BYTES = 1000 << 10
+#: strips that are shared out, and vectors of output channels that one takes, where each is a task
+LEAST_STRIPS, MOST_VECTORS = 6, 4
 ALGORITHMS = (Algorithm(4, 3), Algorithm(2, 3))
 #: what a byte of weights that comes from memory costs, and a number that is transformed (in vectors
 #: of 16), in multiply–adds: fitted to layers of 64 to 512 channels on maps of 7 × 7 to 56 × 56
@@ -63,7 +68,8 @@ class _Part:
     result_row: int
 
 
-def _strips(operation: Operation, algorithm: Algorithm) -> Iterator[_Part]:
+def _strips(operation: Operation, algorithm: Algorithm, wanted: int = 0) -> Iterator[_Part]:
+    """Strips of `wanted` rows of tiles; otherwise as large as pays where all threads share each."""
     moves = window(operation)
     channels, height, width = operation.input_shapes[0]
     rows, columns = operation.shape[1:]
@@ -74,8 +80,9 @@ def _strips(operation: Operation, algorithm: Algorithm) -> Iterator[_Part]:
     # A strip reads all factors; so it may be as large as they are before it is cut.
     one = algorithm.points * vectors_of((channels,)) * VECTOR
     most = max(STRIP_BYTES, one * vectors_of(operation.shape) * LANES)
-    wanted = max(1, most // (one * across), -(-LEAST_TILES // across))
-    wanted = -(-down // max(1, round(down / wanted)))
+    if not wanted:
+        wanted = max(1, most // (one * across), -(-LEAST_TILES // across))
+        wanted = -(-down // max(1, round(down / wanted)))
     for first in range(0, down, wanted):
         count = min(wanted, down - first)
         source, result, begin, start = strip_taps(algorithm, first, count, height, rows, top)
@@ -92,6 +99,74 @@ def _strips(operation: Operation, algorithm: Algorithm) -> Iterator[_Part]:
 
 
 def convolution_by_winograd(plan: ImagePlanner, operation: Operation, algorithm: Algorithm) -> None:
+    """With few channels a strip is a task, otherwise all threads share a strip."""
+    if near_bytes(operation, algorithm) <= NEAR_BYTES:
+        _strips_as_tasks(plan, operation, algorithm)
+    else:
+        _strips_shared(plan, operation, algorithm)
+
+
+def near_bytes(operation: Operation, algorithm: Algorithm) -> int:
+    """What one row of tiles reads and writes over and over: factors, transformed values, products;
+    nearly endless where it is not worth it."""
+    sources, total = vectors_of(operation.input_shapes[0]), vectors_of(operation.shape)
+    down, across = (-(-size // algorithm.outputs) for size in operation.shape[1:])
+    if total > MOST_VECTORS or down < LEAST_STRIPS:
+        return NEAR_BYTES + 1
+    return algorithm.points * (sources * total * LANES + (sources + total) * across) * VECTOR
+
+
+def _strips_as_tasks(plan: ImagePlanner, operation: Operation, algorithm: Algorithm) -> None:
+    """One thread takes a strip through everything, near itself."""
+    source_shape, shape = operation.input_shapes[0], operation.shape
+    ending = plan.ending(operation)
+    relu, adds = ending.relu, bool(ending.summands)
+    sources, total = vectors_of(source_shape), vectors_of(shape)
+    source = plan.read(operation.inputs[0], source_shape)
+    points, norm = algorithm.points, operation.norm[0] if operation.norm else ""
+    factors = plan.pack(
+        "factors", operation.node, (1, points, sources, LANES, total, LANES),
+        0, 1, total, source_shape[0], algorithm.outputs, norm=norm,
+    )  # fmt: skip
+    bias = plan.pack("bias", operation.node, (total, LANES), shape[0], total, norm=norm)
+    groups = [list(parts) for _, parts in groupby(_strips(operation, algorithm, 1), _strip)]
+    for number, parts in enumerate(groups):
+        strip, count = parts[0].strip, len(parts)
+        together = accumulators(plan.target) // total
+        together = -(-strip.tiles // -(-strip.tiles // together))
+        sizes = Products(total, sources, together, near=True)
+        turned = points * sources * strip.tiles * VECTOR
+        room = turned + points * total * strip.tiles * VECTOR
+        work = Slot(f"products {operation.name}", room, worker=True)
+        row, step = source_shape[2] * VECTOR, shape[2] * VECTOR
+        places = [
+            (replace(slot, offset=slot.offset + parts[0].result_row * step),
+             algorithm.outputs * step)
+            for slot in (*ending.summands, ending.target)
+        ]  # fmt: skip
+        plan.tasks(
+            "image_winograd_strip",
+            (strip, sizes, relu, adds),
+            lambda name, strip=strip, sizes=sizes: image_winograd.convolve(  # type: ignore[misc]
+                name, strip, sizes, relu=relu, adds=adds
+            ),
+            count,
+            (replace(source, offset=source.offset + parts[0].source_row * row),
+             algorithm.outputs * row),
+            (work, 0),
+            (factors, 0),
+            (bias, 0),
+            (replace(work, offset=turned), 0),
+            *places,
+            barrier=number == len(groups) - 1,
+        )  # fmt: skip
+
+
+def _strip(part: _Part) -> Strip:
+    return part.strip
+
+
+def _strips_shared(plan: ImagePlanner, operation: Operation, algorithm: Algorithm) -> None:
     """Strip by strip: transform (tasks of source channels), multiply (tasks of output channels)."""
     source_shape, shape = operation.input_shapes[0], operation.shape
     source = plan.read(operation.inputs[0], source_shape)
