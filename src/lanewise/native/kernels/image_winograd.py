@@ -149,12 +149,15 @@ def _load(writer: Writer, source: Buffer, v: Index, at: tuple[Index, Index] | No
 @dataclass(frozen=True)
 class Products:
     """`vectors` of output channels of a block, `sources` vectors of source channels; a register
-    tile is all vectors of the block × `together` tiles. `near`: the factors of all points are in
-    the second-level cache; otherwise each product has some of the next point's fetched."""
+    tile is all vectors of the block × `together` tiles. `group`: vectors of source channels (a
+    divisor of `sources`) that are summed for all tiles before the next ones, so that their factors
+    stay in the first-level cache. `near`: all factors are in the second-level cache; otherwise each
+    product has some of those that come next fetched."""
 
     vectors: int
     sources: int
     together: int
+    group: int
     near: bool = False
 
 
@@ -204,36 +207,59 @@ def _multiply(
 ) -> None:
     """The products of all points, then the transform back. Buffers: transformed, `_buffers`."""
     source, factors, bias, products, *maps = buffers
+    near = (source, factors, products)
     with writer.loop("z", strip.algorithm.points) as z:
-        number = 0
-        ahead = fetches(sizes.vectors, -(-strip.tiles // sizes.together)) * (not sizes.near)
-        for first, count, times in blocks(strip.tiles, sizes.together):
-            with writer.loop("t", times) as i:
-                t, line = as_index(i) * count + first, (as_index(i) + number) * (ahead * LANES)
-                lines = [line + k * LANES for k in range(ahead)]
-                _product(writer, (source, factors, products), sizes, z, t, count, lines)
-            number += times
+        _products(writer, near, strip, sizes, (as_index(z), as_index(0)), goes_on=False)
+        with writer.loop("g", sizes.sources // sizes.group, 1) as g:
+            at = as_index(z), as_index(g) * sizes.group
+            _products(writer, near, strip, sizes, at, goes_on=True)
     with writer.loop("v", sizes.vectors) as v:
         for tile in _tiles(writer, strip.result_rows, strip.result_columns):
             _back(writer, strip.algorithm, tile, v, (products, bias, *maps), relu)
+
+
+def _products(
+    writer: Writer,
+    buffers: tuple[Buffer, Buffer, Buffer],
+    strip: Strip,
+    sizes: Products,
+    at: tuple[Index, Index],
+    goes_on: bool,
+) -> None:
+    """One point of all tiles, over a group of source channels. `at`: the point, and the first
+    vector of the group."""
+    number = 0
+    ahead = fetches(sizes.vectors, -(-strip.tiles // sizes.together)) * (not sizes.near)
+    for first, count, times in blocks(strip.tiles, sizes.together):
+        with writer.loop("t", times) as i:
+            t, line = as_index(i) * count + first, (as_index(i) + number) * (ahead * LANES)
+            lines = [line + k * LANES for k in range(ahead)]
+            _product(writer, buffers, sizes, at, (t, count), lines, goes_on)
+        number += times
 
 
 def _product(
     writer: Writer,
     buffers: tuple[Buffer, Buffer, Buffer],
     sizes: Products,
-    z: Var,
-    t: Index,
-    count: int,
+    at: tuple[Index, Index],
+    tiles: tuple[Index, int],
     ahead: list[Index],
+    goes_on: bool,
 ) -> None:
-    """One point of `count` tiles from t on and all vectors of the block. `ahead`: which lines of
-    the next point's factors are fetched meanwhile."""
+    """Some tiles and all vectors of the block. `ahead`: which lines of the next group's factors
+    are fetched meanwhile."""
     source, factors, products = buffers
-    cells = [writer.accumulators("a", count) for _ in range(sizes.vectors)]
-    with writer.loop("b", sizes.sources) as b, writer.loop("c", LANES) as c:
+    (z, group), (t, count) = at, tiles
+    starts = [
+        [writer.load(products, z, v, t + j, 0) if goes_on else number(0.0) for j in range(count)]
+        for v in range(sizes.vectors)
+    ]
+    cells = [[writer.assign(writer.register("a"), one) for one in row] for row in starts]
+    with writer.loop("b", sizes.group) as turn, writer.loop("c", LANES) as c:
+        b = group + turn
         for line in ahead:
-            writer.fetch(factors, as_index(z) + 1, b, c, 0, line)
+            writer.fetch(factors, z, b + sizes.group, c, 0, line)
         weights = [
             writer.let(writer.load(factors, z, b, c, v, 0), "w") for v in range(sizes.vectors)
         ]

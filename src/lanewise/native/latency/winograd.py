@@ -26,6 +26,8 @@ STRIP_BYTES = 1280 << 10
 LEAST_TILES = 24
 #: bytes that may be read and written over and over: they stay in the second-level cache
 NEAR_BYTES = 1000 << 10
+#: bytes of factors that stay in the first-level cache
+FACTOR_BYTES = 32 << 10
 #: strips that are shared out, and vectors of output channels that one takes, where each is a task
 LEAST_STRIPS, MOST_VECTORS = 6, 4
 ALGORITHMS = (Algorithm(4, 3), Algorithm(2, 3))
@@ -134,7 +136,7 @@ def _strips_as_tasks(plan: ImagePlanner, operation: Operation, algorithm: Algori
         strip, count = parts[0].strip, len(parts)
         together = accumulators(plan.target) // total
         together = -(-strip.tiles // -(-strip.tiles // together))
-        sizes = Products(total, sources, together, near=True)
+        sizes = Products(total, sources, together, _group(sources, total), near=True)
         turned = points * sources * strip.tiles * VECTOR
         room = turned + points * total * strip.tiles * VECTOR
         work = Slot(f"products {operation.name}", room, worker=True)
@@ -160,6 +162,14 @@ def _strips_as_tasks(plan: ImagePlanner, operation: Operation, algorithm: Algori
             *places,
             barrier=number == len(groups) - 1,
         )  # fmt: skip
+
+
+def _group(sources: int, vectors: int) -> int:
+    """Vectors of source channels whose factors of one point stay in the first-level cache; all
+    where their number has no divisor near that."""
+    most = max(1, FACTOR_BYTES // (LANES * vectors * VECTOR))
+    best = max(one for one in range(1, most + 1) if sources % one == 0)
+    return best if 2 * best > most else sources
 
 
 def _strip(part: _Part) -> Strip:
@@ -203,7 +213,7 @@ def _strips_shared(plan: ImagePlanner, operation: Operation, algorithm: Algorith
         )
         before = part.result_row * shape[2] * VECTOR
         for first, wide, count, factors in packs:
-            sizes = Products(wide, sources, together)
+            sizes = Products(wide, sources, together, _group(sources, wide))
             room = points * wide * strip.tiles * VECTOR
             maps = [
                 (replace(slot, offset=slot.offset + before + first * result_map), wide * result_map)
