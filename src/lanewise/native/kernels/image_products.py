@@ -243,9 +243,10 @@ class _Correlation:
             with (
                 writer.loop("b", groups) as b,
                 writer.loop("m", line.taps.count(line.i)) as m,
-                writer.loop("c", lanes) as c,
             ):
-                self._products(cells, first + begin + b, c, line, m, part)
+                self._fetch_source(first + begin + b, line.taps.source(line.i, m), part)
+                with writer.loop("c", lanes) as c:
+                    self._products(cells, first + begin + b, c, line, m, part)
 
     def _products(
         self, cells: list[list[Register]], group: Index, c: Var, line: _Line, m: Var, part: _Part
@@ -277,6 +278,16 @@ class _Correlation:
             met: list[tuple[int, IndexLike]] = list(segment.of_tap(t))
             if met:
                 one_tap(part.phase.numbers[t], met)
+
+    def _fetch_source(self, group: Index, row: IndexLike, part: _Part) -> None:
+        """What the next tile of the row reads of one vector of channels."""
+        if self.sizes.lanes == 1:
+            return
+        segment = part.segment
+        met = {column for row in segment.pattern for column in row if column is not None}
+        origin = (as_index(part.i) + 1) * segment.advance + segment.origin
+        for column in sorted(met):
+            self.writer.fetch(self.source, group, row, origin + column, 0)
 
     def _fetch(self, group: Index, tap: IndexLike, c: Var, line: _Line, part: _Part) -> None:
         """Lines of the weights that the next pass, or the next block, begins with."""

@@ -247,8 +247,8 @@ def _product(
     ahead: list[Index],
     goes_on: bool,
 ) -> None:
-    """Some tiles and all vectors of the block. `ahead`: which lines of the next group's factors
-    are fetched meanwhile."""
+    """Some tiles and all vectors of the block. Meanwhile the values of the next tiles are fetched,
+    and of the next group's factors the lines `ahead`."""
     source, factors, products = buffers
     (z, group), (t, count) = at, tiles
     starts = [
@@ -256,17 +256,20 @@ def _product(
         for v in range(sizes.vectors)
     ]
     cells = [[writer.assign(writer.register("a"), one) for one in row] for row in starts]
-    with writer.loop("b", sizes.group) as turn, writer.loop("c", LANES) as c:
+    with writer.loop("b", sizes.group) as turn:
         b = group + turn
-        for line in ahead:
-            writer.fetch(factors, z, b + sizes.group, c, 0, line)
-        weights = [
-            writer.let(writer.load(factors, z, b, c, v, 0), "w") for v in range(sizes.vectors)
-        ]
         for j in range(count):
-            x = writer.let(writer.splat(source, z, b, t + j, c), "x")
-            for v, weight in enumerate(weights):
-                add_product(writer, cells[v][j], weight, x)
+            writer.fetch(source, z, b, t + count + j, 0)
+        with writer.loop("c", LANES) as c:
+            for line in ahead:
+                writer.fetch(factors, z, b + sizes.group, c, 0, line)
+            weights = [
+                writer.let(writer.load(factors, z, b, c, v, 0), "w") for v in range(sizes.vectors)
+            ]
+            for j in range(count):
+                x = writer.let(writer.splat(source, z, b, t + j, c), "x")
+                for v, weight in enumerate(weights):
+                    add_product(writer, cells[v][j], weight, x)
     for v, row in enumerate(cells):
         for j, cell in enumerate(row):
             writer.store(products, z, v, t + j, 0, value=Read(cell))
