@@ -192,9 +192,14 @@ WINOGRAD = {
         "input 3x20x24; conv 33 k3 pad1; relu; conv 50 k3 pad 1:0x0:1; relu; conv 40 k3; globalavg"
     ),
     "strips": (
-        "input 1x70x26; conv 48 k3 pad2; bn; relu; conv 64 k3 pad1; bn; relu; globalavg;"
+        "input 1x140x26; conv 66 k3 pad2; bn; relu; conv 80 k3 pad1; bn; relu; globalavg;"
         "flatten; linear 5"
     ),
+    "strips as tasks": (
+        "input 2x27x30; conv 40 k3; relu; residual { conv 40 k3 pad1; bn }; relu;"
+        "conv 33 k3 pad 1:0x0:1; globalavg"
+    ),
+    "groups of sources": "input 2x13x14; conv 256 k3 pad1; relu; conv 160 k3 pad1; globalavg",
     "sum": (
         "input 2x14x14; conv 32 k3 pad1; relu; residual { conv 32 k3 pad1; bn }; relu; maxpool 2;"
         "flatten"
