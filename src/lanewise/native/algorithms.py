@@ -19,7 +19,7 @@ from functools import lru_cache
 from math import prod
 
 from lanewise.native.kernels.images import row_blocks
-from lanewise.native.kernels.winograd_factors import WinogradTile, factors_shape
+from lanewise.native.kernels.winograd_factors import WinogradTile, factors_shape, shares_blocks
 from lanewise.native.kernels.winograd_gradient import GradientTile
 from lanewise.native.kernels.winograd_places import Axis, Winograd
 from lanewise.native.kernels.winograd_transforms import Algorithm
@@ -34,8 +34,10 @@ F4, F2, F4_5 = Algorithm(4, 3), Algorithm(2, 3), Algorithm(4, 5)
 #: taps → the algorithms that are tried (F(2×2, 5×5) gains half of what F(4×4, 5×5) does)
 CANDIDATES = {3: (F4, F2), 5: (F4_5,)}
 
-#: of the peak, what the direct sum reaches, and the products of Winograd's
-DIRECT_SHARE, PRODUCT_SHARE = 0.72, 0.8
+#: of the peak, what the direct sum reaches, and the products of Winograd's, if loads cost nothing
+DIRECT_SHARE, PRODUCT_SHARE = 0.72, 1.28
+#: cycles that a load costs a product, even where there is room for it
+LOAD = 0.7
 #: cycles to transform one tile of one source, and of one map; to work out one weight's factors
 TRANSFORM = {F4: (250.0, 165.0), F2: (100.0, 55.0), F4_5: (600.0, 400.0)}
 FACTORS = {F4: 45.0, F2: 20.0, F4_5: 120.0}
@@ -51,10 +53,14 @@ SLICES = 2
 BEGIN = 12.0
 #: what may stay in the second-level cache, bytes: of the transformed sources, and of the products
 SOURCES_BYTES, PRODUCTS_BYTES = 720 << 10, 360 << 10
+#: and what in the third, where every point has its own; read and written at so many bytes a cycle
+THIRD_BYTES, THIRD_RATE = 10 << 20, 24.0
+#: chunks that all maps are cut into; register tiles that are looked at further
+PARTS, GOOD_TILES = (1, 2, 4, 8), 8
 #: factors up to so many bytes stay there too; others come at so many bytes a cycle
 NEAR_FACTORS, FACTORS_RATE = 300 << 10, 8.0
 #: factors of one layer may take so many bytes, of every worker
-MOST_FACTORS = 20 << 20
+MOST_FACTORS = 40 << 20
 #: Winograd's must be quicker by this factor, for it is less exact
 WORTH = 1.15
 
@@ -165,28 +171,68 @@ def _fits(sizes: Winograd) -> bool:
     return sizes.algorithm.points * sizes.maps * sizes.sources * FLOAT <= MOST_FACTORS
 
 
-def winograd_tile(target: Target, sizes: Winograd) -> WinogradTile:
-    """The tile with the fewest cycles."""
-    return _best_tile(target.name, sizes)
+def winograd_tile(target: Target, sizes: Winograd, shared: bool = False) -> WinogradTile:
+    """The tile with the fewest cycles; `shared`: where two threads may share a slice."""
+    return _best_tile(target.name, sizes, shared)
 
 
 @lru_cache(maxsize=4096)
-def _best_tile(name: str, sizes: Winograd) -> WinogradTile:
+def _best_tile(name: str, sizes: Winograd, shared: bool) -> WinogradTile:
     limits = LIMITS[name]
-    return min(_tiles(sizes, limits), key=lambda tile: _cycles(sizes, tile, limits))
+
+    def cycles(tile: WinogradTile) -> float:
+        return (_cycles_of_two if shared else _cycles)(sizes, tile, limits)
+
+    return min(_tiles(sizes, limits), key=lambda tile: (cycles(tile), -tile.chunk))
+
+
+def _cycles_of_two(sizes: Winograd, tile: WinogradTile, limits: Limits) -> float:
+    """Cycles of two threads together, the waiting of one for the other included."""
+    blocks, chunks = -(-sizes.tiles // tile.block), -(-sizes.maps // tile.chunk)
+    by_block = shares_blocks(blocks, chunks)
+    all, part, count = (
+        (sizes.tiles, tile.block, blocks) if by_block else (sizes.maps, tile.chunk, chunks)
+    )
+    first = part * (count // 2)
+    again = 0.0 if by_block else sizes.tiles * sizes.sources * TRANSFORM[sizes.algorithm][0]
+    return _cycles(sizes, tile, limits) * 2 * max(first, all - first) / all + again
 
 
 def _tiles(sizes: Winograd, limits: Limits) -> Iterator[WinogradTile]:
-    """Register tiles that fit, in blocks and chunks whose arrays stay in the second cache."""
-    for maps, tiles in _register_tiles(sizes, limits):
+    """Register tiles that fit, in blocks and chunks whose arrays stay in the second cache or in the
+    third."""
+    for maps, tiles in _good_register_tiles(sizes, limits):
         for block in range(tiles, min(tiles * 4, sizes.tiles + tiles - 1) + 1, tiles):
-            for sources in _divisors(sizes.sources):
-                if _bytes(sizes, sources, block) <= SOURCES_BYTES or sources == 1:
-                    fits = PRODUCTS_BYTES // _bytes(sizes, maps, block)
-                    whole = -(-sizes.maps // maps)
-                    chunk = maps * max(1, min(whole, fits))
+            for sources in _sources_together(sizes, block):
+                for chunk in _chunks(sizes, maps, block):
                     yield WinogradTile(maps, tiles, block, chunk, sources)
-                    break
+
+
+def _sources_together(sizes: Winograd, block: int) -> set[int]:
+    """How many sources are transformed at once: the most that fit the second cache, the third."""
+    found = set()
+    for limit in (SOURCES_BYTES, THIRD_BYTES):
+        fit = (n for n in _divisors(sizes.sources) if _bytes(sizes, n, block) <= limit)
+        found.add(next(fit, 1))
+    return found
+
+
+def _chunks(sizes: Winograd, maps: int, block: int) -> set[int]:
+    """Maps of a chunk: as many as fit the second cache, or an even share of all."""
+    whole, each = -(-sizes.maps // maps), _bytes(sizes, maps, block)
+    shares = {-(-whole // parts) for parts in PARTS}
+    near = max(1, min(whole, PRODUCTS_BYTES // each))
+    return {maps * n for n in {near, *shares} if n == near or n * each <= THIRD_BYTES}
+
+
+def _good_register_tiles(sizes: Winograd, limits: Limits) -> list[tuple[int, int]]:
+    """Those with the fewest cycles for the products alone."""
+
+    def cycles(shape: tuple[int, int]) -> float:
+        block = shape[1] * -(-sizes.tiles // shape[1])
+        return _products(sizes, WinogradTile(*shape, block, sizes.maps, sizes.sources), limits)
+
+    return sorted(_register_tiles(sizes, limits), key=cycles)[:GOOD_TILES]
 
 
 def _register_tiles(sizes: Winograd, limits: Limits) -> Iterator[tuple[int, int]]:
@@ -219,8 +265,19 @@ def _cycles(sizes: Winograd, tile: WinogradTile, limits: Limits) -> float:
     factors = prod(factors_shape(sizes, tile)) * FLOAT
     blocks = -(-sizes.tiles // tile.block)
     afar = blocks * factors / FACTORS_RATE if factors > NEAR_FACTORS else 0.0
+    afar += blocks * _third(sizes, tile) / THIRD_RATE
     once = FACTORS[sizes.algorithm] * sizes.maps * sizes.sources / SLICES
     return transforms + _products(sizes, tile, limits) + afar + once
+
+
+def _third(sizes: Winograd, tile: WinogradTile) -> float:
+    """Bytes of one block that are written to the third cache and read again."""
+    chunks, parts = -(-sizes.maps // tile.chunk), sizes.sources // tile.sources
+    sources = _bytes(sizes, tile.sources, tile.block)
+    products = _bytes(sizes, min(tile.chunk, sizes.maps), tile.block)
+    turns = 2 * parts * chunks if parts > 1 else 1 + chunks
+    far = turns * sources if sources > SOURCES_BYTES else 0
+    return far + (2 * parts * chunks * products if products > PRODUCTS_BYTES else 0)
 
 
 def _products(sizes: Winograd, tile: WinogradTile, limits: Limits) -> float:
@@ -231,8 +288,9 @@ def _products(sizes: Winograd, tile: WinogradTile, limits: Limits) -> float:
     total = 0.0
     for maps, count in ((tile.maps, sizes.maps // tile.maps), (sizes.maps % tile.maps, 1)):
         cells = maps * tile.tiles
-        multiply = cells / limits.products_per_cycle / PRODUCT_SHARE
-        turn = max(multiply, (maps + tile.tiles) / limits.loads_per_cycle)
+        loads = (maps + tile.tiles) / limits.loads_per_cycle
+        multiply = (cells / limits.products_per_cycle + LOAD * loads) / PRODUCT_SHARE
+        turn = max(multiply, loads)
         if maps:
             total += count * (sizes.sources * turn + parts * (BEGIN + cells))
     return sizes.algorithm.points * across * total

@@ -60,8 +60,8 @@ class Taps:
 
     @cached_property
     def by_column(self) -> tuple[int, ...]:
-        """The same in an order in which neighbours soon meet a source again: with a stride of 2 first
-        the even taps, then the odd ones. A value that was loaded waits for one tap, not for two."""
+        """The same in an order in which neighbours soon meet a source again: with a stride of 2
+        first the even taps, then the odd ones. A value waits for one tap then, not for two."""
         return tuple(sorted(self.in_order, key=lambda tap: tap % max(1, self.advance)))
 
 

@@ -22,7 +22,12 @@ from typing import TypeAlias
 from lanewise.native.kernels.conv import add_product, blocks
 from lanewise.native.kernels.functions import number
 from lanewise.native.kernels.result import Result
-from lanewise.native.kernels.winograd_factors import Chunks, WinogradTile, factors_shape
+from lanewise.native.kernels.winograd_factors import (
+    Chunks,
+    WinogradTile,
+    factors_shape,
+    shares_blocks,
+)
 from lanewise.native.kernels.winograd_places import (
     TileTables,
     Winograd,
@@ -53,10 +58,6 @@ from lanewise.native.nest import (
 
 #: row and column inside a tile, and the value there
 _Result: TypeAlias = tuple[int, int, Value]
-
-#: blocks from which threads share these; fewer are shared by chunks of maps, and then every thread
-#: transforms all sources
-MANY_BLOCKS = 8
 
 #: sources that are written out in the products' inner loop
 UNROLLED = 4
@@ -138,7 +139,7 @@ class _Nest:
         once = tile.sources == sizes.sources
         self.transform.clear()
         blocks, chunks = self.blocks[0], self.chunks.number
-        by_block = blocks >= min(MANY_BLOCKS, chunks)
+        by_block = shares_blocks(blocks, chunks)
         with writer.loop("b", blocks, shared=by_block) as b:
             if once:
                 self.transform.block(b, Index(), tile.sources)

@@ -33,6 +33,16 @@ class WinogradTile:
     sources: int
 
 
+#: blocks from which threads share these
+MANY_BLOCKS = 4
+
+
+def shares_blocks(blocks: int, chunks: int) -> bool:
+    """Whether threads share the blocks of tiles. Few blocks are shared by chunks of maps, and then
+    every thread transforms all sources."""
+    return blocks >= min(MANY_BLOCKS, chunks)
+
+
 def factors_shape(sizes: Winograd, tile: WinogradTile) -> tuple[int, ...]:
     """The transformed weights U, in the order in which the products read them: chunks of maps,
     parts of the sources, points, register tiles of maps, sources of a part, maps of a tile."""

@@ -53,7 +53,7 @@ def correlate(
     forward: bool,
 ) -> None:
     """Transform the weights, then convolve; `options` and `results` are those of a `Result`."""
-    tile = algorithms.winograd_tile(plan.target, sizes)
+    tile = algorithms.winograd_tile(plan.target, sizes, shared=not plan.training)
     direction = "forward" if forward else "gradient"
     factors = plan.constants(
         f"factors {operation.name} {direction}",
