@@ -15,7 +15,7 @@ from lanewise.native.nest_check import check
 from lanewise.native.nest_run import run
 from lanewise.native.target import find_target
 
-DTYPES = {"f32": np.float32, "i32": np.int32, "u8": np.uint8, "i64": np.int64}
+DTYPES = {"f32": np.float32, "bf16": np.uint16, "i32": np.int32, "u8": np.uint8, "i64": np.int64}
 
 
 def ir_of(kernel: Kernel) -> str:

@@ -120,7 +120,7 @@ def on_the_way(change: Callable[[Kernel], Kernel]) -> Iterator[None]:
         patch.setattr(
             emit,
             "deal",
-            lambda kernels, driver: deal(tuple(map(change, kernels)), driver),
+            lambda kernels, *others: deal(tuple(map(change, kernels)), *others),
         )
         yield
 

@@ -72,13 +72,15 @@ def compare(
     cache: bool = True,
     one_by_one: bool = False,
     exact: bool = False,
+    precision: str = "fp32",
 ) -> Comparison:
     """The engine against PyTorch on random weights, images and labels drawn from `seed`.
 
     training=False compares the logits only; pixels=True gives the engine uint8 images, which it
     normalises itself; an optimizer adds rows for its state and the parameters after three steps;
     one_by_one=True asks the program for single images instead of the one for many (inference);
-    exact=True allows no algorithm that rounds more than a convolution's sums as they are defined.
+    exact=True allows no algorithm that rounds more than a convolution's sums as they are defined;
+    precision="bf16" rounds maps and multiplied weights, in PyTorch at the same places.
     """
     require_torch()
     from lanewise.bridge.updates import judge_updates
@@ -94,6 +96,7 @@ def compare(
         cache=cache,
         batch=1 if one_by_one else None,
         exact=exact,
+        precision=precision,
     )
     trial = Trial(batch, seed, training, pixels, label_smoothing)
     with closing(program):
@@ -223,6 +226,7 @@ def question(
         training,
         {name: array.astype("f8") for name, array in program.buffers.items()},
         program.facts.exact,
+        program.facts.precision,
     )
 
 

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from lanewise.bridge.draft import Watch
+from lanewise.bridge.halves import STEP, Rounded, rounded_nodes, rounded_parameters
 from lanewise.bridge.rounding import (
     LOUDNESS,
     MARGIN,
     STEADY,
-    Disturbances,
     Noise,
     Sizes,
     disturbances,
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+# Steps between neighbouring bf16 move a tensor by less than this, relative to its size.
+BF16_STEADY = 0.1
 # A new watch for every pass; the argument says whether it is one of training.
 Observer: TypeAlias = Callable[[bool], Watch]
 Values: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -50,7 +52,8 @@ class Question:
 
     `masks` are the factors of each noise layer in training, by name; `buffers` the running
     statistics before the step. `training=False` asks for the logits only. `exact`: no convolution
-    was computed by Winograd's algorithm, which rounds more.
+    was computed by Winograd's algorithm, which rounds more. `precision`: "bf16" where maps and
+    multiplied weights are rounded to that (`halves.py`).
     """
 
     graph: Graph
@@ -62,6 +65,7 @@ class Question:
     training: bool = True
     buffers: Arrays = field(default_factory=dict)
     exact: bool = False
+    precision: str = "fp32"
 
     @property
     def batch(self) -> int:
@@ -72,6 +76,17 @@ class Question:
     def differs_in_training(self) -> bool:
         """Whether training and inference compute different values."""
         return any(isinstance(node.layer, (*NOISES, BatchNorm)) for node in self.graph.nodes)
+
+    def rounded(self, training: bool) -> frozenset[str]:
+        """The layers whose values are rounded to bf16."""
+        return rounded_nodes(self.graph, training) if self.precision == "bf16" else frozenset()
+
+    @property
+    def multiplied(self) -> Arrays:
+        """The weights as they are multiplied."""
+        if self.precision == "fp32":
+            return self.weights
+        return rounded_parameters(self.graph, self.weights)
 
     @property
     def directions(self) -> tuple[bool, ...]:
@@ -94,17 +109,18 @@ class Tensor:
     size: float
     summed: float
     moved: float = 0.0
+    steadiness: float = STEADY
 
     @property
     def steady(self) -> bool:
         """Whether rounding alone explains how far it moved."""
-        return self.moved <= STEADY * self.size
+        return self.moved <= self.steadiness * self.size
 
     @property
     def tolerance(self) -> float:
         """How far float32 may be off. Rounding is in proportion to its cause and gets a margin;
         kinks, that come singly, are doubled."""
-        rounding = min(self.moved, STEADY * self.size)
+        rounding = min(self.moved, self.steadiness * self.size)
         return MARGIN * (self.summed + rounding) + 2 * (self.moved - rounding)
 
 
@@ -122,8 +138,12 @@ class Reference:
         }
         exact = _run(question, lambda training: sizes[training].watch)
         sums = _last_sums(question, sizes, exact)
+        halved = question.precision == "bf16"
         self.tensors = {
-            name: _tensor(values, sums.get(name, LastSum(1, 0.0))) for name, values in exact.items()
+            name: _tensor(
+                values, sums.get(name, LastSum(1, 0.0)), BF16_STEADY if halved else STEADY
+            )
+            for name, values in exact.items()
         }
         self._expected = {
             training: disturbances(question.graph, found, _weight_sizes(question), question.batch)
@@ -134,21 +154,27 @@ class Reference:
 
     @property
     def steady(self) -> bool:
-        """Whether no kink has been met."""
-        return all(tensor.steady for tensor in self.tensors.values())
+        """Whether no kink has been met; steps between neighbouring bf16 meet them in every draw."""
+        halved = self._question.precision == "bf16"
+        return halved or all(tensor.steady for tensor in self.tensors.values())
 
     def shake(self) -> None:
         """Two more disturbed runs: tolerances grow where they meet kinks not met before."""
         seed = self._seed + 1000 * self._shakes
         self._shakes += 1
         for sign in (1, -1):
-            run = _run(self._question, _noisy(self._expected, seed, sign))
+            run = _run(self._question, self._noisy(seed, sign))
             for name, tensor in self.tensors.items():
                 tensor.moved = max(tensor.moved, _largest(run[name] - tensor.values))
+        if self._question.precision == "bf16" and "loss" in self.tensors:
+            # A single number stays where it is by chance, a few steps here or there.
+            loss = self.tensors["loss"]
+            loss.moved = max(loss.moved, self.tensors["logits"].moved)
 
-
-def _noisy(expected: dict[bool, Disturbances], seed: int, sign: int) -> Observer:
-    return lambda training: Noise(expected[training], seed, sign).watch()
+    def _noisy(self, seed: int, sign: int) -> Observer:
+        return lambda training: Noise(
+            self._expected[training], seed, sign, self._question.rounded(training), STEP
+        ).watch()
 
 
 @dataclass(frozen=True)
@@ -159,9 +185,10 @@ class LastSum:
     natural: float
 
 
-def _tensor(values: Values, last: LastSum) -> Tensor:
+def _tensor(values: Values, last: LastSum, steadiness: float) -> Tensor:
     size = max(_largest(values), last.natural) or 1.0
-    return Tensor(values, size, LOUDNESS * EPSILON * sqrt(last.terms) * size)
+    summed = LOUDNESS * EPSILON * sqrt(last.terms) * size
+    return Tensor(values, size, summed, steadiness=steadiness)
 
 
 def exact_values(question: Question) -> Arrays:
@@ -205,8 +232,9 @@ def _forward(
 
     masks = question.masks if training else None
     mask = None if masks is None else lambda name: torch.from_numpy(masks[name]).double()
+    watch = Rounded(rounded, watch) if (rounded := question.rounded(training)) else watch
     model = to_torch(question.graph, dropout_mask=mask, watch=watch).double().train(training)
-    copy_weights(question.weights | _buffers(question, model), model)
+    copy_weights(question.multiplied | _buffers(question, model), model)
     images = torch.from_numpy(question.images.astype("f8")).requires_grad_(question.training)
     with torch.set_grad_enabled(question.training):
         return model, model(images), images

@@ -188,11 +188,14 @@ def seen(node: Node, shapes: dict[str, Shape], sizes: Sizes, weights: dict[str, 
 
 @dataclass(frozen=True)
 class Noise:
-    """Adds random errors of LOUDNESS times the expected size; `sign` gives the mirrored run."""
+    """Adds random errors of LOUDNESS times the expected size; `sign` gives the mirrored run. Values
+    and gradients of the layers `stepping` get `step` of their own size on top."""
 
     expected: Disturbances
     seed: int
     sign: int
+    stepping: frozenset[str] = frozenset()
+    step: float = 0.0
 
     def watch(self) -> Callable[[str, torch.Tensor], torch.Tensor]:
         """For `to_torch(watch=…)`. Zeros stay zeros: an exact 0 has no rounding error."""
@@ -204,17 +207,20 @@ class Noise:
             uniform = torch.rand(shape, generator=generator, dtype=values.dtype) * 2 - 1
             return self.sign * LOUDNESS * size * uniform
 
-        def disturbed(values: torch.Tensor, error: Error) -> torch.Tensor:
+        def disturbed(values: torch.Tensor, error: Error, steps: bool) -> torch.Tensor:
             noise = random(values, error.own, values.shape)
+            if steps:
+                noise = noise + random(values, self.step / LOUDNESS, values.shape) * values
             if isinstance(error.shared, torch.Tensor):
                 noise = noise + random(values, error.shared, error.shared.shape)
             return values + noise * (values.detach() != 0)
 
         def watch(name: str, value: torch.Tensor) -> torch.Tensor:
             error, arriving = self.expected.values[name], self.expected.gradients[name]
-            value = disturbed(value, error) if _some(error) else value
-            if value.requires_grad and _some(arriving):
-                value.register_hook(lambda gradient: disturbed(gradient, arriving))
+            steps = name in self.stepping
+            value = disturbed(value, error, steps) if steps or _some(error) else value
+            if value.requires_grad and (steps or _some(arriving)):
+                value.register_hook(lambda gradient: disturbed(gradient, arriving, steps))
             return value
 
         return watch

@@ -9,6 +9,7 @@ from lanewise.net.layers import Input
 from lanewise.net.values import TRIPLE
 
 _MOST_DIGITS = 40
+PRECISION = "of maps and products: fp32, or bf16"
 
 
 def count(text: str) -> int:
@@ -52,6 +53,15 @@ def share(text: str) -> float:
     if not (math.isfinite(value) and value >= 0):
         raise ArgumentTypeError(f"`{text}`; use 0 or more, such as 0.1")
     return value
+
+
+def precision(text: str) -> str:
+    """How numbers between layers are kept."""
+    from lanewise.native.precisions import PRECISIONS
+
+    if text not in PRECISIONS:
+        raise ArgumentTypeError(f"`{text}`; use {' or '.join(PRECISIONS)}")
+    return text
 
 
 def image(text: str) -> Input:

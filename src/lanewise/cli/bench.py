@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from lanewise.cli.arguments import count
+from lanewise.cli.arguments import PRECISION, count, precision
 from lanewise.cli.networks import NET, own_network
 from lanewise.cli.terminal import print_json
 from lanewise.cli.times import BATCH, FEW, batch_for
@@ -26,6 +26,7 @@ examples:
   lanewise bench
   lanewise bench vgg11 --batch 16
   lanewise bench resnet20 --exact
+  lanewise bench mobilenet-v2-small --precision bf16
   lanewise bench "input 3x32x32; conv 16 k3; flatten; linear 10" --threads 1
 """
 BUSY = 0.05  # share of the processors' time taken by others from which on numbers mean little
@@ -49,6 +50,7 @@ def add(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--threads", metavar="N", type=count, help="threads (all)")
     parser.add_argument("--exact", action="store_true", help="no Winograd: slower, rounds less")
+    parser.add_argument("--precision", type=precision, default="fp32", help=PRECISION)
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--quiet", action="store_true", help="the step alone, in one line")
 
@@ -61,7 +63,7 @@ def run(args: Namespace) -> int:
 
     threads = thread_count(args.threads)
     batch = args.batch or batch_for(graph, threads)
-    profile = profile_net(graph, batch, threads, exact=args.exact)
+    profile = profile_net(graph, batch, threads, exact=args.exact, precision=args.precision)
     if args.json:
         print_json(as_json(profile, name_of(graph.origin)))
     elif args.quiet:

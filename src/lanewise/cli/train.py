@@ -6,7 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from lanewise.cli.arguments import count, number, place, rate, share
+from lanewise.cli.arguments import PRECISION, count, number, place, precision, rate, share
 from lanewise.cli.networks import NET
 from lanewise.cli.terminal import print_json
 
@@ -43,6 +43,7 @@ SETTINGS = {
     "smoothing": "smoothing",
     "seed": "seed",
     "exact": "exact",
+    "precision": "precision",
 }
 
 
@@ -62,6 +63,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--exact", action="store_const", const=True, help="no Winograd: slower, rounds less"
     )
+    parser.add_argument("--precision", type=precision, help=PRECISION)
     parser.add_argument("--fit", metavar="HOW", help="crop, pad or stretch to the net's input")
     parser.add_argument("--threads", metavar="N", type=count, help="threads (all)")
     where = parser.add_mutually_exclusive_group()

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from time import perf_counter
 
 from lanewise.bridge import require_torch
-from lanewise.cli.arguments import count, number
+from lanewise.cli.arguments import PRECISION, count, number, precision
 from lanewise.cli.networks import NET, own_network
 from lanewise.cli.terminal import print_json
 from lanewise.net.graph import Graph
@@ -18,12 +18,15 @@ A row a tensor: the largest difference between the engine (float32) and PyTorch
 (float64), and how far honest float32 may be off, both relative to the tensor's
 size. Weights and images are random. Exit code 1 where a tensor differs.
 Convolutions that Winograd's algorithm makes quicker round more, and are allowed
-to; --exact computes every one of them directly.
+to; --exact computes every one of them directly. With --precision bf16 PyTorch
+rounds maps and weights where the engine does, and the tolerance is what one value
+in a hundred does that is rounded to the other neighbour.
 
 examples:
   lanewise verify lenet5
   lanewise verify lenet5 --batch 128 --target avx2
   lanewise verify resnet20 --exact
+  lanewise verify bn3 --precision bf16
   lanewise verify "input 3x9x9; conv 4 k3; relu; flatten; linear 5" --json
 """
 # One full vector of images and one that is not; for nets that take PyTorch seconds an image, less.
@@ -43,6 +46,7 @@ def add(parser: ArgumentParser) -> None:
         "--target", default="host", choices=("host", "avx512", "avx2"), help="CPU to compile for"
     )
     parser.add_argument("--exact", action="store_true", help="no Winograd: slower, rounds less")
+    parser.add_argument("--precision", type=precision, default="fp32", help=PRECISION)
     parser.add_argument("--pixels", action="store_true", help="uint8 images, normalised within")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--quiet", action="store_true", help="one line if a tensor differs")
@@ -63,6 +67,7 @@ def run(args: Namespace) -> int:
         target=args.target,
         threads=args.threads,
         exact=args.exact,
+        precision=args.precision,
     )
     if args.json:
         print_json(comparison.as_json())

@@ -18,6 +18,7 @@ from lanewise import flags
 from lanewise.errors import EngineError
 from lanewise.native.cache import Entry, MachineCodeCache, fingerprint
 from lanewise.native.optimizers import SGD, Optimizer
+from lanewise.native.precisions import check_precision
 from lanewise.native.program import Facts, Program
 from lanewise.native.target import Target, find_target
 from lanewise.net.check import check
@@ -43,6 +44,7 @@ def compile_net(
     profile: bool = False,
     batch: int | None = None,
     exact: bool = False,
+    precision: str = "fp32",
 ) -> Program:
     """A net as machine code for this CPU.
 
@@ -53,12 +55,15 @@ def compile_net(
     training: a program that takes one image after the other, with channels in the lanes. Else, or
     None: sixteen images side by side. Both take any number.
     exact: no convolution by Winograd's algorithm, which is quicker and rounds more.
+    precision: "fp32", or "bf16" for maps and multiplied weights rounded to that (`precision.py`);
+    sums, gradients of parameters and the parameters themselves are fp32 in both.
 
     Raises SizeError or NetError where the net cannot exist, EngineError where this machine cannot
     run it.
     """
     started = time.perf_counter()
     check(graph)
+    check_precision(precision)
     machine = find_target(target)
     if not machine.native:
         raise EngineError(
@@ -69,15 +74,17 @@ def compile_net(
     optimizer = optimizer or SGD()
     shelf = MachineCodeCache() if cache else None
     single = one_by_one(batch) and not (training or input_gradient)
-    options = _options(training, optimizer, input_gradient, profile, exact)
+    options = _options(training, optimizer, input_gradient, profile, exact, precision)
     key = fingerprint(show(graph), options | ({"one image": True} if single else {}), machine)
     entry = shelf.get(key) if shelf and not flags.value("LANEWISE_DEBUG") else None
     made = entry is None
     if entry is None:
         if single:
-            entry = _build_image(graph, machine, profile, exact)
+            entry = _build_image(graph, machine, profile, exact, precision)
         else:
-            entry = build(graph, machine, training, optimizer, input_gradient, profile, exact)
+            entry = build(
+                graph, machine, training, optimizer, input_gradient, profile, exact, precision
+            )
         if shelf:
             shelf.put(key, entry)
     if single:
@@ -98,10 +105,10 @@ def one_by_one(batch: int | None) -> bool:
 # Whoever finds the program in the cache is spared the imports of all that writes it.
 
 
-def _build_image(graph: Graph, target: Target, profile: bool, exact: bool) -> Entry:
+def _build_image(graph: Graph, target: Target, profile: bool, exact: bool, precision: str) -> Entry:
     from lanewise.native.latency.compile import build_image
 
-    return build_image(graph, target, cores(), profile, exact)
+    return build_image(graph, target, cores(), profile, exact, precision)
 
 
 def _image_program(graph: Graph, target: Target, entry: Entry, threads: int) -> Program:
@@ -111,7 +118,12 @@ def _image_program(graph: Graph, target: Target, entry: Entry, threads: int) -> 
 
 
 def _options(
-    training: bool, optimizer: Optimizer, input_gradient: bool, profile: bool, exact: bool
+    training: bool,
+    optimizer: Optimizer,
+    input_gradient: bool,
+    profile: bool,
+    exact: bool,
+    precision: str,
 ) -> dict[str, object]:
     return {
         "training": training,
@@ -119,6 +131,7 @@ def _options(
         "input_gradient": input_gradient,
         "profile": profile,
         "exact": exact,
+        "precision": precision,
     }
 
 
@@ -145,12 +158,13 @@ def build(
     input_gradient: bool = False,
     profile: bool = False,
     exact: bool = False,
+    precision: str = "fp32",
 ) -> Entry:
     """All passes, for both directions where training is asked for."""
     from lanewise.native.machine_code import compile_modules
 
     modules, facts = write_modules(
-        graph, target, training, optimizer, input_gradient, profile, exact
+        graph, target, training, optimizer, input_gradient, profile, exact, precision
     )
     objects = compile_modules(modules, target, threads=cores())
     return Entry(objects, asdict(facts))
@@ -164,6 +178,7 @@ def write_modules(
     input_gradient: bool = False,
     profile: bool = False,
     exact: bool = False,
+    precision: str = "fp32",
 ) -> tuple[Iterator[Module], Facts]:
     """The passes up to LLVM IR, and what the program must know. The kernels are lowered as their
     modules are asked for, so that the first can be compiled meanwhile."""
@@ -173,7 +188,7 @@ def write_modules(
     from lanewise.native.emit import Emission
     from lanewise.native.layouts import parameter_layout
 
-    plans = plan_directions(graph, target, training, input_gradient, exact)
+    plans = plan_directions(graph, target, training, input_gradient, exact, precision)
     debug.plans(plans)
     arena = max(plan.arena.size for plan in plans.values())
     emission = Emission(target, parameter_layout(graph), arena if profile else None)
@@ -191,6 +206,7 @@ def write_modules(
         training=training,
         input_gradient=input_gradient,
         exact=exact,
+        precision=precision,
         width=plans["forward"].widths[0],
         ticks=emission.ticks,
         ticks_at=arena,

@@ -33,15 +33,18 @@ def plan_directions(
     training: bool,
     input_gradient: bool = False,
     exact: bool = False,
+    precision: str = "fp32",
 ) -> dict[str, Plan]:
     """The plans "forward" and, for training, "train": as many slices at once as memory allows."""
     shelf = KernelShelf()
     all_widths = slices_together(target)
     for number in range(len(all_widths)):
         widths = all_widths[number:]
-        plans = {"forward": plan_forward(graph, target, shelf, widths, exact)}
+        plans = {"forward": plan_forward(graph, target, shelf, widths, exact, precision)}
         if training:
-            plans["train"] = plan_training(graph, target, shelf, widths, input_gradient, exact)
+            plans["train"] = plan_training(
+                graph, target, shelf, widths, input_gradient, exact, precision
+            )
         if max(plan.arena.size for plan in plans.values()) <= ARENA_BYTES:
             break
     return plans
@@ -53,6 +56,7 @@ def plan_forward(
     shelf: KernelShelf,
     widths: tuple[int, ...] = (1,),
     exact: bool = False,
+    precision: str = "fp32",
 ) -> Plan:
     """Images → logits."""
     steps = operations(graph, training=False)
@@ -65,6 +69,7 @@ def plan_forward(
         False,
         widths=widths,
         exact=exact,
+        precision=precision,
     )
     _forward(plan, steps)
     _rows_out(plan, plan.value(steps[-1].name), steps[-1].elements, "logits")
@@ -78,6 +83,7 @@ def plan_training(
     widths: tuple[int, ...] = (1,),
     input_gradient: bool = False,
     exact: bool = False,
+    precision: str = "fp32",
 ) -> Plan:
     """Images and labels → loss and all gradients."""
     steps = operations(graph, training=True)
@@ -91,6 +97,7 @@ def plan_training(
         input_gradient,
         widths,
         exact,
+        precision,
     )
     if not plan.wants_gradient(steps[-1].name):
         raise EngineError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lanewise.native.driver import Addresses, Function
-from lanewise.native.nest import LANES, Kernel
+from lanewise.native.nest import ELEMENT_BYTES, LANES, Kernel
 from lanewise.native.plan import FLOAT, Job, Plan, Slot
 
 REDUCE_FLOATS = 4096
@@ -103,7 +103,8 @@ def _reduce_job(reduce: Kernel, floats: int) -> str:
 def _parameter_job(name: str, job: Job, addresses: Addresses) -> str:
     f = Function(f"define internal void @{name}{_JOB}")
     places = [addresses.kept(f, slot, "0") for slot in job.places]
-    places[-1] = f.offset(places[-1], "%block", job.rows * LANES * FLOAT)
+    element = ELEMENT_BYTES[job.kernel.buffers[len(places) - 1].dtype]
+    places[-1] = f.offset(places[-1], "%block", job.rows * LANES * element)
     begin = f.emit(f"mul i64 %block, {job.floats}")
     first = f.emit(f"add i64 {begin}, {job.parameter.offset}")
     places.append(f.offset(f.pointer("gradients"), first, FLOAT))

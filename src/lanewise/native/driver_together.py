@@ -77,7 +77,14 @@ def _constants(plan: Plan, addresses: Addresses) -> str:
         " i64 %threads) noinline nounwind"
     )
     alone = _Alone(f)
+    made: set[str] = set()  # since all threads have met
     for call in (call for phase in plan.phases for call in phase.worker):
+        names = {place.name for place in call.places if isinstance(place, Slot)}
+        if names & made:
+            alone.end()
+            f.do("call void @barrier(ptr %context)")
+            made.clear()
+        made |= names
         if _kernel(call).shares:
             alone.end()
             call_kernel(f, call, 1, addresses, "0", 0, share=True)

@@ -105,11 +105,11 @@ class Emission:
             self.ticks["jobs"] = self.job_names
         kernels = tuple({kernel.name: kernel for kernel in self.kernels}.values())
         debug.kernels(kernels)
-        modules = deal(kernels, [*self.functions, *choices, fixed])
+        modules = deal(kernels, [*self.functions, *choices, fixed], self.target)
         return (debug.module(module, self.target) for module in modules)
 
 
-def deal(kernels: Sequence[Kernel], driver: Sequence[str]) -> Iterator[Module]:
+def deal(kernels: Sequence[Kernel], driver: Sequence[str], target: Target) -> Iterator[Module]:
     """Textual modules: the driver, and the kernels dealt out to others."""
     yield Module(_module([], driver, kernels), quick=True)
     bins: list[list[Kernel]] = [[] for _ in range(min(MODULES, len(kernels)))]
@@ -120,7 +120,7 @@ def deal(kernels: Sequence[Kernel], driver: Sequence[str]) -> Iterator[Module]:
         bins[smallest].append(kernel)
         sizes[smallest] += length[kernel.name]
     for some in bins:
-        yield Module(_module([_lowered(kernel) for kernel in some], [], []))
+        yield Module(_module([_lowered(kernel, target) for kernel in some], [], []))
 
 
 def _statements(body: Iterable[Statement]) -> int:
@@ -128,12 +128,12 @@ def _statements(body: Iterable[Statement]) -> int:
     return sum(_statements(one.body) if isinstance(one, Loop) else 1 for one in body)
 
 
-def _lowered(kernel: Kernel) -> LoweredKernel:
+def _lowered(kernel: Kernel, target: Target) -> LoweredKernel:
     if flags.value("LANEWISE_CHECK"):
         from lanewise.native.nest_check import check
 
         check(kernel)
-    one = lower(kernel)
+    one = lower(kernel, bf16=target.has("avx512bf16"))
     debug.kernel(kernel, one)
     return one
 

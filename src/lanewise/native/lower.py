@@ -38,10 +38,11 @@ class LoweredKernel:
     declarations: frozenset[str]
 
 
-def lower(kernel: Kernel) -> LoweredKernel:
+def lower(kernel: Kernel, bf16: bool = False) -> LoweredKernel:
     """A loop nest → one LLVM function of pointers (buffers) and i64 (symbols); where threads may
-    share it, a second one that takes thread and threads, too, and does this thread's share."""
-    lowering = _Lowering(kernel)
+    share it, a second one that takes thread and threads, too, and does this thread's share. `bf16`:
+    for a processor with AVX512-BF16."""
+    lowering = _Lowering(kernel, bf16)
     function = lowering.function()
     declarations = frozenset(lowering.values.declarations)
     return LoweredKernel(function, lowering.places.constants(), declarations)
@@ -59,11 +60,11 @@ class _Carried:
 class _Lowering:
     """The state of lowering one kernel: the text so far, and the block that is being written."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, bf16: bool) -> None:
         self.kernel = kernel
         self.text = Text()
         self.places = Places(kernel.name, self.text)
-        self.values = Values(self.text, self.places)
+        self.values = Values(self.text, self.places, bf16)
         self.registers = self.values.registers
         self.block = "entry"
 

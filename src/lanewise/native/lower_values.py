@@ -17,6 +17,7 @@ from lanewise.native.lower_words import (
     vector,
 )
 from lanewise.native.nest import (
+    LANES,
     Constant,
     FromIndex,
     LaneNumbers,
@@ -29,10 +30,11 @@ from lanewise.native.nest import (
 
 
 class Values:
-    """Writes what computes a value. `registers` are the present names of the kernel's own."""
+    """Writes what computes a value. `registers` are the present names of the kernel's own; `bf16`:
+    the processor has instructions for such numbers."""
 
-    def __init__(self, text: Text, places: Places) -> None:
-        self.text, self.places = text, places
+    def __init__(self, text: Text, places: Places, bf16: bool = False) -> None:
+        self.text, self.places, self.bf16 = text, places, bf16
         self.registers: dict[Register, str] = {}
         self.declarations: set[str] = set()
 
@@ -69,6 +71,10 @@ class Values:
             return self._splat(names[0], value.dtype, value.lanes)
         if value.name == "lanesum":
             return self._lane_sum(names[0], source.lanes)
+        if source.dtype == "bf16":
+            return self._widened(names[0], value.lanes)
+        if value.name == "tobf16":
+            return self._narrowed(names[0], value.lanes)
         if value.name in _EXTREMES:
             return self._extreme(_EXTREMES[value.name], value, names)
         if value.name in INTRINSICS:
@@ -92,6 +98,36 @@ class Values:
         kind, bits = type_of("f32", value.lanes), type_of("i1", value.lanes)
         first = self.text.emit(f"fcmp {order} {kind} {names[0]}, {names[1]}")
         return self.text.emit(f"select {bits} {first}, {kind} {names[0]}, {kind} {names[1]}")
+
+    def _widened(self, name: str, lanes: int) -> str:
+        """A bf16 is the upper half of a float."""
+        bits = type_of("i32", lanes)
+        wide = self.text.emit(f"zext {type_of('bf16', lanes)} {name} to {bits}")
+        upper = self.text.emit(f"shl {bits} {wide}, {splat_constant('16', 'i32', lanes)}")
+        return self.text.emit(f"bitcast {bits} {upper} to {type_of('f32', lanes)}")
+
+    def _narrowed(self, name: str, lanes: int) -> str:
+        """The nearest bf16, of two the even one: by an instruction, or in whole numbers."""
+        kind, half = type_of("f32", lanes), type_of("bf16", lanes)
+        if self.bf16 and lanes == LANES:
+            short = self.text.emit(f"fptrunc {kind} {name} to <{lanes} x bfloat>")
+            return self.text.emit(f"bitcast <{lanes} x bfloat> {short} to {half}")
+        bits = type_of("i32", lanes)
+
+        def both(instruction: str, left: str, right: int) -> str:
+            number = splat_constant(str(right), "i32", lanes)
+            return self.text.emit(f"{instruction} {bits} {left}, {number}")
+
+        whole = self.text.emit(f"bitcast {kind} {name} to {bits}")
+        upper = both("lshr", whole, 16)
+        odd = both("and", upper, 1)
+        raised = self.text.emit(f"add {bits} {both('add', whole, 0x7FFF)}, {odd}")
+        nearest = both("lshr", raised, 16)
+        strange = self.text.emit(f"fcmp uno {kind} {name}, {name}")
+        quiet = both("or", upper, 0x40)
+        condition = type_of("i1", lanes)
+        found = self.text.emit(f"select {condition} {strange}, {bits} {quiet}, {bits} {nearest}")
+        return self.text.emit(f"trunc {bits} {found} to {half}")
 
     def _whole(self, name: str, lanes: int) -> str:
         """A float without a fraction as an integer."""

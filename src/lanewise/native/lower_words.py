@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable
 from functools import lru_cache
 
-SCALARS = {"f32": "float", "i32": "i32", "u8": "i8", "i64": "i64", "i1": "i1"}
+SCALARS = {"f32": "float", "bf16": "i16", "i32": "i32", "u8": "i8", "i64": "i64", "i1": "i1"}
 
 #: operation and type of its first operand → the instruction; {t} that type, {0} {1} {2} operands,
 #: {i32} {u8} {f32} vectors of as many lanes as the result, {r} the result

@@ -29,7 +29,8 @@ from typing import TypeAlias
 LANES = 16
 #: what is added to the name of the function that several threads call together
 SHARE = "_share"
-ELEMENT_BYTES = {"f32": 4, "i32": 4, "u8": 1, "i64": 8, "i1": 1}
+#: bf16: the upper half of a float32; it is loaded and stored, and widened for arithmetic
+ELEMENT_BYTES = {"f32": 4, "bf16": 2, "i32": 4, "u8": 1, "i64": 8, "i1": 1}
 
 
 # ---- indices ------------------------------------------------------------------------------------
@@ -241,6 +242,7 @@ OPERATIONS: dict[str, tuple[int, str | None]] = {
     "widen": (1, "i32"),
     "narrow": (1, "u8"),
     "tofloat": (1, "f32"),
+    "tobf16": (1, "bf16"),
     "round": (1, "i32"),
     "asfloat": (1, "f32"),
     "asint": (1, "i32"),

@@ -4,7 +4,8 @@
 `lanes` numbers. Floating point is IEEE single precision, rounded to nearest even, with two
 remarks: `fma` is computed in double precision and then rounded (in rare cases that rounds twice,
 one unit in the last place from a true fused multiply–add), and denormals are kept, whereas the
-engine's threads flush them to zero. Integers are 32 bits wide and wrap around. Where the result of
+engine's threads flush them to zero. A bf16 is the upper half of a float32, rounded to nearest even;
+arrays hold its bits as uint16. Integers are 32 bits wide and wrap around. Where the result of
 an operation is not defined (a shift by 32 or more, an index out of bounds, a float too large for an
 integer), the interpreter raises NestError instead of inventing one.
 """
@@ -44,6 +45,7 @@ Lanes = np.ndarray[Any, np.dtype[Any]]
 
 DTYPES: dict[str, type] = {
     "f32": np.float32,
+    "bf16": np.uint16,
     "i32": np.int32,
     "u8": np.uint8,
     "i64": np.int64,
@@ -228,6 +230,21 @@ def _round(a: Lanes) -> Lanes:
     return whole.astype(np.int32)
 
 
+def _to_float(a: Lanes) -> Lanes:
+    """The number that an integer or a bf16 is."""
+    if a.dtype == np.uint16:
+        wide: Lanes = (a.astype(np.uint32) << 16).view(np.float32)
+        return wide
+    return a.astype(np.float32)
+
+
+def to_bf16(a: Lanes) -> Lanes:
+    """The bits of the nearest bf16, of two equally near ones the even; no number stays none."""
+    bits = a.astype(np.float32).view(np.uint32)
+    nearest = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    return np.where(np.isnan(a), bits >> 16 | 0x40, nearest).astype(np.uint16)
+
+
 def _distance(b: Lanes) -> np.ndarray:
     if ((b < 0) | (b > 31)).any():
         raise NestError(f"shift by {b[(b < 0) | (b > 31)][0]}; 0 to 31 are defined")
@@ -267,7 +284,8 @@ OPERATION: dict[str, Callable[..., Lanes]] = {
     "lanesum": _lanesum,
     "widen": lambda a: a.astype(np.int32),
     "narrow": lambda a: a.astype(np.uint8),  # the low 8 bits
-    "tofloat": lambda a: a.astype(np.float32),
+    "tofloat": _to_float,
+    "tobf16": to_bf16,
     "round": _round,
     "asfloat": lambda a: a.view(np.float32),
     "asint": lambda a: a.view(np.int32),

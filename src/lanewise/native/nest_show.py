@@ -67,6 +67,7 @@ PREFIX = {
     "widen": "int",
     "narrow": "byte",
     "tofloat": "float",
+    "tobf16": "bf16",
     "round": "nearest_even",
     "asfloat": "bits_as_float",
     "asint": "bits_as_int",

@@ -41,7 +41,8 @@ class Slot:
 
     Those of several slices stand end to end, so `size` is a multiple of 64 (whole cache lines).
     A value that is part of a larger one has the larger one's name and size, and its own `offset`.
-    `worker`: one for all slices of a worker.
+    `worker`: one for all slices of a worker. `maps`: fp32 values of the images side by side, which
+    may be kept as bf16 instead (`precision.py`).
     """
 
     name: str
@@ -49,6 +50,7 @@ class Slot:
     kept: bool = False
     offset: int = 0
     worker: bool = False
+    maps: bool = False
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ from lanewise.native.plan import (
     Slot,
     Who,
 )
+from lanewise.native.precision import Narrowed
+from lanewise.native.precisions import multiplied_weights
 from lanewise.native.sharing import GradientSharing, value_places
 from lanewise.native.target import Target
 from lanewise.net.layers import Input, Linear
@@ -60,6 +62,7 @@ class Planner:
     input_gradient: bool = False
     widths: tuple[int, ...] = (1,)
     exact: bool = False  # every sum as the layer defines it: no faster algorithm that rounds more
+    precision: str = "fp32"  # how maps are kept
     purpose: str = ""
     phase: int = 0
     calls: list[Call] = field(default_factory=list)
@@ -76,6 +79,7 @@ class Planner:
 
     def __post_init__(self) -> None:
         self.by_name = {operation.name: operation for operation in self.operations}
+        self.output = self.operations[-1].name  # whose numbers stay fp32, whatever the precision
         self._learning = self._which_learn()
         self._parts = value_places(self.operations)
         self._sharing = GradientSharing(self.operations)
@@ -91,7 +95,9 @@ class Planner:
         """The output of an operation, 16 images of it."""
         whole, before = self._parts.get(name, (name, 0))
         size = self.by_name[whole].elements * LANES * FLOAT
-        return Slot(f"value {whole}", size, offset=before * LANES * FLOAT)
+        return Slot(
+            f"value {whole}", size, offset=before * LANES * FLOAT, maps=whole != self.output
+        )
 
     def gradient(self, name: str) -> Slot:
         """The loss' gradient of that output (before a joined ReLU)."""
@@ -99,11 +105,13 @@ class Planner:
             return self._gradients[name]
         operation = self.by_name[name]
         kept = isinstance(operation.layer, Linear)
-        return Slot(f"gradient {name}", operation.elements * LANES * FLOAT, kept)
+        size = operation.elements * LANES * FLOAT
+        return Slot(f"gradient {name}", size, kept, maps=name != self.output)
 
-    def scratch(self, name: str, size: int, kept: bool = False) -> Slot:
-        """Other bytes of one slice: pooling arguments, rows for the weight gradient …"""
-        return Slot(name, rounded(size), kept)
+    def scratch(self, name: str, size: int, kept: bool = False, maps: bool = False) -> Slot:
+        """Other bytes of one slice: pooling arguments, rows for the weight gradient …; `maps`: they
+        are values or gradients of maps."""
+        return Slot(name, rounded(size), kept, maps=maps)
 
     def constants(self, name: str, size: int) -> Slot:
         """Bytes that a worker computes once and reads for all its slices."""
@@ -275,7 +283,8 @@ class Planner:
             add(target)
             self._unmasked.discard(name)
         else:
-            more = Slot(f"more {len(self.calls)} {name}", self.by_name[name].elements * 64)
+            size = self.by_name[name].elements * LANES * FLOAT
+            more = self.scratch(f"more {len(self.calls)} {name}", size, maps=True)
             emit(more)
             self._sum(name, more, target)
 
@@ -365,6 +374,10 @@ class Planner:
         for emit in self._endings:
             emit()
         self.calls = form_chains(self.calls)
+        if self.precision == "bf16":
+            layers = ((one.node, one.layer) for one in self.operations)
+            narrow = Narrowed(self.layout, multiplied_weights(layers))
+            self.calls, self.jobs = narrow.calls(self.calls), narrow.jobs(self.jobs)
         arena, kept, crossing, constants = lifetimes(
             self.calls, self.jobs, self.widths[0], self.training
         )

@@ -118,14 +118,19 @@ class Profile:
 
 
 def profile_net(
-    graph: Graph, batch: int, threads: int | None = None, exact: bool = False
+    graph: Graph,
+    batch: int,
+    threads: int | None = None,
+    exact: bool = False,
+    precision: str = "fp32",
 ) -> Profile:
     """Train for some steps and tell where their time went. Takes seconds.
 
     SizeError, NetError or EngineError as `compile_net`.
     """
     made = operations(graph, training=True)
-    with compile_net(graph, training=True, threads=threads, profile=True, exact=exact) as program:
+    options = {"threads": threads, "exact": exact, "precision": precision}
+    with compile_net(graph, training=True, profile=True, **options) as program:
         rounds = _measure(program, batch)
         spent = dict(rounds.spent_ms)
         found = _Layers(made, batch, program.facts.kernels)

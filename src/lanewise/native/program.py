@@ -53,6 +53,7 @@ class Facts:
     training: bool
     input_gradient: bool
     exact: bool  # no algorithm that rounds more than the sums as the layers define them
+    precision: str  # how maps are kept: "fp32" or "bf16"
     width: int  # slices that full connections take at once
     ticks: Mapping[str, Sequence[str]]  # direction → purpose of each call, if profiled
     ticks_at: int  # where in each arena their clock ticks stand

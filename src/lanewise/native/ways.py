@@ -32,13 +32,14 @@ TOGETHER, RUNS = (16, 64, 128), (1, 2, 4)
 WEIGHTS = 1.5
 
 
-def correlation_way(target: Target, sizes: Correlation) -> Tile:
-    """The tile and its way through the maps: few cycles, and few cache lines from afar."""
-    return _correlation_way(target.name, sizes)
+def correlation_way(target: Target, sizes: Correlation, precision: str = "fp32") -> Tile:
+    """The tile and its way through the maps: few cycles, and few cache lines from afar. Sums wait
+    among the results for more sources only where these are fp32, and so never rounded before."""
+    return _correlation_way(target.name, sizes, precision == "fp32")
 
 
 @lru_cache(maxsize=4096)
-def _correlation_way(name: str, sizes: Correlation) -> Tile:
+def _correlation_way(name: str, sizes: Correlation, waits: bool) -> Tile:
     fitting = fitting_tiles(name, sizes.maps, sizes.columns)
     good = [one for one in fitting if one[0] <= 1.15 * fitting[0][0]][:8]
     turns = sizes.sources * sizes.rows.pairs
@@ -46,6 +47,7 @@ def _correlation_way(name: str, sizes: Correlation) -> Tile:
         (turns * cycles, replace(tile, order=order, sources=n, packs=packs))
         for cycles, tile in good
         for order, n, packs in _orders(sizes)
+        if waits or not n
     ]
     return min(ways, key=lambda way: way[0] + _traffic(way[1], sizes))[1]
 

@@ -223,8 +223,14 @@ class Model:
         from lanewise.native import compile_net
 
         # A run goes on as it began, and so do its predictions.
-        exact = bool(self.record.get("recipe", {}).get("exact", True))
-        program = compile_net(self.net.graph, threads=self.threads, batch=batch, exact=exact)
+        recipe = self.record.get("recipe", {})
+        program = compile_net(
+            self.net.graph,
+            threads=self.threads,
+            batch=batch,
+            exact=bool(recipe.get("exact", True)),
+            precision=recipe.get("precision", "fp32"),
+        )
         rule = self.preprocessing
         program.set_normalisation(rule.mean, rule.std)
         program.set_learned(self.weights)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from lanewise.errors import LanewiseError
+from lanewise.native.precisions import PRECISIONS
 from lanewise.training.schedule import SCHEDULES
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Recipe:
     smoothing: label smoothing, 0 … 1.
     seed: of the initial weights, the order of the images and dropout.
     exact: no convolution by Winograd's algorithm, which is quicker and rounds more.
+    precision: "fp32", or "bf16" for maps and multiplied weights; what is learned stays fp32.
     """
 
     epochs: int = 5
@@ -48,6 +50,7 @@ class Recipe:
     smoothing: float = 0.0
     seed: int = 0
     exact: bool = False
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         for name, good, wanted in _RULES:
@@ -77,10 +80,10 @@ class Recipe:
     def from_json(cls, values: dict[str, Any]) -> Recipe:
         """The recipe that `to_json` wrote. RecipeError for missing, unknown or bad values.
 
-        Where nothing is said of `exact`, the run began when there was no other way.
+        Where nothing is said of `exact` or `precision`, the run began when there was no other way.
         """
         if isinstance(values, dict):
-            values = {"exact": True, **values}
+            values = {"exact": True, "precision": "fp32", **values}
         names = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or set(values) != names:
             found = sorted(values) if isinstance(values, dict) else type(values).__name__
@@ -100,6 +103,7 @@ class Recipe:
             *([f"smoothing {self.smoothing:g}"] if self.smoothing else []),
             f"seed {self.seed}",
             *(["exact"] if self.exact else []),
+            *([self.precision] if self.precision != "fp32" else []),
         ]
         return ", ".join(parts)
 
@@ -141,6 +145,7 @@ _RULES: tuple[tuple[str, Any, str], ...] = (
     ("smoothing", lambda value: _number(0, 1)(value) and value < 1, "0 to below 1, such as 0.1"),
     ("seed", _whole(0, _LARGEST_SEED), f"a whole number, 0 to {_LARGEST_SEED}"),
     ("exact", lambda value: isinstance(value, bool), "True or False"),
+    ("precision", PRECISIONS.__contains__, " or ".join(PRECISIONS)),
 )
 
 

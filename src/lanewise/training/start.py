@@ -226,6 +226,7 @@ def _compile(job: Job, threads: int | None) -> Program:
         optimizer=job.recipe.engine_optimizer(),
         threads=threads,
         exact=job.recipe.exact,
+        precision=job.recipe.precision,
     )
     rule = job.data.preprocessing
     program.set_normalisation(rule.mean, rule.std)

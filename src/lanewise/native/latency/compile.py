@@ -37,7 +37,12 @@ def plan_image(
 
 
 def build_image(
-    graph: Graph, target: Target, threads: int, profile: bool = False, exact: bool = False
+    graph: Graph,
+    target: Target,
+    threads: int,
+    profile: bool = False,
+    exact: bool = False,
+    precision: str = "fp32",
 ) -> Entry:
     """All passes up to machine code."""
     from lanewise.native.machine_code import compile_modules
@@ -56,6 +61,7 @@ def build_image(
         training=False,
         input_gradient=False,
         exact=exact,
+        precision=precision,
         width=1,
         ticks={"forward": ticks},
         ticks_at=plan.ticks_at,

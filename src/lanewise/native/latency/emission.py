@@ -52,7 +52,7 @@ def modules(
         _call_image(image_values, outputs),
     ]
     debug.kernels(plan.kernels)
-    return (debug.module(module, target) for module in deal(plan.kernels, driver))
+    return (debug.module(module, target) for module in deal(plan.kernels, driver, target))
 
 
 class _ImageAddresses(Addresses):

@@ -23,6 +23,7 @@ from lanewise.native.latency.packing import Pack, pack_all, packed_floats
 from lanewise.native.machine_code import Library
 from lanewise.native.nest import LANES
 from lanewise.native.optimizers import SGD
+from lanewise.native.precisions import multiplied_weights, rounded_to_bf16
 from lanewise.native.program import Facts, Program, aligned
 from lanewise.native.target import Target
 from lanewise.native.workers import yield_address
@@ -89,7 +90,11 @@ class ImageProgram(Program):
 
     def _repack(self) -> None:
         """Lay the weights out where the machine code reads them."""
-        pack_all(self._packs, self.graph, self._channels, self._open, self._packed)
+        given = self._open
+        if self.facts.precision == "bf16":
+            layers = ((node.name, node.layer) for node in self.graph.nodes)
+            given = rounded_to_bf16(given, multiplied_weights(layers))
+        pack_all(self._packs, self.graph, self._channels, given, self._packed)
 
     # -- running
 

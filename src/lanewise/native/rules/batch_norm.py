@@ -126,7 +126,8 @@ def value_again(plan: Planner, name: str) -> Slot:
     alone = plan.uses[name] == 1 and len(operation.inputs) == 1
     if not (isinstance(operation.layer, BatchNorm) and alone and len(operation.shape) == 3):
         return plan.value(name)
-    again = plan.scratch(f"{name} again {plan.phase}", operation.elements * LANES * FLOAT)
+    size = operation.elements * VECTOR
+    again = plan.scratch(f"{name} again {plan.phase}", size, maps=True)
     reader, plan.purpose = plan.purpose, f"{name} gradient"
     _normalise(plan, operation, moments_of(plan, operation), again)
     plan.purpose = reader
@@ -205,7 +206,8 @@ def before_norm(plan: Planner, operation: Operation) -> Slot:
     alone = plan.training and plan.uses[operation.name] == 1
     if not alone or not sends_away(readers[0], operation.name):
         return plan.value(operation.name)
-    plan.near[operation.name] = plan.scratch(f"near {operation.name}", operation.elements * VECTOR)
+    size = operation.elements * VECTOR
+    plan.near[operation.name] = plan.scratch(f"near {operation.name}", size, maps=True)
     return plan.near[operation.name]
 
 

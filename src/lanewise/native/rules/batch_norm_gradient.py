@@ -30,7 +30,7 @@ def gradient_before_sums(plan: Planner, name: str) -> Slot | None:
     norm = plan.by_name[name]
     if plan.uses[name] > 1 or len(norm.inputs) != 1 or not sends_away(norm, norm.inputs[0]):
         return None
-    near = plan.scratch(f"near gradient {name}", norm.elements * VECTOR)
+    near = plan.scratch(f"near gradient {name}", norm.elements * VECTOR, maps=True)
     plan.near_gradients[name] = near
     plan.has_gradient(name)
     return near
@@ -99,7 +99,8 @@ def gradient_sums(plan: Planner, operation: Operation) -> tuple[Slot, Slot]:
     """What the slice tells for the gradient, and its source's gradient but for what all images pull
     at each."""
     told = told_by(plan, operation, "gradient sums", 2)
-    pushed = plan.scratch(f"pushed {operation.name}", operation.elements * VECTOR)
+    size = operation.elements * VECTOR
+    pushed = plan.scratch(f"pushed {operation.name}", size, maps=True)
     _gradient_sums(plan, operation, told, pushed)
     return told, pushed
 

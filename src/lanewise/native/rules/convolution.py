@@ -186,7 +186,7 @@ def _nest(
     tile = point_tile(plan.target, sizes)
     if tile:
         return points.products, sizes, tile
-    return conv.correlate, sizes, correlation_way(plan.target, sizes)
+    return conv.correlate, sizes, correlation_way(plan.target, sizes, plan.precision)
 
 
 def _weight_gradient(plan: Planner, operation: Operation) -> None:

@@ -48,7 +48,8 @@ def linear_gradient(plan: Planner, operation: Operation) -> None:
     layer, source = operation.layer, operation.inputs[0]
     assert isinstance(layer, Linear)
     outputs, inputs = _features(operation)
-    rows = plan.scratch(f"rows {source}", images.row_blocks(inputs) * LANES * LANES * FLOAT, True)
+    size = images.row_blocks(inputs) * LANES * LANES * FLOAT
+    rows = plan.scratch(f"rows {source}", size, kept=True, maps=True)
     plan.call("to_rows", inputs, lambda n: images.to_rows(n, inputs), plan.value(source), rows)
     dy = plan.gradient(operation.name)
     block = block_rows(outputs, inputs)

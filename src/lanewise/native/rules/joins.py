@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import joins
-from lanewise.native.plan import FLOAT, LANES, Slot
+from lanewise.native.plan import FLOAT, LANES
 from lanewise.native.planner import Planner
 from lanewise.native.rules import gating
 
@@ -45,7 +46,7 @@ def concat_forward(plan: Planner, operation: Operation) -> None:
     """Most parts were written where they belong; the others are copied."""
     whole = plan.value(operation.name)
     for source, before in zip(operation.inputs, _starts(operation), strict=True):
-        there = Slot(whole.name, whole.size, whole.kept, whole.offset + before * LANES * FLOAT)
+        there = replace(whole, offset=whole.offset + before * LANES * FLOAT)
         value = plan.value(source)
         if value == there:
             continue

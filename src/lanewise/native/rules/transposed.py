@@ -65,7 +65,7 @@ def transposed_forward(plan: Planner, operation: Operation) -> None:
         weight_map=area,
         weight_source=kernels * area,
     )
-    tile = correlation_way(plan.target, sizes)
+    tile = correlation_way(plan.target, sizes, plan.precision)
     affine = operation.norm is not None
     plan.call(
         "conv_transposed_forward",
@@ -129,7 +129,7 @@ def _input_gradient(plan: Planner, operation: Operation) -> None:
         weight_map=kernels * area,
         weight_source=area,
     )
-    tile, mask = correlation_way(plan.target, sizes), plan.joined_relu(source)
+    tile, mask = correlation_way(plan.target, sizes, plan.precision), plan.joined_relu(source)
 
     def emit(add: bool, target: Slot) -> None:
         plan.call(
