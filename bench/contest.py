@@ -254,7 +254,7 @@ def contest(graph: Graph, terms: Terms) -> Iterator[Contest]:
         everybody = Contest(graph, stack.enter_context(compiled()), terms)
         if terms.bfloat16:
             try:
-                everybody.rough = stack.enter_context(compiled(precision="bf16"))  # type: ignore[call-arg]
+                everybody.rough = stack.enter_context(compiled(precision="bf16"))
                 _begin(everybody.rough)
             except EngineError as error:
                 everybody.skipped.append(f"Lanewise bf16: {error}")

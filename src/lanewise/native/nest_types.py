@@ -56,8 +56,13 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
 WIDENS = ("splat",)
 REDUCES = ("lanesum",)
 
-#: smallest and largest integer constant; i32 may be written with or without a sign
-CONSTANT_RANGE = {"i32": (-(1 << 31), (1 << 32) - 1), "u8": (0, 255), "i1": (0, 1)}
+#: smallest and largest integer constant; i32 may be written without a sign, bf16 as its bits
+CONSTANT_RANGE = {
+    "i32": (-(1 << 31), (1 << 32) - 1),
+    "bf16": (0, 0xFFFF),
+    "u8": (0, 255),
+    "i1": (0, 1),
+}
 
 _RESULTS = {
     (name, *line.split()[:-1]): line.split()[-1]

@@ -129,8 +129,9 @@ def profile_net(
     SizeError, NetError or EngineError as `compile_net`.
     """
     made = operations(graph, training=True)
-    options = {"threads": threads, "exact": exact, "precision": precision}
-    with compile_net(graph, training=True, profile=True, **options) as program:
+    with compile_net(
+        graph, training=True, threads=threads, profile=True, exact=exact, precision=precision
+    ) as program:
         rounds = _measure(program, batch)
         spent = dict(rounds.spent_ms)
         found = _Layers(made, batch, program.facts.kernels)
