@@ -313,6 +313,19 @@ def test_the_same_bits_for_any_number_of_threads() -> None:
     assert trained(1) == trained(2) == trained(3)
 
 
+def test_threads_that_share_a_slice_wait_for_rounded_weights() -> None:
+    """The transformed weights of one thread are made of those that another has rounded."""
+    net = parse("input 32x16x16; conv 64 k3 pad1; relu; conv 32 k3 pad1; flatten; linear 4")
+    images = np.random.default_rng(8).standard_normal((16, 32, 16, 16), np.float32)
+
+    def logits(threads: int) -> bytes:
+        with closing(compile_net(net, precision="bf16", threads=threads)) as program:
+            program.initialise(seed=2)
+            return program.forward(images).tobytes()
+
+    assert logits(1) == logits(2) == logits(3)
+
+
 def test_single_images_have_rounded_weights_and_fp32_maps() -> None:
     random = np.random.default_rng(6)
     images = random.standard_normal((3, 3, 9, 11), np.float32)
