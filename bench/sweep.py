@@ -51,11 +51,11 @@ from needs import (
     NEEDS,
     Lines,
     Machine,
+    MachineMeter,
     Made,
     counted,
     driver,
     far_lines,
-    measured_machine,
     module,
     random_numbers,
     runner,
@@ -127,7 +127,7 @@ class Point:
     direction: str
     calls: list[Made]
     run: Callable[[int], None]
-    far: Callable[[], Lines]
+    far: Callable[[int], Lines]
     lines: Lines = field(default_factory=Lines)
     repetitions: int = 0
     seconds: list[float] = field(default_factory=list)
@@ -151,9 +151,9 @@ class Point:
         self.seconds.append(seconds_of(self.run, self.repetitions))
         self.shares.append(2 * products / self.seconds[-1] / 1e9 / peak)
 
-    def look(self) -> None:
-        """Counts the lines that come from afar."""
-        self.lines = self.far()
+    def look(self, third: int) -> None:
+        """Counts the lines that come from afar; `third`: bytes that the third cache has for us."""
+        self.lines = self.far(third)
 
     def limits(self, machine: Machine) -> dict[str, float]:
         """The share of the peak that each of its needs would allow, and all of them."""
@@ -162,8 +162,8 @@ class Point:
         for made in self.calls:
             for name, number in counted(made.kernel).items():
                 counts[name] += made.pieces * number
-        needs = machine.seconds(counts, self.lines)
-        needs["all"] = together(products, needs)
+        needs = machine.seconds(products, counts, self.lines)
+        needs["all"] = together(needs)
         return {name: products / need for name, need in needs.items() if need}
 
 
@@ -348,20 +348,24 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
     before, where, target = load(), one_core(options.core), find_target(options.target)
-    meter = PeakMeter(target, 1)
-    machine = measured_machine(target, statistics.median(meter.measure() for _ in range(5)))
-    print(f"{where}, {target.name}: {machine}")
+    meter, machines = PeakMeter(target, 1), MachineMeter(target)
+    print(f"{where}, {target.name}")
     print("Percent of the peak; depthwise: of what loads, caches and sums allow.\n")
     wanted = [one for one in layers(options.quick) if options.only in one.label]
     done: list[Point] = []
     print("\n".join(heading()))
+    machines.measure(meter.measure())
     for some in sweep(wanted, target, meter, options.rounds, options.turn):
+        machines.measure(meter.measure())
+        machine = machines.machine()
         for point in some:
             if point.share < ENOUGH or not point.layer.kernels:
-                point.look()
-            point.run, point.far = (lambda times: None), Lines  # lets go of the arrays
+                point.look(machine.third)
+            point.run, point.far = (lambda times: None), (lambda size: Lines())  # lets go of arrays
         print(line(some[0].layer.label, shown(some, machine)), flush=True)
         done += some
+    machine = machines.machine()
+    print(f"\n{machine}")
     slow = [point for point in done if point.share < ENOUGH]
     print(f"\n{told(done, machine)}")
     print("\n".join(explained(slow, machine)) if slow else "", "\n")

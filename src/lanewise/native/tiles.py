@@ -70,11 +70,20 @@ def fitting_tiles(name: str, maps: int, columns: Taps) -> list[tuple[float, Tile
     limits = LIMITS[name]
     parts = [phase.taps for phase in phases(columns)]
     widest = max(part.destination for part in parts)
+    fitting = list(shapes(maps, widest, limits))
+    calm = [one for one in fitting if all(_keeps(*one, part, limits) for part in parts)]
     found = []
-    for m, c in shapes(maps, widest, limits):
+    for m, c in calm or fitting:
         tile = Tile(m, c)
         found.append((sum(_correlation_cost(tile, maps, p, limits) for p in parts), tile))
     return sorted(found, key=lambda one: one[0])
+
+
+def _keeps(maps: int, columns: int, taps: Taps, limits: Limits) -> bool:
+    """Whether accumulators and all columns that a tile reads fit the registers, where a stride lies
+    between its columns: some come again with a later tap, and LLVM keeps those between as well."""
+    read = (columns - 1) * taps.advance + taps.taps
+    return taps.advance == 1 or taps.taps == 1 or maps * columns + read <= limits.registers + 1
 
 
 def shapes(maps: int, columns: int, limits: Limits) -> Iterator[tuple[int, int]]:

@@ -72,7 +72,10 @@ def points_of(sizes: Correlation) -> Points | None:
     rows, columns = sizes.rows, sizes.columns
     if rows.taps * columns.taps != 1 or sizes.groups != 1:
         return None
-    wide, sources, targets, rest = columns.source, [], [], []
+    wide = columns.source
+    sources: list[int] = []
+    targets: list[int] = []
+    rest: list[tuple[int, int]] = []
     for p, (row,) in enumerate(rows.sources):
         for q, (column,) in enumerate(columns.sources):
             place = p * columns.destination + q
