@@ -183,7 +183,7 @@ def test_a_full_disk_in_the_middle_of_a_file_leaves_nothing(
     unfinished = tmp_path / "code-x.part"
     unfinished.touch()
     handle = os.open("/dev/full", os.O_WRONLY)
-    monkeypatch.setattr(cache_module.tempfile, "mkstemp", lambda **_: (handle, str(unfinished)))
+    monkeypatch.setattr("tempfile.mkstemp", lambda **_: (handle, str(unfinished)))
     MachineCodeCache(tmp_path).put(KEY, ENTRY)
     assert files(tmp_path) == []
     assert "No space left" in capsys.readouterr().err

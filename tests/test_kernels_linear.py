@@ -16,11 +16,10 @@ from lanewise.native.kernels.linear import (
 )
 from lanewise.native.kernels.optimizer import (
     adamw,
-    adamw_settings,
     reduce_groups,
     sgd,
-    sgd_settings,
 )
+from lanewise.native.update_settings import adamw_settings, sgd_settings
 from native_kernel import aligned, compile_kernel, execute, placed
 
 LANES = 16

@@ -14,7 +14,6 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, TypeAlias, overload
 
@@ -110,6 +109,8 @@ def check_environment(environment: Mapping[str, str] | None = None) -> None:
         if name in FLAGS:
             value(name, environment)  # type: ignore[call-overload]
         elif name.startswith("LANEWISE_"):
+            from difflib import get_close_matches  # only for errors, and slow to import
+
             near = get_close_matches(name, FLAGS, 1)
             remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(FLAGS)}."
             raise LanewiseError(f"{name}: no such variable; {remedy}")

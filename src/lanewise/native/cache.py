@@ -18,10 +18,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 import struct
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -31,6 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from lanewise import __version__, flags
+from lanewise.native import known
+from lanewise.native.own_files import UNFINISHED, read_own, write_whole
 from lanewise.native.target import Target
 
 FORMAT = 1
@@ -38,7 +38,6 @@ LARGEST_CACHE = 512 * 2**20
 _MAGIC = b"LWCODE" + struct.pack("<H", FORMAT)
 _HEADER = struct.Struct("<8s32sQ")
 _SUFFIX = ".lwcode"
-_UNFINISHED = ".part"
 _ABANDONED_SECONDS = 3600.0
 
 
@@ -59,26 +58,43 @@ def fingerprint(graph_text: str, options: Mapping[str, Any], target: Target) -> 
     `graph_text` is the canonical text of the net; `options` are JSON-able. The CPU and its
     features, the versions of llvmlite and LLVM, and the engine's own source are added here.
     """
-    import llvmlite
-    from llvmlite.binding import llvm_version_info
-
+    llvmlite, llvm = _versions()
     facts = {
         "format": FORMAT,
         "net": graph_text,
         "options": dict(options),
         "target": asdict(target),
-        "llvmlite": llvmlite.__version__,
-        "llvm": list(llvm_version_info),
+        "llvmlite": llvmlite,
+        "llvm": llvm,
         "engine": engine_hash(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
+def _versions() -> tuple[str, list[int]]:
+    """Of llvmlite and of LLVM; without loading them where they are known."""
+    told = None if "llvmlite.binding" in sys.modules else known.recall("llvm")
+    if told:
+        return told[0], told[1]
+    import llvmlite
+    from llvmlite.binding import llvm_version_info
+
+    found = llvmlite.__version__, list(llvm_version_info)
+    if known.recall("llvm") is None:
+        known.remember("llvm", found)
+    return found
+
+
 @lru_cache(maxsize=1)
 def engine_hash() -> str:
     """sha256 over the source of the rooms that decide the code: net, size and native."""
+    told = known.recall("engine")
+    if told:
+        return str(told)
     package = Path(__file__).resolve().parent.parent
-    return hash_sources([package / room for room in ("net", "size", "native")])
+    found = hash_sources([package / room for room in known.ROOMS])
+    known.remember("engine", found)
+    return found
 
 
 def hash_sources(folders: Sequence[Path]) -> str:
@@ -120,7 +136,7 @@ class MachineCodeCache:
             return None
         path = self._path(key)
         try:
-            content = _read_own(path)
+            content = read_own(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -142,7 +158,7 @@ class MachineCodeCache:
             return
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write(self._path(key), pack(entry))
+            write_whole(self._path(key), pack(entry))
         except OSError as error:
             # Windows does not replace a file that another process is reading: it is the same one.
             if not (os.name == "nt" and self._path(key).exists()):
@@ -169,7 +185,7 @@ class MachineCodeCache:
         for item in os.scandir(self.folder):
             with suppress(OSError):  # another process may be evicting too
                 facts = item.stat()
-                if item.name.endswith(_UNFINISHED):
+                if item.name.endswith(UNFINISHED):
                     if time.time() - facts.st_mtime > _ABANDONED_SECONDS:
                         os.unlink(item.path)
                 elif item.name.endswith(_SUFFIX) and item.name != newest.name:
@@ -216,30 +232,6 @@ def _checksum(length: int, body: bytes | memoryview) -> bytes:
     digest = hashlib.sha256(struct.pack("<Q", length))
     digest.update(body)
     return digest.digest()
-
-
-def _read_own(path: Path) -> bytes | None:
-    """The file's bytes; None where somebody else than this user or root could have written it."""
-    with open(path, "rb") as file:
-        if hasattr(os, "geteuid"):
-            facts = os.fstat(file.fileno())
-            foreign = facts.st_uid not in (os.geteuid(), 0)
-            if foreign or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                return None
-        return file.read()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write beside the place and rename into it; nothing is left behind on failure."""
-    handle, unfinished = tempfile.mkstemp(suffix=_UNFINISHED, prefix="code-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(unfinished, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(unfinished)
-        raise
 
 
 # ---- one line, once -----------------------------------------------------------------------------

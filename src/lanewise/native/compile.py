@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from lanewise import flags
@@ -85,6 +85,7 @@ def compile_net(
             entry = build(
                 graph, machine, training, optimizer, input_gradient, profile, exact, precision
             )
+        entry = _linked(entry, machine)
         if shelf:
             shelf.put(key, entry)
     if single:
@@ -103,6 +104,12 @@ def one_by_one(batch: int | None) -> bool:
 
 
 # Whoever finds the program in the cache is spared the imports of all that writes it.
+
+
+def _linked(entry: Entry, target: Target) -> Entry:
+    from lanewise.native.link import link
+
+    return replace(entry, objects=link(entry.objects, target))
 
 
 def _build_image(graph: Graph, target: Target, profile: bool, exact: bool, precision: str) -> Entry:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from lanewise.flags import MOST_THREADS
-from lanewise.native.nest import SHARE
+from lanewise.native.names import SHARE
 from lanewise.native.plan import (
     PROLOGUE,
     Call,

@@ -7,7 +7,7 @@ own that LLVM need not take pains with.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lanewise import flags
@@ -15,15 +15,17 @@ from lanewise.native import debug, driver
 from lanewise.native.driver_jobs import UpdateKernels, clear_partials, job_functions
 from lanewise.native.driver_loops import loops
 from lanewise.native.driver_together import together
-from lanewise.native.kernels.optimizer import reduce_groups
+from lanewise.native.kernels.optimizer import adamw, reduce_groups, sgd
 from lanewise.native.lower import LoweredKernel, lower
 from lanewise.native.machine_code import Module
 from lanewise.native.nest import SHARE, Kernel, Loop, Statement
-from lanewise.native.optimizers import STATES, UPDATES, Optimizer
+from lanewise.native.optimizers import SGD, STATES, AdamW, Optimizer
 from lanewise.native.plan import FLOAT, Choice, Layout, Plan
 from lanewise.native.target import Target
 
 MODULES = 8  # of kernels: enough for cores to share, few enough to load in half a millisecond each
+#: optimizer → the kernel that updates a range of parameters
+UPDATES: dict[type, Callable[[str], Kernel]] = {SGD: sgd, AdamW: adamw}
 
 
 @dataclass

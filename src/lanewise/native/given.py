@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lanewise.errors import DataError, EngineError
-from lanewise.native.nest import LANES
+from lanewise.native.target import LANES
 from lanewise.net.graph import Graph, Node
 from lanewise.net.layers import BatchNorm
 from lanewise.size.shapes import infer_shapes

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import prod
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -29,8 +30,11 @@ from lanewise.net.layers import (
     Subsample,
 )
 
+if TYPE_CHECKING:  # NumPy loads its generators where they are first named
+    from numpy.random import Generator
+
 Arrays = Mapping[str, np.ndarray]
-Initial = Callable[[Layer, Arrays, np.random.Generator], None]
+Initial: TypeAlias = "Callable[[Layer, Arrays, Generator], None]"
 
 PRELU_SLOPE = 0.25  # He et al. 2015, and PyTorch
 #: so many layers with weights may follow each other without normalisation before values die away
@@ -60,20 +64,20 @@ def deep_without_norms(graph: Graph) -> bool:
     return weighted > SHALLOW and not helped
 
 
-def _lasting(layer: Layer, own: Arrays, random: np.random.Generator) -> None:
+def _lasting(layer: Layer, own: Arrays, random: Generator) -> None:
     bound = np.sqrt(6 / prod(own["weight"].shape[1:]))
     own["weight"][...] = random.uniform(-bound, bound, own["weight"].shape)
     if "bias" in own:
         own["bias"][...] = 0.0
 
 
-def _uniform(layer: Layer, own: Arrays, random: np.random.Generator) -> None:
+def _uniform(layer: Layer, own: Arrays, random: Generator) -> None:
     bound = 1 / np.sqrt(prod(own["weight"].shape[1:]))
     for array in own.values():
         array[...] = random.uniform(-bound, bound, array.shape)
 
 
-def _subsample(layer: Layer, own: Arrays, random: np.random.Generator) -> None:
+def _subsample(layer: Layer, own: Arrays, random: Generator) -> None:
     """As a full connection of the window's values would be."""
     assert isinstance(layer, Subsample)
     bound = 1 / np.sqrt(prod(layer.kernel))
@@ -81,16 +85,16 @@ def _subsample(layer: Layer, own: Arrays, random: np.random.Generator) -> None:
         array[...] = random.uniform(-bound, bound, array.shape)
 
 
-def _one_and_zero(layer: Layer, own: Arrays, random: np.random.Generator) -> None:
+def _one_and_zero(layer: Layer, own: Arrays, random: Generator) -> None:
     for name, array in own.items():
         array[...] = 1.0 if name == "weight" else 0.0
 
 
-def _slope(layer: Layer, own: Arrays, random: np.random.Generator) -> None:
+def _slope(layer: Layer, own: Arrays, random: Generator) -> None:
     own["weight"][...] = PRELU_SLOPE
 
 
-def _scale(layer: Layer, own: Arrays, random: np.random.Generator) -> None:
+def _scale(layer: Layer, own: Arrays, random: Generator) -> None:
     assert isinstance(layer, ChannelScale)
     own["weight"][...] = layer.initial
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import ctypes
 import itertools
 import re
-import sys
 import threading
 import time
 import weakref
@@ -27,6 +26,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
+from lanewise.native.linked import process_symbols
 from lanewise.native.target import Target, architecture, read_host
 
 
@@ -299,7 +299,7 @@ class Library:
         times = times if times is not None else CompileTimes()
         name = f"lanewise-{next(_numbers)}"
         builder = llvm.JITLibraryBuilder()
-        for symbol, address in {**_process_symbols(), **(imports or {})}.items():
+        for symbol, address in {**process_symbols(), **(imports or {})}.items():
             builder.import_symbol(symbol, address)
         for code in [objects] if isinstance(objects, bytes) else objects:
             builder.add_object_img(code)
@@ -347,14 +347,3 @@ def _linker() -> Any:
             _initialise(foreign=False)
             _linkers.append(llvm.create_lljit_compiler(use_jit_link=True))
         return _linkers[0]
-
-
-@lru_cache(maxsize=1)
-def _process_symbols() -> dict[str, int]:
-    """What LLVM may call by itself to fill or copy memory: the C library's own functions."""
-    move = ctypes.cast(ctypes.memmove, ctypes.c_void_p).value or 0
-    fill = ctypes.cast(ctypes.memset, ctypes.c_void_p).value or 0
-    symbols = {"memmove": move, "memcpy": move, "memset": fill}
-    if sys.platform == "darwin":  # LLVM for macOS prefers bzero
-        symbols["bzero"] = ctypes.cast(ctypes.CDLL(None).bzero, ctypes.c_void_p).value or 0
-    return symbols

@@ -26,9 +26,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-LANES = 16
-#: what is added to the name of the function that several threads call together
-SHARE = "_share"
+from lanewise.native.names import SHARE as SHARE
+from lanewise.native.target import LANES as LANES
+
 #: bf16: the upper half of a float32; it is loaded and stored, and widened for arithmetic
 ELEMENT_BYTES = {"f32": 4, "bf16": 2, "i32": 4, "u8": 1, "i64": 8, "i1": 1}
 

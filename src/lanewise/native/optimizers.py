@@ -6,15 +6,13 @@ it is given for every step, because a schedule changes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
 from lanewise.errors import EngineError
-from lanewise.native.kernels.optimizer import SETTINGS, adamw, adamw_settings, sgd, sgd_settings
-from lanewise.native.nest import Kernel
+from lanewise.native.update_settings import SETTINGS, adamw_settings, sgd_settings
 
 
 @dataclass(frozen=True)
@@ -55,9 +53,6 @@ Optimizer: TypeAlias = SGD | AdamW
 
 #: optimizer → names of its state arrays, each shaped like the parameters
 STATES: dict[type, tuple[str, ...]] = {SGD: ("momentum",), AdamW: ("exp_avg", "exp_avg_sq")}
-
-#: optimizer → the kernel that updates a range of parameters
-UPDATES: dict[type, Callable[[str], Kernel]] = {SGD: sgd, AdamW: adamw}
 
 
 def step_settings(optimizer: Optimizer, learning_rates: np.ndarray, steps_done: int) -> np.ndarray:

@@ -27,10 +27,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from lanewise.native.memory import Arena
-from lanewise.native.nest import LANES, Kernel
+from lanewise.native.target import LANES
+
+if TYPE_CHECKING:
+    from lanewise.native.nest import Kernel
 
 FLOAT = 4
 

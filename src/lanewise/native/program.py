@@ -26,11 +26,10 @@ from lanewise.native.given import (
 )
 from lanewise.native.initial import fill
 from lanewise.native.layouts import buffer_layout, parameter_layout
-from lanewise.native.machine_code import Library
-from lanewise.native.nest import LANES
+from lanewise.native.linked import Code, load_code
 from lanewise.native.optimizers import SETTINGS, STATES, Optimizer, step_settings
 from lanewise.native.plan import Layout, Parameter
-from lanewise.native.target import Target
+from lanewise.native.target import LANES, Target
 from lanewise.native.workers import Workers, close_at_end, yield_address
 from lanewise.net.graph import Graph
 from lanewise.net.layers import Input
@@ -142,8 +141,8 @@ class Program:
         self._workers = Workers(threads, self._context, self._library)
         self._finalizer = close_at_end(self, self._workers)
 
-    def _load(self, objects: tuple[bytes, ...]) -> Library:
-        return Library.load(objects)
+    def _load(self, objects: tuple[bytes, ...]) -> Code:
+        return load_code(objects)
 
     # -- arrays and views
 

@@ -9,12 +9,17 @@ the CPU lacks is an `EngineError` that names the missing feature, never an illeg
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 from lanewise import flags
 from lanewise.errors import EngineError
+from lanewise.native import known
+
+#: images side by side in a vector, on every machine: LLVM splits what is wider than its registers
+LANES = 16
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,18 @@ def architecture(triple: str) -> str:
 
 @lru_cache(maxsize=1)
 def read_host() -> Host:
-    """Ask LLVM about this CPU. Takes under a millisecond once llvmlite is loaded."""
+    """What LLVM says of this CPU. Takes under a millisecond once llvmlite is loaded; where it is
+    not, what it said before is enough."""
+    told = None if "llvmlite.binding" in sys.modules else known.recall("host")
+    if told:
+        return Host(**told)
+    found = _ask_llvm()
+    if known.recall("host") is None:
+        known.remember("host", asdict(found))
+    return found
+
+
+def _ask_llvm() -> Host:
     import llvmlite.binding as llvm
 
     triple = llvm.get_process_triple()

@@ -19,7 +19,7 @@ import numpy as np
 
 from lanewise.errors import EngineError
 from lanewise.native.driver import PARKED, SHARED, WORD, WORDS_PER_LINE
-from lanewise.native.machine_code import Library
+from lanewise.native.linked import Code
 
 
 def yield_address() -> int:
@@ -34,7 +34,7 @@ def yield_address() -> int:
 class Workers:
     """`count` threads in all: the caller is number 0, the others are started at the first run."""
 
-    def __init__(self, count: int, context: np.ndarray, library: Library) -> None:
+    def __init__(self, count: int, context: np.ndarray, library: Code) -> None:
         """`context`: the program's words; `library`: its code, kept while a thread runs in it."""
         word = ctypes.c_int64
         self._count, self._context, self._library = count, context, library

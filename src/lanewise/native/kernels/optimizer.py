@@ -2,13 +2,10 @@
 
 A kernel works on a contiguous range of `blocks` × 16 floats, whatever tensors lie in it: jobs split
 the parameters as they like. Zero padding between tensors stays zero. Numbers of the step come in
-`settings`, 16 floats made by `sgd_settings` and `adamw_settings`.
+`settings`, 16 floats made by `update_settings.py`.
 """
 
 from __future__ import annotations
-
-import numpy as np
-from numpy.typing import NDArray
 
 from lanewise.native.kernels.functions import number
 from lanewise.native.nest import (
@@ -22,8 +19,7 @@ from lanewise.native.nest import (
     as_index,
     op,
 )
-
-SETTINGS = 16
+from lanewise.native.update_settings import SETTINGS
 
 
 def _range(blocks: Symbol, name: str, access: str = "update") -> Buffer:
@@ -31,19 +27,6 @@ def _range(blocks: Symbol, name: str, access: str = "update") -> Buffer:
 
 
 # ---- stochastic gradient descent ----------------------------------------------------------------
-
-
-def sgd_settings(
-    lr: float,
-    momentum: float = 0.0,
-    dampening: float = 0.0,
-    nesterov: bool = False,
-    weight_decay: float = 0.0,
-    first_step: bool = False,
-) -> NDArray[np.float32]:
-    """lr, what stays of the momentum, what is added to it, momentum of the look-ahead, decay."""
-    keep, gain = (0.0, 1.0) if first_step else (momentum, 1.0 - dampening)
-    return _settings(lr, keep, gain, momentum, float(nesterov), weight_decay)
 
 
 def sgd(name: str) -> Kernel:
@@ -74,24 +57,6 @@ def sgd(name: str) -> Kernel:
 # ---- AdamW --------------------------------------------------------------------------------------
 
 
-def adamw_settings(
-    lr: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 0.01,
-    step: int = 1,
-) -> NDArray[np.float32]:
-    """1 − lr · decay, 1 − β1, β2, 1 − β2, 1 / √(1 − β2^step), ε, lr / (1 − β1^step).
-
-    They are computed in double precision here: 1 − 0.999 in float32 is off by 1e-5.
-    """
-    first, second = betas
-    root = (1.0 - second**step) ** 0.5
-    step_size = lr / (1.0 - first**step)
-    decay = 1.0 - lr * weight_decay
-    return _settings(decay, 1.0 - first, second, 1.0 - second, 1.0 / root, eps, step_size)
-
-
 def adamw(name: str) -> Kernel:
     """Buffers parameter, gradient, exp_avg, exp_avg_sq, settings; symbol blocks."""
     blocks = Symbol("blocks")
@@ -114,10 +79,6 @@ def adamw(name: str) -> Kernel:
         writer.store(square, i, 0, value=v)
         writer.store(parameter, i, 0, value=op("fma", back, op("div", m, below), p))
     return writer.finish()
-
-
-def _settings(*numbers: float) -> NDArray[np.float32]:
-    return np.array(numbers + (0.0,) * (SETTINGS - len(numbers)), np.float32)
 
 
 def _read_settings(writer: Writer, settings: Buffer, count: int) -> list[Value]:

@@ -20,7 +20,7 @@ from lanewise.native.driver import FORWARD
 from lanewise.native.given import usable_images
 from lanewise.native.latency.emission import CONTEXT, IMPORTS
 from lanewise.native.latency.packing import Pack, pack_all, packed_floats
-from lanewise.native.machine_code import Library
+from lanewise.native.linked import Code, load_code
 from lanewise.native.nest import LANES
 from lanewise.native.optimizers import SGD
 from lanewise.native.precisions import multiplied_weights, rounded_to_bf16
@@ -66,13 +66,13 @@ class ImageProgram(Program):
         self._result_shape = (1, *self.output_shape)
         self._quick = _builtin(self._library) if self._small and _has_lock() else None
 
-    def _load(self, objects: tuple[bytes, ...]) -> Library:
+    def _load(self, objects: tuple[bytes, ...]) -> Code:
         api = ctypes.pythonapi
         imports = {
             name: ctypes.cast(getattr(api, name), ctypes.c_void_p).value or 0 for name in IMPORTS
         }
         imports[CONTEXT] = self._context.ctypes.data
-        return Library.load(objects, imports)
+        return load_code(objects, imports)
 
     # -- weights
 
@@ -174,7 +174,7 @@ def _has_lock() -> bool:
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
-def _builtin(library: Library) -> Callable[[Any, np.ndarray], int]:
+def _builtin(library: Code) -> Callable[[Any, np.ndarray], int]:
     """`call_image` as a function of Python's. It must not outlive the library."""
     method = _Method(b"call_image", library.address("call_image"), METH_FASTCALL, None)
     make = ctypes.pythonapi.PyCFunction_NewEx
