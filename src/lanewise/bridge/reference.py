@@ -19,6 +19,7 @@ import numpy as np
 
 from lanewise.bridge.draft import Watch
 from lanewise.bridge.halves import STEP, Rounded, rounded_nodes, rounded_parameters
+from lanewise.bridge.parameter_sums import parameter_sums
 from lanewise.bridge.rounding import (
     LOUDNESS,
     MARGIN,
@@ -28,7 +29,7 @@ from lanewise.bridge.rounding import (
     disturbances,
     seen,
 )
-from lanewise.bridge.sums import EPSILON, ROWS, parameter_sums
+from lanewise.bridge.sums import EPSILON, ROWS
 from lanewise.bridge.torch_module import copy_weights, to_torch
 from lanewise.net.graph import Graph
 from lanewise.net.layers import NOISES, BatchNorm

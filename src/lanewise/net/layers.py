@@ -15,20 +15,25 @@ All pairs are (height, width). `Pad` is per side: ((top, bottom), (left, right))
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar
 
-Pair: TypeAlias = tuple[int, int]
-Sides: TypeAlias = tuple[Pair, Pair]
-Pad: TypeAlias = Sides | Literal["same", "valid"]
-
-NO_PAD: Sides = ((0, 0), (0, 0))
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One step of a network. `word` is its name in the notation."""
-
-    word: ClassVar[str]
+from lanewise.net.layer import NO_PAD as NO_PAD
+from lanewise.net.layer import Layer as Layer
+from lanewise.net.layer import Pad as Pad
+from lanewise.net.layer import Pair as Pair
+from lanewise.net.layer import Sides as Sides
+from lanewise.net.pools import AdaptiveAvg as AdaptiveAvg
+from lanewise.net.pools import AdaptiveMax as AdaptiveMax
+from lanewise.net.pools import AdaptivePool as AdaptivePool
+from lanewise.net.pools import AvgPool as AvgPool
+from lanewise.net.pools import GlobalAvg as GlobalAvg
+from lanewise.net.pools import GlobalMax as GlobalMax
+from lanewise.net.pools import GlobalSum as GlobalSum
+from lanewise.net.pools import L2Pool as L2Pool
+from lanewise.net.pools import MaxPool as MaxPool
+from lanewise.net.pools import Pool as Pool
+from lanewise.net.pools import Subsample as Subsample
+from lanewise.net.pools import SumPool as SumPool
 
 
 @dataclass(frozen=True)
@@ -101,89 +106,6 @@ class TransposedConv(Layer):
     dilation: Pair = (1, 1)
     groups: int = 1
     bias: bool = True
-
-
-@dataclass(frozen=True)
-class Pool(Layer):
-    """Common fields of the windows that turn many values into one (never used itself)."""
-
-    kernel: Pair
-    stride: Pair
-    pad: Pad = NO_PAD
-    ceil: bool = False
-
-
-class MaxPool(Pool):
-    """The largest value of each window; padding never wins."""
-
-    word: ClassVar[str] = "maxpool"
-
-
-@dataclass(frozen=True)
-class AvgPool(Pool):
-    """The mean of each window; padding counts as zeros (PyTorch's count_include_pad=True), or not
-    at all where `unpadded`."""
-
-    word: ClassVar[str] = "avgpool"
-    unpadded: bool = False
-
-
-class SumPool(Pool):
-    """The sum of each window."""
-
-    word: ClassVar[str] = "sumpool"
-
-
-class L2Pool(Pool):
-    """The root of the sum of squares of each window; padding adds nothing."""
-
-    word: ClassVar[str] = "l2pool"
-
-
-class Subsample(Pool):
-    """Sum of each window × a coefficient + a bias, both trained, one pair a map (LeNet-5, 1998)."""
-
-    word: ClassVar[str] = "subsample"
-
-
-@dataclass(frozen=True)
-class AdaptivePool(Layer):
-    """Common field of pools that cut any map into `size` windows (never used itself).
-
-    Along an axis of n values window i covers floor(i·n/size) … ceil((i + 1)·n/size) − 1.
-    """
-
-    size: Pair
-
-
-class AdaptiveMax(AdaptivePool):
-    """The largest value of each of size × size windows."""
-
-    word: ClassVar[str] = "adaptivemax"
-
-
-class AdaptiveAvg(AdaptivePool):
-    """The mean of each of size × size windows."""
-
-    word: ClassVar[str] = "adaptiveavg"
-
-
-class GlobalMax(Layer):
-    """The largest value of each feature map: C×H×W → C×1×1."""
-
-    word: ClassVar[str] = "globalmax"
-
-
-class GlobalAvg(Layer):
-    """The mean of each feature map: C×H×W → C×1×1."""
-
-    word: ClassVar[str] = "globalavg"
-
-
-class GlobalSum(Layer):
-    """The sum of each feature map: C×H×W → C×1×1."""
-
-    word: ClassVar[str] = "globalsum"
 
 
 class Flatten(Layer):

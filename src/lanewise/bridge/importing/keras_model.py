@@ -14,7 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 from lanewise.bridge.importing.builder import Builder, NoLayer, Step
-from lanewise.bridge.importing.keras_rules import LAYERS, OPERATIONS, KerasStep, activated
+from lanewise.bridge.importing.keras_activations import activated
+from lanewise.bridge.importing.keras_rules import LAYERS, OPERATIONS
+from lanewise.bridge.importing.keras_step import KerasStep
 from lanewise.bridge.importing.network import Imported
 from lanewise.bridge.importing.values import Constant, Source, Value
 from lanewise.errors import NetError

@@ -7,12 +7,12 @@ gives, or raises `NoLayer`. Windows are read by Keras' own convention (`size.con
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any
 
-from lanewise.bridge.importing import functions
+from lanewise.bridge.importing import functions, keras_activations
 from lanewise.bridge.importing.builder import Builder, NoLayer
+from lanewise.bridge.importing.keras_step import KerasStep, Rule
 from lanewise.bridge.importing.values import Border, Constant, Value
 from lanewise.bridge.importing.windows import pair, with_border, with_filled_border
 from lanewise.net import layers as kinds
@@ -23,40 +23,6 @@ from lanewise.size.reading import read_layer
 _KERAS = CONVENTIONS["keras"]
 # Layers after which no value is below zero, so that zeros around them are never a window's largest.
 _NEVER_NEGATIVE = (kinds.ReLU, kinds.ReLU6, kinds.Sigmoid, kinds.HardSigmoid)
-
-
-@dataclass(frozen=True)
-class KerasStep:
-    """A call of a layer: what it reads and its variables. `last`: whether the channels of the
-    network's maps come last there."""
-
-    layer: Any
-    reads: list[Value]
-    parts: dict[str, Constant]
-    last: bool = True
-
-    @property
-    def read(self) -> Value:
-        """The only value that it reads."""
-        if len(self.reads) != 1:
-            raise NoLayer(f"{len(self.reads)} values where one is read")
-        return self.reads[0]
-
-    def require_format(self) -> None:
-        """NoLayer where this layer orders its axes otherwise than the network."""
-        if (self.layer.data_format == "channels_last") != self.last:
-            raise NoLayer("another order of axes than in the rest of the network")
-
-    def require_channels(self, axis: Any, read: Value) -> None:
-        """NoLayer unless `axis` (of Keras, that of the images included) is the channels'."""
-        axes = list(axis) if isinstance(axis, (list, tuple)) else [axis]
-        rank = len(read.visible) + 1
-        channels = rank - 1 if self.last or rank == 2 else 1
-        if [one % rank for one in axes] != [channels]:
-            raise NoLayer("over another axis than the channels")
-
-
-Rule: TypeAlias = Callable[[Builder, KerasStep], Value]
 
 
 def _add_window(b: Builder, layer: Any, read: Value, **parts: Constant | None) -> Value:
@@ -278,70 +244,6 @@ def _group_norm(b: Builder, step: KerasStep) -> Value:
 # Value by value -----------------------------------------------------------------------------------
 
 
-# Keras' function → our layer. Its softmax and the rest are foreign.
-ACTIVATIONS: dict[str, Layer] = {
-    "relu": kinds.ReLU(),
-    "relu6": kinds.ReLU6(),
-    "sigmoid": kinds.Sigmoid(),
-    "tanh": kinds.Tanh(),
-    "silu": kinds.SiLU(),
-    "swish": kinds.SiLU(),
-    "gelu": kinds.GELU(),
-    "elu": kinds.ELU(),
-    "leaky_relu": kinds.LeakyReLU(0.2),
-    "hard_sigmoid": kinds.HardSigmoid(),
-    "hard_silu": kinds.HardSwish(),
-    "hard_swish": kinds.HardSwish(),
-}
-
-
-def activated(b: Builder, function: Any, read: Value) -> Value:
-    """The value after an activation function, a foreign layer where it is none of ours. With
-    Keras' `linear`, or nothing, the value itself."""
-    name = getattr(function, "__name__", type(function).__name__)
-    if function is None or name == "linear":
-        return read
-    layer = ACTIVATIONS.get(name) if _of_keras(function) else None
-    if layer is None:
-        return b.foreign(name, read.visible, [read], [])
-    return b.pointwise(layer, read)
-
-
-def _of_keras(thing: Any) -> bool:
-    return str(getattr(thing, "__module__", "")).startswith("keras.")
-
-
-def _activation(b: Builder, step: KerasStep) -> Value:
-    return activated(b, step.layer.activation, step.read)
-
-
-def _relu(b: Builder, step: KerasStep) -> Value:
-    given = step.layer
-    known: dict[Any, Layer] = {None: kinds.ReLU(), 6: kinds.ReLU6()}
-    if given.max_value not in known or given.threshold:
-        raise NoLayer("ReLU with another maximum or threshold")
-    if given.negative_slope and given.max_value is None:
-        return b.pointwise(kinds.LeakyReLU(float(given.negative_slope)), step.read)
-    if given.negative_slope:
-        raise NoLayer("ReLU with a maximum and a slope")
-    return b.pointwise(known[given.max_value], step.read)
-
-
-def _leaky_relu(b: Builder, step: KerasStep) -> Value:
-    return b.pointwise(kinds.LeakyReLU(float(step.layer.negative_slope)), step.read)
-
-
-def _elu(b: Builder, step: KerasStep) -> Value:
-    return b.pointwise(kinds.ELU(float(step.layer.alpha)), step.read)
-
-
-def _prelu(b: Builder, step: KerasStep) -> Value:
-    read, slope = step.read, step.parts["alpha"]
-    if slope.sources[0].count != read.visible[0]:
-        raise NoLayer("slopes that differ within a channel")
-    return b.add(kinds.PReLU(True), read, weight=slope)
-
-
 def _noise(kind: type[kinds.Noise]) -> Rule:
     def rule(b: Builder, step: KerasStep) -> Value:
         rate, shape = step.layer.rate, getattr(step.layer, "noise_shape", None)
@@ -390,11 +292,11 @@ LAYERS: dict[str, Rule] = {
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
     "GroupNormalization": _group_norm,
-    "Activation": _activation,
-    "ReLU": _relu,
-    "LeakyReLU": _leaky_relu,
-    "ELU": _elu,
-    "PReLU": _prelu,
+    "Activation": keras_activations.activation,
+    "ReLU": keras_activations.relu,
+    "LeakyReLU": keras_activations.leaky_relu,
+    "ELU": keras_activations.elu,
+    "PReLU": keras_activations.prelu,
     "Dropout": _noise(kinds.Dropout),
     "SpatialDropout2D": _noise(kinds.SpatialDropout),
     "Add": _join(kinds.Add()),
@@ -406,7 +308,7 @@ LAYERS: dict[str, Rule] = {
 
 def _plain(name: str) -> Rule:
     def rule(b: Builder, step: KerasStep) -> Value:
-        return b.pointwise(ACTIVATIONS[name], step.read)
+        return b.pointwise(keras_activations.ACTIVATIONS[name], step.read)
 
     return rule
 
