@@ -54,7 +54,10 @@ INFERRED = (
     ("resnet50-1", "resnet50", 1, "ResNet-50"),
 )
 PARTS = (
-    *(Part(key, "training", net, images, name) for key, net, images, name in TRAINED),
+    *(
+        Part(key, "training", net, images, name, bfloat16=key in ("vgg-like", "resnet20"))
+        for key, net, images, name in TRAINED
+    ),
     *(Part(key, "inference", net, images, name) for key, net, images, name in INFERRED),
     *(
         Part(f"threads-{key}", "threads", net, images, name)
