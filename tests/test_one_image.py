@@ -3,6 +3,7 @@ many images, for every kind of layer; and the short way from Python."""
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -110,6 +111,31 @@ def test_what_is_no_image_is_refused_or_brought_into_form() -> None:
     for images in (1, 2):
         with pytest.raises(EngineError, match="was closed"):
             program.forward(np.zeros((images, 1, 12, 12), np.float32))
+
+
+def test_the_short_way_takes_what_it_knows_and_nothing_else() -> None:
+    """It looks at the array's fields itself; what is not plain goes the long way round."""
+    image = np.random.default_rng(0).random((1, 1, 12, 12)).astype(np.float32)
+    faulty = np.where(image == image.max(), np.float32(np.nan), image)
+    with image_program(LENET) as program:
+        short = program._quick
+        assert short is not None
+        for taken in (image, image[0], (image * 255).astype(np.uint8), image[:].view()):
+            found, wanted = short(taken), program._long_way(taken)
+            assert found is not None and found.flags.owndata
+            assert found.shape == (1, 5) and np.array_equal(found, wanted)
+        wider = np.zeros((1, 1, 12, 13), np.float32)
+        for refused in (
+            image[..., ::-1], image.astype(np.float64), image.astype(">f4"), image[0, 0], wider,
+            wider[..., :12], image.tolist(), None, np.ma.masked_array(image), faulty,
+        ):  # fmt: skip
+            assert short(refused) is None
+        counts = [sys.getrefcount(np.dtype(np.float32))]
+        kept = [short(image) for _ in range(100)]
+        counts.append(sys.getrefcount(np.dtype(np.float32)))
+        kept.clear()
+        counts.append(sys.getrefcount(np.dtype(np.float32)))
+    assert [count - counts[0] for count in counts] == [0, 100, 0]
 
 
 def test_weights_change_as_a_whole() -> None:

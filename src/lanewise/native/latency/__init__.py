@@ -9,7 +9,8 @@ Here a value of one image is *blocked*: [C/16][H][W][16], sixteen neighbouring c
     products.py    convolutions and full connections: output channels in the lanes
     channelwise.py layers that treat every channel by itself: the usual kernels, channels in lanes
     packing.py     weights as these kernels read them, normalisations folded in
-    emission.py    calls → LLVM IR: tasks shared out among threads, barriers, the call from Python
+    emission.py    calls → LLVM IR: tasks shared out among threads, barriers
+    python_call.py the way from Python for small networks: a builtin of CPython
     program.py     what the user holds
     compile.py     all of it in order
 """

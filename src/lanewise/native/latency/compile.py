@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from math import prod
 from typing import Any
 
 from lanewise.native import debug
@@ -50,9 +49,10 @@ def build_image(
     plan, packs = plan_image(graph, target, exact)
     debug.plans({"one image": plan})
     report = size(graph)
-    size_in, size_out = prod(report.input), prod(report.rows[-1].output)
     ticks = purposes(plan) if profile else []
-    made = modules(plan, target, size_in, size_out, plan.ticks_at if profile else None)
+    made = modules(
+        plan, target, report.input, report.rows[-1].output, plan.ticks_at if profile else None
+    )
     objects = compile_modules(made, target, threads=threads)
     facts = Facts(
         arena_bytes=plan.bytes,

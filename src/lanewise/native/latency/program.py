@@ -7,9 +7,7 @@ spins afterwards. Large ones take the usual threads and give the interpreter's l
 
 from __future__ import annotations
 
-import ctypes
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -18,8 +16,8 @@ import numpy as np
 from lanewise.native.cache import Entry
 from lanewise.native.driver import FORWARD
 from lanewise.native.given import usable_images
-from lanewise.native.latency.emission import CONTEXT, IMPORTS
 from lanewise.native.latency.packing import Pack, pack_all, packed_floats
+from lanewise.native.latency.python_call import builtin, fields_are_known, symbols
 from lanewise.native.linked import Code, load_code
 from lanewise.native.nest import LANES
 from lanewise.native.optimizers import SGD
@@ -61,18 +59,10 @@ class ImageProgram(Program):
         self._packed = aligned(packed_floats(packs))
         self._repack()
         self._point()
-        one = (1, *self.input_shape)
-        self._shapes = [one] + [(1, *self.input_shape[1:])] * (self.input_shape[0] == 1)
-        self._result_shape = (1, *self.output_shape)
-        self._quick = _builtin(self._library) if self._small and _has_lock() else None
+        self._quick = builtin(self._library) if self._small and fields_are_known() else None
 
     def _load(self, objects: tuple[bytes, ...]) -> Code:
-        api = ctypes.pythonapi
-        imports = {
-            name: ctypes.cast(getattr(api, name), ctypes.c_void_p).value or 0 for name in IMPORTS
-        }
-        imports[CONTEXT] = self._context.ctypes.data
-        return load_code(objects, imports)
+        return load_code(objects, symbols(self._context))
 
     # -- weights
 
@@ -100,10 +90,9 @@ class ImageProgram(Program):
 
     def forward(self, images: Any) -> np.ndarray:
         """Logits, float32, N × the net's output shape."""
-        if self._quick is not None and getattr(images, "shape", None) in self._shapes:
-            result = np.empty(self._result_shape, np.float32)
-            if self._quick(images, result):
-                return result
+        quick = self._quick
+        if quick is not None and (result := quick(images)) is not None:
+            return result
         return self._long_way(images)
 
     def _long_way(self, images: Any) -> np.ndarray:
@@ -151,38 +140,6 @@ class ImageProgram(Program):
             packed=self._packed.ctypes.data,
             faults=self._faults.ctypes.data,
         )
-
-
-# ---- a builtin of CPython -----------------------------------------------------------------------
-
-METH_FASTCALL = 0x0080
-
-
-class _Method(ctypes.Structure):
-    """CPython's PyMethodDef."""
-
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("function", ctypes.c_void_p),
-        ("flags", ctypes.c_int),
-        ("doc", ctypes.c_char_p),
-    )
-
-
-def _has_lock() -> bool:
-    """Whether one thread at a time runs in the interpreter, as the short way relies on."""
-    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
-
-
-def _builtin(library: Code) -> Callable[[Any, np.ndarray], int]:
-    """`call_image` as a function of Python's. It must not outlive the library."""
-    method = _Method(b"call_image", library.address("call_image"), METH_FASTCALL, None)
-    make = ctypes.pythonapi.PyCFunction_NewEx
-    make.restype = ctypes.py_object
-    make.argtypes = [ctypes.POINTER(_Method), ctypes.py_object, ctypes.py_object]
-    # The builtin refers to the method's definition, and holds what it is made with as __self__.
-    found: Callable[[Any, np.ndarray], int] = make(ctypes.byref(method), (method, library), None)
-    return found
 
 
 def image_program(graph: Graph, target: Target, entry: Entry, threads: int) -> ImageProgram:
