@@ -12,7 +12,9 @@ from lanewise.native.directions import plan_directions
 from lanewise.native.driver_together import shares
 from lanewise.native.nest import Buffer, Kernel, Writer
 from lanewise.native.nest_check import NestError, check
+from lanewise.native.side_by_side import one_by_one
 from lanewise.native.target import find_target
+from lanewise.net.load import load
 from lanewise.net.parse import parse
 
 #: odd maps, strides, Winograd, pools, sums, depthwise and grouped layers, full connections
@@ -129,3 +131,24 @@ def test_what_all_threads_write_is_refused() -> None:
     check(_doubled(shared=True, own=True))
     with pytest.raises(NestError, match="spare is written by every thread"):
         check(_doubled(shared=True, own=False))
+
+
+@pytest.mark.parametrize(
+    ("net", "batch", "single"),
+    [
+        ("lenet5", None, False),
+        ("lenet5", 7, True),
+        ("lenet5", 8, False),
+        ("lenet5", 17, False),
+        ("resnet18", 11, True),
+        ("resnet18", 12, False),
+        ("resnet18", 17, True),
+        ("resnet18", 32, False),
+        ("resnet50", 16, True),
+        ("resnet50", None, False),
+        ("mobilenet-v2-small", 16, False),
+    ],
+)
+def test_who_is_taken_one_by_one(net: str, batch: int | None, single: bool) -> None:
+    """Few images; and where 1 × 1 convolutions would wait for the maps of sixteen."""
+    assert one_by_one(load(net), batch) is single

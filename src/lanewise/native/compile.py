@@ -20,6 +20,7 @@ from lanewise.native.cache import Entry, MachineCodeCache, fingerprint
 from lanewise.native.optimizers import SGD, Optimizer
 from lanewise.native.precisions import check_precision
 from lanewise.native.program import Facts, Program
+from lanewise.native.side_by_side import one_by_one
 from lanewise.native.target import Target, find_target
 from lanewise.net.check import check
 from lanewise.net.graph import Graph
@@ -27,9 +28,6 @@ from lanewise.net.show import show
 
 if TYPE_CHECKING:
     from lanewise.native.machine_code import Module
-
-#: images from which sixteen in the lanes of a vector are quicker than one after the other
-FEWEST_IN_LANES = 8
 
 
 def compile_net(
@@ -51,9 +49,9 @@ def compile_net(
     training: also compile the loss, all gradients and the optimizer's update. threads: workers
     (default: one per core this process may use, or LANEWISE_THREADS). input_gradient: also keep the
     gradient of the images. profile: count clock ticks around every kernel (`Program.profile`).
-    batch: how many images a call will mostly bring. Few (below `FEWEST_IN_LANES`), and not for
-    training: a program that takes one image after the other, with channels in the lanes. Else, or
-    None: sixteen images side by side. Both take any number.
+    batch: how many images a call will mostly bring. Where that is quicker (`side_by_side.py`), and
+    not for training: a program that takes one image after the other, with channels in the lanes.
+    Else, or None: sixteen images side by side. Both take any number.
     exact: no convolution by Winograd's algorithm, which is quicker and rounds more.
     precision: "fp32", or "bf16" for maps and multiplied weights rounded to that (`precision.py`);
     sums, gradients of parameters and the parameters themselves are fp32 in both.
@@ -73,7 +71,7 @@ def compile_net(
     workers = thread_count(threads)
     optimizer = optimizer or SGD()
     shelf = MachineCodeCache() if cache else None
-    single = one_by_one(batch) and not (training or input_gradient)
+    single = not (training or input_gradient) and one_by_one(graph, batch)
     options = _options(training, optimizer, input_gradient, profile, exact, precision)
     key = fingerprint(show(graph), options | ({"one image": True} if single else {}), machine)
     entry = shelf.get(key) if shelf and not flags.value("LANEWISE_DEBUG") else None
@@ -96,11 +94,6 @@ def compile_net(
     program.compile_seconds = time.perf_counter() - started
     program.from_cache = not made
     return program
-
-
-def one_by_one(batch: int | None) -> bool:
-    """Whether so many images are better taken one after the other than side by side."""
-    return batch is not None and batch < FEWEST_IN_LANES
 
 
 # Whoever finds the program in the cache is spared the imports of all that writes it.

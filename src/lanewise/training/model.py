@@ -187,12 +187,12 @@ class Model:
     def forward(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """The net itself: uint8 (N, C, H, W), prepared already → float32 (N, K).
 
-        A few images are taken one after the other, more of them side by side; logits of the two
-        ways differ by rounding only.
+        Images are taken one after the other or side by side, whichever is quicker for so many of
+        them; logits of the two ways differ by rounding only.
         """
-        from lanewise.native.compile import one_by_one
+        from lanewise.native.side_by_side import one_by_one
 
-        single = one_by_one(len(images))
+        single = one_by_one(self.net.graph, len(images))
         if single not in self._programs:
             self._programs[single] = self._compile(len(images))
         return self._programs[single].forward(images)
