@@ -4,6 +4,7 @@
     python bench/precision.py --quick                  one epoch each, two minutes
     python bench/precision.py --only mnist --seeds 5   one of them, more seeds
     python bench/precision.py --cifar10 DIR            CIFAR-10 as class folders in train/ and test/
+    python bench/precision.py --keep DIR               trainings of this commit found there are done
 
 Claim: bf16 loses no accuracy that the choice of a seed would not lose too.
 
@@ -111,6 +112,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--mnist", type=Path, default=default_data(), help="the four IDX files")
     parser.add_argument("--cifar10", type=Path, default=_photographs(), help="folder or .tar.xz")
     parser.add_argument("--quick", action="store_true", help="one epoch each, few turns")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="a file there for each training")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     return parser.parse_args()
 
@@ -147,16 +149,41 @@ def _trained(study: Study, data: Path, args: argparse.Namespace) -> Iterator[Run
     """One precision after the other for each seed."""
     for seed in range(args.seeds):
         for precision in PRECISIONS:
-            run = _train(study, data, precision, seed, args)
+            run = _kept(study, data, precision, seed, args)
             print(f"{study.name}, {precision}, seed {seed}: {_percent(run.test_accuracy)}",
                   file=sys.stderr, flush=True)  # fmt: skip
             yield run
 
 
+def _kept(study: Study, data: Path, precision: str, seed: int, args: argparse.Namespace) -> Run:
+    """As `_train`, but what was kept of this commit is not trained again."""
+    if args.keep is None:
+        return _train(study, data, precision, seed, args)
+    commit = circumstances(0).commit
+    file = args.keep / f"{study.key}-{precision}-{seed}-{_epochs(study, args)}.json"
+    if file.is_file():
+        document = json.loads(file.read_text(encoding="utf-8"))
+        if document.pop("commit") == commit:
+            return Run(**document)
+    run = _train(study, data, precision, seed, args)
+    args.keep.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({**asdict(run), "commit": commit}), encoding="utf-8")
+    return run
+
+
+def _epochs(study: Study, args: argparse.Namespace) -> int:
+    return int(args.epochs or (QUICK_EPOCHS if args.quick else study.epochs))
+
+
 def _train(study: Study, data: Path, precision: str, seed: int, args: argparse.Namespace) -> Run:
-    epochs = args.epochs or (QUICK_EPOCHS if args.quick else study.epochs)
     model = lanewise.train(
-        study.net, data, epochs=epochs, batch=BATCH, seed=seed, precision=precision, quiet=True
+        study.net,
+        data,
+        epochs=_epochs(study, args),
+        batch=BATCH,
+        seed=seed,
+        precision=precision,
+        quiet=True,
     )
     accuracy = model.test_accuracy
     assert accuracy is not None, "the data has test images"
