@@ -71,6 +71,10 @@ class Values:
             return self._splat(names[0], value.dtype, value.lanes)
         if value.name == "lanesum":
             return self._lane_sum(names[0], source.lanes)
+        if value.name == "pair":
+            return self._paired(names, value.lanes)
+        if value.name == "dot":
+            return self._dot(names, value.lanes)
         if source.dtype == "bf16":
             return self._widened(names[0], value.lanes)
         if value.name == "tobf16":
@@ -105,6 +109,31 @@ class Values:
         wide = self.text.emit(f"zext {type_of('bf16', lanes)} {name} to {bits}")
         upper = self.text.emit(f"shl {bits} {wide}, {splat_constant('16', 'i32', lanes)}")
         return self.text.emit(f"bitcast {bits} {upper} to {type_of('f32', lanes)}")
+
+    def _paired(self, names: Sequence[str], lanes: int) -> str:
+        """Two bf16 as the halves of an integer."""
+        half, bits = type_of("bf16", lanes), type_of("i32", lanes)
+        low, high = (self.text.emit(f"zext {half} {name} to {bits}") for name in names)
+        high = self.text.emit(f"shl {bits} {high}, {splat_constant('16', 'i32', lanes)}")
+        return self.text.emit(f"or {bits} {low}, {high}")
+
+    def _dot(self, names: Sequence[str], lanes: int) -> str:
+        """By an instruction, or the same two multiply–adds one after the other."""
+        kind, bits = type_of("f32", lanes), type_of("i32", lanes)
+        if self.bf16 and lanes == LANES:
+            wide = f"<{2 * lanes} x bfloat>"
+            self.declarations.add(f"declare {kind} {DOT}({kind}, {wide}, {wide})")
+            a, b = (self.text.emit(f"bitcast {bits} {name} to {wide}") for name in names[:2])
+            return self.text.emit(f"call {kind} {DOT}({kind} {names[2]}, {wide} {a}, {wide} {b})")
+        declaration, call = intrinsic("fma", 3, lanes)
+        self.declarations.add(declaration)
+        total = names[2]
+        for word, number in (("and", -65536), ("shl", 16)):  # the upper halves, then the lower
+            constant = splat_constant(str(number), "i32", lanes)
+            halves = [self.text.emit(f"{word} {bits} {name}, {constant}") for name in names[:2]]
+            a, b = (self.text.emit(f"bitcast {bits} {half} to {kind}") for half in halves)
+            total = self.text.emit(call.format(a, b, total))
+        return total
 
     def _narrowed(self, name: str, lanes: int) -> str:
         """The nearest bf16, of two the even one: by an instruction, or in whole numbers."""
@@ -160,6 +189,9 @@ class Values:
             step //= 2
         return found
 
+
+#: sixteen sums of two products each
+DOT = "@llvm.x86.avx512bf16.dpbf16ps.512"
 
 #: the larger (smaller) of two numbers: the first, if it compares so with the second
 _EXTREMES: Mapping[str, str] = {"max": "ogt", "min": "olt"}

@@ -243,6 +243,8 @@ OPERATIONS: dict[str, tuple[int, str | None]] = {
     "narrow": (1, "u8"),
     "tofloat": (1, "f32"),
     "tobf16": (1, "bf16"),
+    "pair": (2, "i32"),  # two bf16 in the lower and the upper half of each lane
+    "dot": (3, None),  # c + upper halves' product, then + lower halves', each rounded once
     "round": (1, "i32"),
     "asfloat": (1, "f32"),
     "asint": (1, "i32"),

@@ -26,6 +26,8 @@ from lanewise.native.nest_domain import Domain
 
 #: Operations that move or reinterpret numbers and compute nothing.
 FREE = frozenset({"splat", "asfloat", "asint"})
+#: how many multiply–adds an operation is in every lane
+MULTIPLY_ADDS = {"fma": 1, "dot": 2}
 
 
 @dataclass(frozen=True)
@@ -108,5 +110,6 @@ def _add_value(value: Value, once: Counter[tuple[str, str]], seen: set[int]) -> 
         for argument in value.arguments:
             _add_value(argument, once, seen)
         if value.name not in FREE:
-            kind = "fma" if value.name == "fma" else "other"
-            once["work", kind] += max(value.lanes, value.arguments[0].lanes)
+            kind = "fma" if value.name in MULTIPLY_ADDS else "other"
+            each = MULTIPLY_ADDS.get(value.name, 1)
+            once["work", kind] += each * max(value.lanes, value.arguments[0].lanes)

@@ -245,6 +245,22 @@ def to_bf16(a: Lanes) -> Lanes:
     return np.where(np.isnan(a), bits >> 16 | 0x40, nearest).astype(np.uint16)
 
 
+def _pair(low: Lanes, high: Lanes) -> Lanes:
+    both: Lanes = low.astype(np.uint32) | high.astype(np.uint32) << 16
+    return both.view(np.int32)
+
+
+def _dot(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
+    """The upper halves first, as the instruction does."""
+    for upper in (True, False):
+        x, y = (
+            (bits & 0xFFFF0000 if upper else bits << 16).view(np.float32)
+            for bits in (a.view(np.uint32), b.view(np.uint32))
+        )
+        c = _fma(x, y, c)
+    return c
+
+
 def _distance(b: Lanes) -> np.ndarray:
     if ((b < 0) | (b > 31)).any():
         raise NestError(f"shift by {b[(b < 0) | (b > 31)][0]}; 0 to 31 are defined")
@@ -286,6 +302,8 @@ OPERATION: dict[str, Callable[..., Lanes]] = {
     "narrow": lambda a: a.astype(np.uint8),  # the low 8 bits
     "tofloat": _to_float,
     "tobf16": to_bf16,
+    "pair": _pair,
+    "dot": _dot,
     "round": _round,
     "asfloat": lambda a: a.view(np.float32),
     "asint": lambda a: a.view(np.int32),

@@ -68,6 +68,8 @@ PREFIX = {
     "narrow": "byte",
     "tofloat": "float",
     "tobf16": "bf16",
+    "pair": "pair",
+    "dot": "dot",
     "round": "nearest_even",
     "asfloat": "bits_as_float",
     "asint": "bits_as_int",

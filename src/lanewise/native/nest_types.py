@@ -47,6 +47,8 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "narrow": ("i32 u8",),
     "tofloat": ("i32 f32", "bf16 f32"),
     "tobf16": ("f32 bf16",),
+    "pair": ("bf16 bf16 i32",),
+    "dot": ("i32 i32 f32 f32",),
     "round": ("f32 i32",),
     "asfloat": ("i32 f32",),
     "asint": ("f32 i32",),

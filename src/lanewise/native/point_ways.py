@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 from lanewise.native.kernels.conv import Correlation, blocks
 from lanewise.native.kernels.points import PointTile, points_of
+from lanewise.native.precisions import multiplies_pairs
 from lanewise.native.target import Target
 from lanewise.native.tiles import LATENCY, LIMITS, TURN, Limits, shapes
 from lanewise.native.ways import LINE
@@ -23,10 +25,13 @@ NEAR_BYTES, STRIP_BYTES = 28 << 10, 256 << 10
 LARGE_SOURCE, LARGE_RESULT = 768 << 10, 8 << 20
 
 
-def point_tile(target: Target, sizes: Correlation) -> PointTile | None:
+def point_tile(target: Target, sizes: Correlation, pairs: bool = False) -> PointTile | None:
     """The tile and its way, or None where a convolution is not 1 × 1, or has so few maps that
-    it is little more than a copy."""
-    return _point_tile(target.name, sizes)
+    it is little more than a copy. `pairs`: where the processor can, two bf16 sources are
+    multiplied at once."""
+    found = _point_tile(target.name, sizes)
+    both = pairs and sizes.sources % 2 == 0 and multiplies_pairs(target)
+    return replace(found, pairs=True) if found and both else found
 
 
 @lru_cache(maxsize=4096)

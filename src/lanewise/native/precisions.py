@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from lanewise.errors import EngineError
+from lanewise.native.target import Target
 from lanewise.net.layers import CONVOLUTIONS, Layer, Linear
 
 PRECISIONS = ("fp32", "bf16")
@@ -25,6 +26,11 @@ def multiplied_weights(layers: Iterable[tuple[str, Layer]]) -> frozenset[str]:
     those of layers that multiply every weight with many values."""
     multiplies = (*CONVOLUTIONS, Linear)
     return frozenset(f"{name}.weight" for name, layer in layers if isinstance(layer, multiplies))
+
+
+def multiplies_pairs(target: Target) -> bool:
+    """Whether the processor multiplies and adds two pairs of bf16 at once."""
+    return target.has("avx512bf16")
 
 
 def nearest_bf16(values: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from itertools import product
 
 from lanewise.native.kernels.conv import Correlation, Tile
 from lanewise.native.kernels.taps import Taps, phases
+from lanewise.native.precisions import multiplies_pairs
 from lanewise.native.target import Target
 from lanewise.native.tiles import fitting_tiles
 
@@ -32,22 +33,27 @@ TOGETHER, RUNS = (16, 64, 128), (1, 2, 4)
 WEIGHTS = 1.5
 
 
-def correlation_way(target: Target, sizes: Correlation, precision: str = "fp32") -> Tile:
+def correlation_way(
+    target: Target, sizes: Correlation, precision: str = "fp32", *, pairs: bool = False
+) -> Tile:
     """The tile and its way through the maps: few cycles, and few cache lines from afar. Sums wait
-    among the results for more sources only where these are fp32, and so never rounded before."""
-    return _correlation_way(target.name, sizes, precision == "fp32")
+    among the results for more sources only where these are fp32, and so never rounded before.
+    `pairs`: where the processor can, two bf16 sources are multiplied at once."""
+    halved = precision == "bf16"
+    both = pairs and sizes.sources % 2 == 0 and multiplies_pairs(target)
+    return _correlation_way(target.name, sizes, not halved, both)
 
 
 @lru_cache(maxsize=4096)
-def _correlation_way(name: str, sizes: Correlation, waits: bool) -> Tile:
+def _correlation_way(name: str, sizes: Correlation, waits: bool, pairs: bool) -> Tile:
     fitting = fitting_tiles(name, sizes.maps, sizes.columns)
     good = [one for one in fitting if one[0] <= 1.15 * fitting[0][0]][:8]
     turns = sizes.sources * sizes.rows.pairs
     ways = [
-        (turns * cycles, replace(tile, order=order, sources=n, packs=packs))
+        (turns * cycles, replace(tile, order=order, sources=n, packs=packs, pairs=pairs))
         for cycles, tile in good
         for order, n, packs in _orders(sizes)
-        if waits or not n
+        if (waits or not n) and (packs or not pairs)
     ]
     return min(ways, key=lambda way: way[0] + _traffic(way[1], sizes))[1]
 

@@ -26,6 +26,7 @@ from lanewise.native.kernels.taps import (
     phases,
 )
 from lanewise.native.nest import (
+    ELEMENT_BYTES,
     LANES,
     Buffer,
     Index,
@@ -75,6 +76,8 @@ class Tile:
     `packs`: what so many neighbouring tiles read is first copied to lie end to end, for all maps;
     for maps whose size is a power of two meet in few sets of a cache, and are fetched line by line.
     The order of the loops is then p, n, k, and the tiles that were copied.
+    `pairs`: sources and weights are bf16 and are multiplied two at a time; what is copied are pairs
+    of neighbouring sources, and so are the weights (`paired_weights`).
     """
 
     maps: int
@@ -82,6 +85,12 @@ class Tile:
     order: str = "pkn"
     sources: int = 0
     packs: int = 0
+    pairs: bool = False
+
+    @property
+    def step(self) -> int:
+        """Sources that one operation multiplies."""
+        return 2 if self.pairs else 1
 
 
 def packed_shape(sizes: Correlation, tile: Tile) -> tuple[int, int, int, int, int]:
@@ -93,7 +102,34 @@ def packed_shape(sizes: Correlation, tile: Tile) -> tuple[int, int, int, int, in
     ]
     width = max(1, *(len(_columns_read(segment)) for segment in segments))
     sources = min(tile.sources or sizes.sources, sizes.sources)
-    return max(1, tile.packs), sources, sizes.rows.taps, width, LANES
+    return max(1, tile.packs), sources // tile.step, sizes.rows.taps, width, LANES
+
+
+def paired_shape(sizes: Correlation) -> tuple[int, int]:
+    """Runs of weights that neighbouring sources have in common positions, and weights of each."""
+    return sizes.weights // (2 * sizes.weight_source), sizes.weight_source
+
+
+def paired_distance(sizes: Correlation, step: int) -> int:
+    """From a map's weights to the next map's: half as far, in an array of pairs, where those of all
+    sources lie in between."""
+    between = sizes.weight_map >= sizes.weight_source
+    return sizes.weight_map // (step if between else 1)
+
+
+def paired_weights(name: str, runs: int, length: int) -> Kernel:
+    """target[run, i] = source[run, 0, i] and source[run, 1, i] as bf16, side by side."""
+    source = Buffer("source", (runs, 2, length), align=4)
+    target = Buffer("target", (runs, length), "i32", "write", align=4)
+    writer = Writer(name, [source, target])
+    lanes = LANES if length % LANES == 0 else 1
+    with (
+        writer.loop("r", runs, shared=True) as r,
+        writer.loop("i", length, step=lanes) as i,
+    ):
+        both = [op("tobf16", writer.load(source, r, half, i, lanes=lanes)) for half in (0, 1)]
+        writer.store(target, r, i, value=op("pair", *both))
+    return writer.finish()
 
 
 def _columns_read(segment: Segment) -> list[int]:
@@ -163,9 +199,12 @@ class _Nest:
     def __init__(self, name: str, sizes: Correlation, tile: Tile, result: Result) -> None:
         self.sizes, self.tile, self.result = sizes, tile, result
         maps = sizes.groups * sizes.sources
-        self.source = Buffer("source", (maps, sizes.rows.source, sizes.columns.source, LANES))
-        self.weight = Buffer("weight", (sizes.weights,), align=4)
-        self.packed = Buffer("packed", packed_shape(sizes, tile), access="update", own=True)
+        shape = (maps, sizes.rows.source, sizes.columns.source, LANES)
+        kept, taken = ("bf16", "i32") if tile.pairs else ("f32", "f32")
+        self.source = Buffer("source", shape, kept, align=LANES * ELEMENT_BYTES[kept])
+        self.weight = Buffer("weight", (sizes.weights // tile.step,), taken, align=4)
+        self.packed = Buffer("packed", packed_shape(sizes, tile), taken, "update", own=True)
+        self.weight_map = paired_distance(sizes, tile.step)
         buffers = [self.source, self.weight, *[self.packed] * bool(tile.packs), *result.buffers]
         self.writer = Writer(name, buffers)
         self.shared = _shared_axis(sizes, tile)
@@ -256,14 +295,19 @@ class _Nest:
         if not line.taps.taps.taps:
             return
         with (
-            writer.loop("c", sources) as c,
+            writer.loop("c", sources // self.tile.step) as c,
             writer.loop("m", line.taps.count(line.i)) as m,
             writer.loop("i", run) as i,
         ):
             begin = (as_index(n) + i) * segment.advance + segment.origin
             for place, j in enumerate(_columns_read(segment)):
-                at = first + c, line.taps.source(line.i, m), begin + j, 0
-                writer.store(self.packed, i, c, m, place, 0, value=writer.load(self.source, *at))
+                row, map = line.taps.source(line.i, m), as_index(c) * self.tile.step + first
+                found: list[Value] = [
+                    writer.load(self.source, map + n, row, begin + j, 0)
+                    for n in range(self.tile.step)
+                ]
+                value = op("pair", *found) if self.tile.pairs else found[0]
+                writer.store(self.packed, i, c, m, place, 0, value=value)
 
     # -- a tile
 
@@ -283,7 +327,7 @@ class _Nest:
         ]
         if meets:
             with (
-                writer.loop("c", sources) as c,
+                writer.loop("c", sources // self.tile.step) as c,
                 writer.loop("m", line.taps.count(line.i)) as m,
             ):
                 self._products(cells, g, k, b, c, line, m, part)
@@ -306,8 +350,8 @@ class _Nest:
         writer, sizes = self.writer, self.sizes
         number = as_index(b) + c
         at_weight = (
-            as_index(g) * sizes.weight_group
-            + as_index(k) * sizes.weight_map
+            as_index(g) * (sizes.weight_group // self.tile.step)
+            + as_index(k) * self.weight_map
             + number * sizes.weight_source
             + as_index(line.taps.tap(line.i, m)) * sizes.columns.taps
         )
@@ -324,11 +368,12 @@ class _Nest:
             writer,
             cells,
             lambda i, t: writer.splat(
-                self.weight, at_weight + (i * sizes.weight_map + part.phase.numbers[t])
+                self.weight, at_weight + (i * self.weight_map + part.phase.numbers[t])
             ),
             value,
             part.segment,
             part.phase.taps.by_column,
+            "dot" if self.tile.pairs else "fma",
         )
 
 
@@ -339,6 +384,7 @@ def products(
     source_at: Callable[[int], Value],
     part: Segment,
     order: Sequence[int],
+    multiply: str = "fma",
 ) -> None:
     """cells[i][j] += weight(i, t) · source(pattern[j][t]) for every tap that meets a column."""
     loaded: dict[int, Read] = {}
@@ -353,12 +399,12 @@ def products(
         for i, line in enumerate(cells):
             scalar = writer.let(weight_at(i, t), "w")
             for j, column in met:
-                add_product(writer, line[j], scalar, loaded[column])
+                add_product(writer, line[j], scalar, loaded[column], multiply)
 
 
-def add_product(writer: Writer, cell: Register, a: Value, b: Value) -> None:
-    """cell += a · b, rounded once."""
-    writer.assign(cell, op("fma", a, b, Read(cell)))
+def add_product(writer: Writer, cell: Register, a: Value, b: Value, multiply: str = "fma") -> None:
+    """cell += a · b, rounded once; or of pairs, `dot`."""
+    writer.assign(cell, op(multiply, a, b, Read(cell)))
 
 
 def blocks(size: int, width: int) -> Sequence[tuple[int, int, int]]:

@@ -17,9 +17,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from lanewise.native.kernels.conv import Correlation, add_product, blocks
+from lanewise.native.kernels.conv import Correlation, add_product, blocks, paired_distance
 from lanewise.native.kernels.result import Result
 from lanewise.native.nest import (
+    ELEMENT_BYTES,
     LANES,
     Buffer,
     Entry,
@@ -32,6 +33,7 @@ from lanewise.native.nest import (
     Var,
     Writer,
     as_index,
+    op,
     table,
 )
 
@@ -41,7 +43,8 @@ class PointTile:
     """Registers: destination maps × pixels. `strip`: tiles whose sources are copied together;
     `maps_first`: all of them for some destination maps, whose weights stay near, before the next
     maps; else all maps for one, whose sources stay near. `packs`: whether sources are copied;
-    `ahead`: whether the next strip is fetched; `away`: results go past the caches."""
+    `ahead`: whether the next strip is fetched; `away`: results go past the caches. `pairs`: as
+    `conv.Tile.pairs`."""
 
     maps: int
     pixels: int
@@ -50,6 +53,12 @@ class PointTile:
     packs: bool = True
     ahead: bool = True
     away: bool = False
+    pairs: bool = False
+
+    @property
+    def step(self) -> int:
+        """Sources that one operation multiplies."""
+        return 2 if self.pairs else 1
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,7 @@ def points_of(sizes: Correlation) -> Points | None:
 
 def packed_shape(sizes: Correlation, tile: PointTile) -> tuple[int, ...]:
     """The third buffer of a tile that packs: tiles, sources, pixels, lanes."""
-    return tile.strip, sizes.sources, tile.pixels, LANES
+    return tile.strip, sizes.sources // tile.step, tile.pixels, LANES
 
 
 def products(
@@ -142,9 +151,12 @@ class _Nest:
         assert points
         self.sizes, self.tile, self.result, self.points = sizes, tile, result, points
         read = sizes.rows.source * sizes.columns.source
-        self.source = Buffer("source", (sizes.sources, read, LANES))
-        self.weight = Buffer("weight", (sizes.weights,), align=4)
-        self.packed = Buffer("packed", packed_shape(sizes, tile), access="update")
+        kept, taken = ("bf16", "i32") if tile.pairs else ("f32", "f32")
+        align = LANES * ELEMENT_BYTES[kept]
+        self.source = Buffer("source", (sizes.sources, read, LANES), kept, align=align)
+        self.weight = Buffer("weight", (sizes.weights // tile.step,), taken, align=4)
+        self.weight_map = paired_distance(sizes, tile.step)
+        self.packed = Buffer("packed", packed_shape(sizes, tile), taken, "update")
         buffers = [self.source, self.weight, *[self.packed] * tile.packs, *result.buffers]
         self.writer = Writer(name, buffers)
 
@@ -175,10 +187,19 @@ class _Nest:
 
     def _pack(self, strip: _Strip) -> None:
         writer = self.writer
-        with writer.loop("c", self.sizes.sources) as c, writer.loop("t", strip.tiles) as t:
+        turns = self.sizes.sources // self.tile.step
+        with writer.loop("c", turns) as c, writer.loop("t", strip.tiles) as t:
             for j in range(strip.width):
                 place = self._source(strip.begin + as_index(t) * strip.width + j)
-                writer.store(self.packed, t, c, j, 0, value=writer.load(self.source, c, place, 0))
+                writer.store(self.packed, t, c, j, 0, value=self._taken(c, place))
+
+    def _taken(self, c: Var, place: IndexLike) -> Value:
+        """Of one source, or of a pair of them."""
+        step = self.tile.step
+        found: list[Value] = [
+            self.writer.load(self.source, as_index(c) * step + n, place, 0) for n in range(step)
+        ]
+        return op("pair", *found) if self.tile.pairs else found[0]
 
     def _source(self, pixel: Index) -> IndexLike:
         return Entry(self._source_at, pixel) if self._source_at else pixel
@@ -215,7 +236,7 @@ class _Nest:
             [writer.assign(writer.register("a"), result.start(writer, at)) for at in row]
             for row in places
         ]
-        with writer.loop("c", self.sizes.sources) as c:
+        with writer.loop("c", self.sizes.sources // self.tile.step) as c:
             if maps.fetches:
                 self._fetch(strip, t, c, maps.j)
             self._multiply(strip, t, c, maps, cells)
@@ -228,17 +249,17 @@ class _Nest:
     ) -> None:
         writer, sizes = self.writer, self.sizes
         loaded = [writer.let(self._value(strip, t, c, j), "x") for j in range(strip.width)]
-        first = maps.begin * sizes.weight_map + as_index(c) * sizes.weight_source
+        first = maps.begin * self.weight_map + as_index(c) * sizes.weight_source
         for i, row in enumerate(cells):
-            scalar = writer.let(writer.splat(self.weight, first + i * sizes.weight_map), "w")
+            scalar = writer.let(writer.splat(self.weight, first + i * self.weight_map), "w")
             for x, cell in zip(loaded, row, strict=True):
-                add_product(writer, cell, scalar, x)
+                add_product(writer, cell, scalar, x, "dot" if self.tile.pairs else "fma")
 
     def _value(self, strip: _Strip, t: Var, c: Var, j: int) -> Value:
         if self.tile.packs:
             return self.writer.load(self.packed, t, c, j, 0)
         place = self._source(strip.begin + as_index(t) * strip.width + j)
-        return self.writer.load(self.source, c, place, 0)
+        return self._taken(c, place)
 
     def _fetch(self, strip: _Strip, t: Var, c: Var, turn: Var) -> None:
         """Lines of the next strip; the tiles of maps that come first take turns."""
@@ -246,7 +267,8 @@ class _Nest:
         tile = strip.begin + (as_index(t) + strip.tiles) * strip.width
         for i in range(lines):
             place = self._source(tile + as_index(turn) * lines + i)
-            self.writer.fetch(self.source, c, place, 0)
+            for n in range(self.tile.step):
+                self.writer.fetch(self.source, as_index(c) * self.tile.step + n, place, 0)
 
     def _rest(self, strip: _Strip) -> None:
         """What meets no source, and belongs to the pixels of these strips."""

@@ -11,6 +11,7 @@ from lanewise.native.fuse import Operation
 from lanewise.native.kernels import conv, depthwise, lane_weights, points, weights
 from lanewise.native.kernels.depthwise import Depthwise
 from lanewise.native.kernels.images import row_blocks
+from lanewise.native.kernels.points import PointTile
 from lanewise.native.kernels.taps import LONGEST_LINE, Taps, forward_taps, gradient_taps, joined
 from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import FLOAT, Place, Region, Slot
@@ -44,7 +45,7 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
         results = [*constants, plan.value(operation.name)]
         winograd.correlate(plan, operation, fast, options, source, results, forward=True)
         return
-    correlate, sizes, tile = _nest(plan, operation, forward_taps)
+    correlate, sizes, tile = _nest(plan, operation, forward_taps, source)
     by_channels = isinstance(sizes, Depthwise)
     target = before_norm(plan, operation) if by_channels else plan.value(operation.name)
     _call(
@@ -54,7 +55,7 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
         sizes,
         lambda name, sizes: correlate(name, sizes, tile, **options),
         source,
-        plan.parameter(operation, "weight"),
+        _weights(plan, operation, sizes, tile, "forward"),
         [*packed(plan, operation, sizes, tile), *constants, target],
     )
 
@@ -130,17 +131,36 @@ def _input_gradient(plan: Planner, operation: Operation) -> None:
 def _direct_input_gradient(
     plan: Planner, operation: Operation, options: Mapping[str, bool], results: Sequence[Place]
 ) -> None:
-    correlate, sizes, tile = _nest(plan, operation, gradient_taps)
+    dy = plan.gradient(operation.name)
+    correlate, sizes, tile = _nest(plan, operation, gradient_taps, dy)
     _call(
         plan,
         "conv_input_gradient",
         (tile, *options.values()),
         sizes,
         lambda name, sizes: correlate(name, sizes, tile, **options),
-        plan.gradient(operation.name),
-        plan.parameter(operation, "weight"),
+        dy,
+        _weights(plan, operation, sizes, tile, "gradient"),
         [*packed(plan, operation, sizes, tile), *results],
     )
+
+
+def _weights(plan: Planner, operation: Operation, sizes: Any, tile: Any, direction: str) -> Place:
+    """The parameters; or pairs of them, that every worker makes for itself at the beginning."""
+    given = plan.parameter(operation, "weight")
+    if not isinstance(tile, conv.Tile | PointTile) or not tile.pairs:
+        return given
+    shape = conv.paired_shape(sizes)
+    pairs = plan.constants(f"pairs {operation.name} {direction}", prod(shape) * FLOAT)
+    plan.call(
+        "paired_weights",
+        shape,
+        lambda name: conv.paired_weights(name, *shape),
+        given,
+        pairs,
+        who="worker",
+    )
+    return pairs
 
 
 def _layer(operation: Operation) -> Conv:
@@ -162,9 +182,10 @@ def _is_depthwise(operation: Operation) -> bool:
 
 
 def _nest(
-    plan: Planner, operation: Operation, make: Callable[..., Taps]
+    plan: Planner, operation: Operation, make: Callable[..., Taps], source: Slot
 ) -> tuple[Callable[..., Kernel], Any, Any]:
-    """The nest that computes one direction, its sizes and its tile; `make` tells which."""
+    """The nest that computes one direction from `source`, its sizes and its tile; `make` tells
+    which."""
     groups, kernels, channels = _parts(operation)
     rows, columns = joined(*taps(operation, make), LONGEST_LINE)
     forward = make is forward_taps
@@ -183,10 +204,11 @@ def _nest(
         weight_map=channels * area if forward else area,
         weight_source=area if forward else channels * area,
     )
-    tile = point_tile(plan.target, sizes)
+    pairs = plan.precision == "bf16" and source.maps
+    tile = point_tile(plan.target, sizes, pairs)
     if tile:
         return points.products, sizes, tile
-    return conv.correlate, sizes, correlation_way(plan.target, sizes, plan.precision)
+    return conv.correlate, sizes, correlation_way(plan.target, sizes, plan.precision, pairs=pairs)
 
 
 def _weight_gradient(plan: Planner, operation: Operation) -> None:
