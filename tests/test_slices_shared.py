@@ -111,8 +111,8 @@ def test_training_changes_what_forward_sees() -> None:
 
 def test_small_calls_are_not_worth_meeting_for() -> None:
     target = find_target("host")
-    for text, worth in (("input 1x6x6; conv 2 k3; flatten; linear 2", False), (NET, True)):
-        assert shares(plan_directions(parse(text), target, training=False)["forward"]) is worth
+    for graph, worth in ((load("lenet5"), False), (parse(NET), True)):
+        assert shares(plan_directions(graph, target, training=False)["forward"]) is worth
 
 
 def _doubled(shared: bool, own: bool) -> Kernel:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import groupby
 
 from lanewise.native.driver import Addresses, Function, call_kernel, call_prologue
@@ -23,6 +24,9 @@ from lanewise.native.plan import FLOAT, Call, Choice, Place, Plan, Slot
 
 #: operations and loads of a vector from which a call is shared: microseconds; to meet takes one
 LEAST_WORK = 16_000
+#: of all shared calls together, from which a slice is shared at all: less than half a millisecond
+#: is not worth that all threads must come each time
+LEAST_SLICE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,11 @@ class _Together(Addresses):
 
 
 def shares(plan: Plan) -> bool:
-    """Whether threads have anything to share of a slice."""
-    return any(unit.shared for unit in _units(plan))
+    """Whether threads have enough to share of a slice."""
+    calls = [call for unit in _units(plan) if unit.shared for call in unit.calls]
+    pieces = (call.extent // call.block if in_pieces(call) else 1 for call in calls)
+    each = (work(_kernel(call)) for call in calls)
+    return sum(n * one for n, one in zip(pieces, each, strict=True)) >= LEAST_SLICE
 
 
 def together(plan: Plan, addresses: Addresses) -> list[str]:
@@ -241,6 +248,7 @@ def _kernel(call: Call) -> Kernel:
     return kernel
 
 
+@lru_cache(maxsize=256)
 def work(kernel: Kernel) -> int:
     """Operations and loads of vectors, about."""
     counts = count(kernel, {symbol.name: 1 for symbol in kernel.symbols})
