@@ -47,6 +47,7 @@ class Case:
     batch: int
     pixels: bool
     target: str = "host"
+    precision: str = "fp32"
 
     @property
     def text(self) -> str:
@@ -59,6 +60,7 @@ class Case:
         words = [f'lanewise verify "{self.text}" --batch {self.batch} --seed {self.seed}']
         words += ["--pixels"] if self.pixels else []
         words += [f"--target {self.target}"] if self.target != "host" else []
+        words += [f"--precision {self.precision}"] if self.precision != "fp32" else []
         return " ".join(words)
 
 
@@ -74,6 +76,7 @@ def ask_oracle(case: Case) -> Comparison:
         seed=case.seed,
         pixels=case.pixels,
         target=case.target,
+        precision=case.precision,
         cache=False,
     )
 
@@ -166,6 +169,7 @@ def main(arguments: list[str] | None = None, judge: Judge = ask_oracle) -> int:
     parser.add_argument("--count", type=int, default=0, help="how many seeds (1)")
     parser.add_argument("--minutes", type=float, default=0.0, help="stop after this time")
     parser.add_argument("--target", default="host", help="host, avx512 or avx2")
+    parser.add_argument("--precision", default="fp32", help="fp32 or bf16")
     parser.add_argument("--winograd", action="store_true", help="wherever it can be")
     parser.add_argument("--small-caches", action="store_true", help="the smallest pieces")
     chosen = parser.parse_args(arguments)
@@ -176,7 +180,7 @@ def main(arguments: list[str] | None = None, judge: Judge = ask_oracle) -> int:
     one = not (chosen.count or chosen.minutes)
     failed = []
     for seed in seeds(chosen):
-        case = replace(random_case(seed), target=chosen.target)
+        case = replace(random_case(seed), target=chosen.target, precision=chosen.precision)
         if not _run(case, judge, verbose=one):
             failed.append(seed)
     if not one:

@@ -80,7 +80,9 @@ def _rounding() -> Any:
     class Rounding(torch.autograd.Function):
         @staticmethod
         def forward(context: Any, values: torch.Tensor) -> torch.Tensor:
-            return short(values)
+            # Whose gradient is worked out from its value (a sigmoid) finds it as it is kept.
+            values.data.copy_(short(values))
+            return values.clone()
 
         @staticmethod
         def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
