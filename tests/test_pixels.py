@@ -86,3 +86,17 @@ def test_the_gradient_of_many_maps_is_never_kept() -> None:
                 phases.setdefault(place.name, set()).add(call.phase)
     assert "gradient conv2" not in phases  # only its parts: of what a slice knows, and of all
     assert len(phases["gradient bn2"]) == len(phases["pushed bn2"]) == 1
+
+
+def test_what_is_pushed_lies_in_the_strips_that_are_read() -> None:
+    calls = [call for call in _train_calls("mobilenet-v2-small") if call.chain >= 0]
+    read = [
+        (call, place, apart)
+        for call in calls
+        for place, apart in zip(call.places, call.apart, strict=True)
+        if isinstance(place, Slot) and place.name == "pushed bn2" and call.extent == 32 * 32
+    ]
+    assert {call.purpose for call, *_ in read} == {"conv2 gradient"}
+    for call, place, apart in read:
+        assert call.block * apart == 64 * (call.block + 1) * 64  # maps, a line more, a line's bytes
+        assert place.size == call.extent * apart

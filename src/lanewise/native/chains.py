@@ -87,37 +87,42 @@ def _fetching(calls: list[Call], made: list[Call], small: set[str]) -> list[Call
     """What the chain reads from afar, the largest first, is fetched for the next piece beside the
     work of those calls that can."""
     result = list(made)
-    for place, maps in _read_from_afar(made):
+    for place, maps, pitch, apart in _read_from_afar(calls, made, small):
         for i, call in enumerate(calls):
             way = call.ways[0]
             if way.make_fetching and maps in way.fetches and result[i] is made[i]:
-                pitches = tuple(pitch for _, _, pitch in _shrunk(call, small))
-                kernel = way.make_fetching(call.block, pitches, (maps, call.extent))
+                pitches = tuple(own for _, _, own in _shrunk(call, small))
+                kernel = way.make_fetching(call.block, pitches, (maps, pitch))
                 result[i] = replace(
                     made[i],
                     kernels={1: kernel},
                     places=(*made[i].places, place),
-                    apart=(*made[i].apart, PIXEL_BYTES),
+                    apart=(*made[i].apart, apart),
                     ahead=1,
                 )
                 break
     return result
 
 
-def _read_from_afar(calls: list[Call]) -> list[tuple[Place, int]]:
-    """Places that the chain reads pixel by pixel and that are whole, with their maps."""
+def _read_from_afar(
+    calls: list[Call], made: list[Call], small: set[str]
+) -> list[tuple[Place, int, int, int]]:
+    """Places that the chain reads pixel by pixel and that are not its own, with their maps, pixels
+    from map to map, and bytes from pixel to pixel."""
     from lanewise.native.plan import Slot
 
-    found: dict[Place, int] = {}
+    found: dict[Place, tuple[int, int, int]] = {}
     written: set[Place] = set()
-    for call in calls:
-        kernel = call.kernels[1]
-        for place, apart, access in zip(call.places, call.apart, _accesses(kernel), strict=True):
+    for call, one in zip(calls, made, strict=True):
+        accesses = _accesses(one.kernels[1])
+        for (place, apart, pitch), access in zip(_shrunk(call, small), accesses, strict=True):
             if access != "read":
                 written.add(place)
             elif apart and isinstance(place, Slot) and place not in written and not place.offset:
-                found[place] = place.size // (PIXEL_BYTES * call.extent)
-    return sorted(found.items(), key=lambda pair: -pair[1])
+                strip = call.ways[0].strip if apart != PIXEL_BYTES else call.extent
+                maps = place.size * strip // (PIXEL_BYTES * call.extent * pitch)
+                found[place] = maps, pitch, apart
+    return sorted(((place, *rest) for place, rest in found.items()), key=lambda one: -one[1])
 
 
 def _accesses(kernel: Kernel | Choice) -> list[str]:
@@ -207,7 +212,8 @@ def _slots(call: Call) -> set[tuple[str, int]]:
 def _crosses(call: Call, others: Sequence[Call], key: _Key) -> bool:
     """Whether what is one piece to the call is another to one of the others, or the whole: parts of
     a split and of a concatenation may lie across each other, and then neither must be ahead."""
-    return any(
+    strips = {strip for one in (call, *others) if (strip := _way(one, key).strip)}
+    return len(strips) > 1 or any(
         a != b and a[0] == b[0] and a[1] < b[2] and b[1] < a[2]
         for other in others
         for a, b in product(_spans(call, key), _spans(other, key))
@@ -237,6 +243,9 @@ def _bytes(place: Place, apart: int, extent: int, whole: bool) -> int:
 def _block(calls: Sequence[Call], ways: Sequence[Along]) -> int:
     """The most channels or pixels, a divisor of all, whose bytes fit the cache."""
     extent = ways[0].extent
+    strip = max(way.strip for way in ways)
+    if strip:
+        return strip
     if len(calls) == 1 and ways[0].axis == "channels":
         return extent
     places = {
@@ -303,10 +312,11 @@ def _shrunk(call: Call, small: set[str]) -> Iterator[tuple[Place, int, int]]:
     """Every place as it is in the chain, bytes from piece to piece, pixels from map to map."""
     from lanewise.native.plan import Slot
 
-    pixels = call.ways[0].axis == "pixels"
-    for place, apart in zip(call.places, call.apart, strict=True):
+    way = call.ways[0]
+    pixels, usual = way.axis == "pixels", (call.extent,) * len(call.places)
+    for place, apart, whole in zip(call.places, call.apart, way.pitches or usual, strict=True):
         if not isinstance(place, Slot) or place.name not in small:
-            yield place, apart, call.extent
+            yield place, apart, whole
         elif pixels:
             pitch = call.block + APART
             maps = place.size // (PIXEL_BYTES * call.extent)

@@ -126,6 +126,38 @@ class Along:
     # who makes such a kernel (with maps and pitch of that place).
     fetches: tuple[int, ...] = ()
     make_fetching: Callable[[int, tuple[int, ...], tuple[int, int]], Kernel] | None = None
+    # Pixels of a piece, if a place is laid out in strips of so many; and at every place pixels from
+    # map to map, where it is laid out otherwise than whole.
+    strip: int = 0
+    pitches: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Strips:
+    """How a value of `maps` maps lies in memory that is read some `pixels` at a time: those of all
+    maps, then the next of all maps. A line more from map to map keeps them in different sets of the
+    caches, where whole maps, whose size is a power of two, would meet in one."""
+
+    maps: int
+    pixels: int
+
+    @property
+    def pitch(self) -> int:
+        """Pixels from map to map."""
+        return self.pixels + 1
+
+    @property
+    def apart(self) -> int:
+        """Bytes from pixel to pixel, at the average."""
+        return self.size(1)
+
+    def size(self, pixels: int) -> int:
+        """Bytes of so many pixels."""
+        return pixels * self.maps * self.pitch * LANES * FLOAT // self.pixels
+
+    def fits(self, pixels: int) -> bool:
+        """Whether so many pixels can be laid out so, `apart` a whole number, in bf16 too."""
+        return pixels % self.pixels == 0 and self.maps * LANES * FLOAT // 2 % self.pixels == 0
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from lanewise.native.plan import (
     Plan,
     Region,
     Slot,
+    Strips,
     Who,
 )
 from lanewise.native.precision import Narrowed
@@ -188,7 +189,7 @@ class Planner:
         key: object,
         write: Callable[..., Kernel],
         pixels: int,
-        *maps: bool,
+        *maps: bool | Strips,
         opening: tuple[Call, ...] = (),
         closing: tuple[Call, ...] = (),
         fetches: tuple[int, ...] = (),
@@ -196,7 +197,9 @@ class Planner:
         """Some pixels at a time: `write(name, block, pitches)`; `maps`: whether a place has maps of
         which a piece sees some pixels, else it sees all of it; `pitches` are of those. `fetches`:
         how many maps `write(…, ahead)` can fetch beside its work."""
-        apart = tuple(LANES * FLOAT * has for has in maps)
+        apart = tuple(m.apart if isinstance(m, Strips) else LANES * FLOAT * m for m in maps)
+        pitches = tuple(m.pitch if isinstance(m, Strips) else pixels for m in maps)
+        strip = max((m.pixels for m in maps if isinstance(m, Strips)), default=0)
 
         def make(block: int, pitches: tuple[int, ...]) -> Kernel:
             mine = tuple(pitch for pitch, has in zip(pitches, maps, strict=True) if has)
@@ -212,7 +215,18 @@ class Planner:
                 lambda name: write(name, block, mine, ahead=ahead),
             )
 
-        return Along("pixels", pixels, apart, make, opening, closing, fetches, make_fetching)
+        return Along(
+            "pixels",
+            pixels,
+            apart,
+            make,
+            opening,
+            closing,
+            fetches,
+            make_fetching,
+            strip,
+            pitches,
+        )
 
     def made(self, stem: str, key: object, write: Callable[[str], Kernel], *places: Place) -> Call:
         """A call that is not made here: for the opening or closing of another."""

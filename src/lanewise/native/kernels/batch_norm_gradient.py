@@ -9,7 +9,7 @@ images pull at each of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lanewise.native.kernels.batch_norm import (
     INVERSE,
@@ -28,6 +28,7 @@ from lanewise.native.nest import (
     LANES,
     Buffer,
     FromIndex,
+    Index,
     IndexLike,
     Kernel,
     Read,
@@ -51,6 +52,16 @@ def _through(rectifier: str, normalised: Value, gradient: Value) -> Value:
     return passed if rectifier == "relu" else keep_where(op("lt", normalised, number(6.0)), passed)
 
 
+def _strip_by_strip(
+    writer: Writer, pixels: int, strip: int, wide: int
+) -> Iterator[tuple[Var, Index, int]]:
+    """Loops over strips, and `wide` pixels of each at a time: strip, first pixel, how many."""
+    with writer.loop("s", pixels // strip) as s:
+        for first, count, times in blocks(strip, wide):
+            with writer.loop("i", first + count * times, first, count) as i:
+                yield s, as_index(i), count
+
+
 def gradient_sums(
     name: str,
     channels: int,
@@ -62,12 +73,14 @@ def gradient_sums(
     join: bool = False,
     push: bool = False,
     copy: bool = False,
+    strips: tuple[int, int, int] | None = None,
 ) -> Kernel:
     """Buffers source, gradient, moments, told (channels, 2, 16), [weight, bias], [further]: Σ dy
     and Σ dy·x̂ of every lane; their sums over the lanes are added to the gradients of bias and
     weight. `join`: added to what is told already. `push`: scale · dy, which is the gradient of the
     source but for what all images pull at each, goes `further`; `copy`: the gradient goes on to
-    where it is kept. `pitches`: of the maps of source, gradient and further."""
+    where it is kept. `pitches`: of the maps of source, gradient and further. `strips`: further
+    lies in strips of so many pixels, of so many maps in all with such a pitch."""
     source = maps("source", channels, pixels, pitches[0])
     gradient = maps("gradient", channels, pixels, pitches[1])
     moments = Buffer("moments", (channels, MOMENTS), align=4)
@@ -75,11 +88,14 @@ def gradient_sums(
     parameters = [
         Buffer(which, (channels,), access="update", align=4) for which in ("weight", "bias")
     ] * affine
-    further = maps("further", channels, pixels, pitches[-1], "write")
+    strip, *laid_out = strips or (pixels, channels, pitches[-1] or pixels)
+    shape = (pixels // strip, *laid_out, LANES)
+    whole = shape == (1, channels, pixels, LANES)
+    further = Buffer("further", shape, access="write" if whole else "update")
     writer = Writer(
         name, [source, gradient, moments, told, *parameters, *[further] * (push or copy)]
     )
-    wide = min(UNROLLED, pixels)
+    wide = min(UNROLLED, strip)
     with writer.loop("c", channels) as c:
         mean = writer.let(writer.splat(moments, c, MEAN), "mean")
         inverse = writer.let(writer.splat(moments, c, INVERSE), "inverse")
@@ -87,20 +103,19 @@ def gradient_sums(
         begin = writer.let(writer.splat(moments, c, SHIFT), "shift")
         sums = writer.accumulators("sum", wide)
         products = writer.accumulators("product", wide)
-        for first, count, times in blocks(pixels, wide):
-            with writer.loop("i", first + count * times, first, count) as i:
-                for k in range(count):
-                    at = as_index(i) + k
-                    x = writer.let(writer.load(source, c, at, 0), "x")
-                    given = writer.let(writer.load(gradient, c, at, 0), "given")
-                    dy = writer.let(_through(rectifier, op("fma", x, scale, begin), given), "dy")
-                    if push:
-                        writer.store(further, c, at, 0, value=op("mul", scale, dy))
-                    if copy:
-                        writer.store(further, c, at, 0, value=given, away=True)
-                    away = op("sub", x, mean)
-                    writer.assign(sums[k], op("add", Read(sums[k]), dy))
-                    writer.assign(products[k], op("fma", away, dy, Read(products[k])))
+        for s, i, count in _strip_by_strip(writer, pixels, strip, wide):
+            for k in range(count):
+                at = as_index(s) * strip + i + k
+                x = writer.let(writer.load(source, c, at, 0), "x")
+                given = writer.let(writer.load(gradient, c, at, 0), "given")
+                dy = writer.let(_through(rectifier, op("fma", x, scale, begin), given), "dy")
+                if push:
+                    writer.store(further, s, c, i + k, 0, value=op("mul", scale, dy))
+                if copy:
+                    writer.store(further, s, c, i + k, 0, value=given, away=True)
+                away = op("sub", x, mean)
+                writer.assign(sums[k], op("add", Read(sums[k]), dy))
+                writer.assign(products[k], op("fma", away, dy, Read(products[k])))
         total = writer.let(summed([Read(r) for r in sums]), "total")
         product = summed([Read(r) for r in products])
         product = writer.let(op("mul", product, inverse), "product")

@@ -8,7 +8,7 @@ from functools import partial
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import batch_norm_gradient
 from lanewise.native.kernels.batch_norm import MOMENTS
-from lanewise.native.plan import FLOAT, Place, Region, Slot
+from lanewise.native.plan import FLOAT, Place, Region, Slot, Strips
 from lanewise.native.planner import Planner
 from lanewise.native.rules.batch_norm import (
     VECTOR,
@@ -49,7 +49,11 @@ def gradient(plan: Planner, operation: Operation) -> None:
 
 
 def _gradient_sums(
-    plan: Planner, operation: Operation, told: Slot, pushed: Slot | None = None
+    plan: Planner,
+    operation: Operation,
+    told: Slot,
+    pushed: Slot | None = None,
+    strips: Strips | None = None,
 ) -> None:
     (channels, pixels), one = size_of(operation), map_bytes(operation)
     parameters = tuple(_partials(plan, operation))
@@ -58,6 +62,8 @@ def _gradient_sums(
     further = (pushed,) if pushed else (kept,) if near else ()
     push, copy = bool(pushed), bool(near and not pushed)
     key = (bool(parameters), operation.rectifier, push, copy)
+    away = strips.pitch * VECTOR if strips else one
+    laid_out = (strips.pixels, strips.maps, strips.pitch) if strips else None
     write = partial(
         batch_norm_gradient.gradient_sums,
         affine=bool(parameters),
@@ -70,10 +76,10 @@ def _gradient_sums(
         (
             plan.by_channels(
                 "batch_gradient_sums",
-                (pixels, key),
-                lambda name, block: write(name, block, pixels),
+                (pixels, key, strips),
+                lambda name, block: write(name, block, pixels, strips=laid_out),
                 channels,
-                *(one, one, *rows, *(FLOAT for _ in parameters), *(one for _ in further)),
+                *(one, one, *rows, *(FLOAT for _ in parameters), *(away for _ in further)),
             ),
             plan.by_pixels(
                 "batch_gradient_sums",
@@ -82,7 +88,8 @@ def _gradient_sums(
                     name, channels, block, pitches=pitches, join=True
                 ),
                 pixels,
-                *(True, True, False, False, *(False for _ in parameters), *(True for _ in further)),
+                *(True, True, False, False, *(False for _ in parameters)),
+                *(strips or True for _ in further),
                 opening=(cleared(plan, told),),
             ),
         ),
@@ -95,13 +102,13 @@ def _gradient_sums(
     )
 
 
-def gradient_sums(plan: Planner, operation: Operation) -> tuple[Slot, Slot]:
+def gradient_sums(plan: Planner, operation: Operation, strips: Strips) -> tuple[Slot, Slot]:
     """What the slice tells for the gradient, and its source's gradient but for what all images pull
-    at each."""
+    at each, laid out in strips."""
     told = told_by(plan, operation, "gradient sums", 2)
-    size = operation.elements * VECTOR
+    size = strips.size(size_of(operation)[1])
     pushed = plan.scratch(f"pushed {operation.name}", size, maps=True)
-    _gradient_sums(plan, operation, told, pushed)
+    _gradient_sums(plan, operation, told, pushed, strips)
     return told, pushed
 
 

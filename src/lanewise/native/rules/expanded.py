@@ -36,9 +36,10 @@ def norm_gradient(plan: Planner, operation: Operation) -> None:
     if not _expands(plan, operation, before):
         batch_norm_gradient.gradient(plan, operation)
         return
-    told, pushed = batch_norm_gradient.gradient_sums(plan, operation)
+    strips = pointwise.strips_of(before)
+    told, pushed = batch_norm_gradient.gradient_sums(plan, operation, strips)
     own, plan.purpose = plan.purpose, f"{before.name} gradient"
-    pointwise.gradients_from(plan, before, pushed, whole=False)
+    pointwise.gradients_from(plan, before, pushed, strips)
     plan.purpose = own
     _sum_moments(plan, before)
     pull = batch_norm_gradient.collect_pull(plan, operation, told)

@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from lanewise.native import chains
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import pointwise as kernels
 from lanewise.native.kernels.pointwise import Products
 from lanewise.native.nest import LANES, Kernel
-from lanewise.native.plan import FLOAT, Place, Slot
+from lanewise.native.plan import FLOAT, Place, Slot, Strips
 from lanewise.native.planner import Planner
 from lanewise.native.rules.batch_norm import before_norm, cleared, value_again
 from lanewise.native.rules.batch_norm_gradient import gradient_before_sums
@@ -23,6 +24,8 @@ from lanewise.size.windows import resolve_window
 LARGE = 768 << 10
 
 
+#: pixels of a strip, at most
+STRIP_PIXELS = 64
 #: weights up to which the sums of their lanes stay in the second cache from strip to strip
 FEW_WEIGHTS = 4096
 
@@ -56,6 +59,14 @@ def maps_of(operation: Operation) -> tuple[int, int]:
     return operation.shape[0], operation.input_shapes[0][0]
 
 
+def strips_of(operation: Operation) -> Strips:
+    """How what is made of few maps lies, if some pixels of all maps are read at a time."""
+    (maps, sources), pixels = maps_of(operation), pixels_of(operation)
+    most = min(STRIP_PIXELS, chains.CHAIN_BYTES // 2 // ((maps + sources) * LANES * FLOAT))
+    fitting = (Strips(maps, block) for block in range(max(1, most), 0, -1))
+    return next(strips for strips in fitting if strips.fits(pixels))
+
+
 def forward(plan: Planner, operation: Operation) -> None:
     maps, sources = maps_of(operation)
     _products(
@@ -70,12 +81,14 @@ def forward(plan: Planner, operation: Operation) -> None:
 
 def gradient(plan: Planner, operation: Operation) -> None:
     """Of weights and input, from the gradient of the result."""
-    gradients_from(plan, operation, plan.gradient(operation.name), whole=True)
+    gradients_from(plan, operation, plan.gradient(operation.name))
 
 
-def gradients_from(plan: Planner, operation: Operation, dy: Slot, whole: bool) -> None:
-    """The same from a gradient that stands elsewhere, and may not be the `whole` of it."""
-    _weight_gradient(plan, operation, dy)
+def gradients_from(
+    plan: Planner, operation: Operation, dy: Slot, strips: Strips | None = None
+) -> None:
+    """The same from a gradient that stands elsewhere, in strips, and is not the whole of it."""
+    _weight_gradient(plan, operation, dy, strips)
     source = operation.inputs[0]
     if not plan.wants_gradient(source):
         return
@@ -84,9 +97,9 @@ def gradients_from(plan: Planner, operation: Operation, dy: Slot, whole: bool) -
 
     def emit(add: bool, target: Slot) -> None:
         values = masked(plan, source)
-        _products(plan, "conv_input_gradient", operation, weights, dy, target, values, add)
+        _products(plan, "conv_input_gradient", operation, weights, dy, target, values, add, strips)
 
-    if whole and (near := gradient_before_sums(plan, source)):
+    if not strips and (near := gradient_before_sums(plan, source)):
         emit(False, near)
         return
     plan.contribute(source, lambda target: emit(False, target), lambda target: emit(True, target))
@@ -101,8 +114,10 @@ def _products(
     target: Place,
     values: Sequence[Place] = (),
     add: bool = False,
+    strips: Strips | None = None,
 ) -> None:
-    """Destination maps from source maps; `values` mask the result, `add` adds it to the target."""
+    """Destination maps from source maps, which may lie in strips; `values` mask the result, `add`
+    adds it to the target."""
 
     mask = bool(values)
     tile = line_tile(plan.target, weights.maps, weights.sources)
@@ -115,7 +130,7 @@ def _products(
         )
 
     key = (weights, mask, add)
-    marks = (True, False, *(True for _ in values), True)
+    marks = (strips or True, False, *(True for _ in values), True)
     fetches = (weights.maps, weights.sources)
     way = plan.by_pixels(stem, key, write, pixels_of(operation), *marks, fetches=fetches)
     plan.call_pieces((way,), source, plan.parameter(operation, "weight"), *values, target)
@@ -138,7 +153,7 @@ def multiply(
     plan.call_pieces((way,), x, matrix, begin, target)
 
 
-def _weight_gradient(plan: Planner, operation: Operation, dy: Slot) -> None:
+def _weight_gradient(plan: Planner, operation: Operation, dy: Slot, strips: Strips | None) -> None:
     (maps, sources), weights = maps_of(operation), prod(maps_of(operation))
     tile = pair_tile(plan.target, maps, sources)
     sums = plan.scratch(f"sums {operation.name}", weights * LANES * FLOAT)
@@ -158,7 +173,7 @@ def _weight_gradient(plan: Planner, operation: Operation, dy: Slot) -> None:
             name, maps, sources, block, tile, pitches, ahead
         ),
         pixels_of(operation),
-        *(True, True, False),
+        *(True, strips or True, False),
         fetches=(maps, sources),
         opening=(opening,),
         closing=(closing,),
