@@ -13,12 +13,13 @@ registers; told is its share of that peak, the median of the rounds, on one core
 
 A point under half of the peak is listed with what its kernels need besides multiply–adds
 (`needs.py`), each as the share of the peak that it alone would allow: `loads` of vectors and
-numbers, `chains` of multiply–adds that wait for one another, lines from the `second` cache and from
-`beyond` it (counted by running the kernel beside a model of the caches), `lanes`: sums of lanes and
+numbers among the multiply–adds, `stores`, `chains` of multiply–adds that wait for one another,
+lines from the `second` cache, from the `third` and from `memory` in rows, and those that come
+`alone` (counted by running the kernel beside a model of the caches), `lanes`: sums of lanes and
 transpositions. `all` is what they take together, each at the speed that was measured in the same
-run: multiply–adds under loads and chains, lines from beyond half under all that. A point is
-explained where that is at least three quarters of the time it took. For depthwise convolutions the
-table shows the share of `all` instead of the peak's.
+run: the median of measurements beside every layer. A point is explained where that is at least
+three quarters of the time it took. For depthwise convolutions the table shows the share of `all`
+instead of the peak's.
 """
 
 from __future__ import annotations
@@ -28,75 +29,23 @@ import json
 import os
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from math import prod
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from lanewise.native.directions import plan_training
-from lanewise.native.machine_code import Library, compile_ir
-from lanewise.native.nest import LANES, Kernel
-from lanewise.native.nest_count import count
+from caches import Lines
 from lanewise.native.peak import PeakMeter
-from lanewise.native.plan import FLOAT, Call, Region
-from lanewise.native.planner import KernelShelf
 from lanewise.native.target import Target, find_target
-from lanewise.net.parse import parse
 from lanewise.size.table import aligned as table_of
 from measure import circumstances, load
-from needs import (
-    NEEDS,
-    Lines,
-    Machine,
-    MachineMeter,
-    Made,
-    counted,
-    driver,
-    far_lines,
-    module,
-    random_numbers,
-    runner,
-    seconds_of,
-    together,
-)
+from one_core import NEEDS, Machine, MachineMeter
+from one_layer import DIRECTIONS, Layer, Point, points
 
-DIRECTIONS = ("forward", "input", "weight")
 PIXELS = (4, 8, 16, 32, 64)
 MOST_PRODUCTS = 2.6e9  # of a slice of 16 images; more would take too long
 ENOUGH, EXPLAINED = 0.5, 0.75
 SQUARE = [(1, 16), (3, 16), (16, 16), (32, 32), (64, 64), (128, 128), (256, 256)]
 OTHERS = [(1, 1), (16, 64), (64, 16), (64, 256), (256, 64)]
 CHANNELS = (16, 64, 256)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One line of the table: a layer at several sizes. `kernels` is 0 for a depthwise one."""
-
-    channels: int
-    kernels: int
-    kernel: int
-    stride: int = 1
-
-    @property
-    def label(self) -> str:
-        """`k3 16→64`, `k3 /2 16→64` with stride 2, `k3 depthwise 16`."""
-        wide = f"{self.channels}→{self.kernels}" if self.kernels else f"depthwise {self.channels}"
-        return f"k{self.kernel} {'/2 ' if self.stride == 2 else ''}{wide}"
-
-    def net(self, size: int) -> str:
-        """The net of this one layer."""
-        word = f"conv {self.kernels}" if self.kernels else "depthwise"
-        window = f"k{self.kernel} stride{self.stride} pad{self.kernel // 2} nobias"
-        return f"input {self.channels}x{size}x{size}; {word} {window}"
-
-    def products(self, size: int) -> int:
-        """Multiply–adds of 16 images, about."""
-        pairs = self.channels * (self.kernels or 1)
-        return LANES * pairs * (self.kernel * size // self.stride) ** 2
 
 
 def layers(quick: bool) -> Iterator[Layer]:
@@ -115,123 +64,7 @@ def layers(quick: bool) -> Iterator[Layer]:
                 yield Layer(channels, 0, kernel, stride)
 
 
-# ---- one direction of one layer -----------------------------------------------------------------
-
-
-@dataclass
-class Point:
-    """One direction of a layer at one size, ready to run."""
-
-    layer: Layer
-    size: int
-    direction: str
-    calls: list[Made]
-    run: Callable[[int], None]
-    far: Callable[[int], Lines]
-    lines: Lines = field(default_factory=Lines)
-    repetitions: int = 0
-    seconds: list[float] = field(default_factory=list)
-    shares: list[float] = field(default_factory=list)
-
-    @property
-    def products(self) -> int:
-        """Multiply–adds of all its kernels."""
-        return sum(made.pieces * count(made.kernel).multiply_adds for made in self.calls)
-
-    @property
-    def share(self) -> float:
-        """Of the measured peak, the median."""
-        return statistics.median(self.shares)
-
-    def measure(self, peak: float, turn: float, products: int) -> None:
-        """One turn of about so many seconds."""
-        if not self.repetitions:
-            self.run(1)
-            self.repetitions = max(1, round(turn / max(1e-7, seconds_of(self.run, 2))))
-        self.seconds.append(seconds_of(self.run, self.repetitions))
-        self.shares.append(2 * products / self.seconds[-1] / 1e9 / peak)
-
-    def look(self, third: int) -> None:
-        """Counts the lines that come from afar; `third`: bytes that the third cache has for us."""
-        self.lines = self.far(third)
-
-    def limits(self, machine: Machine) -> dict[str, float]:
-        """The share of the peak that each of its needs would allow, and all of them."""
-        products = 2 * self.products / machine.peak / 1e9
-        counts: Counter[str] = Counter()
-        for made in self.calls:
-            for name, number in counted(made.kernel).items():
-                counts[name] += made.pieces * number
-        needs = machine.seconds(products, counts, self.lines)
-        needs["all"] = together(needs)
-        return {name: products / need for name, need in needs.items() if need}
-
-
-def points(layer: Layer, size: int, target: Target) -> list[Point]:
-    """Forward, input gradient, weight gradient, in machine code and with arrays of their own."""
-    graph = parse(layer.net(size))
-    plan = plan_training(
-        graph, target, shelf=KernelShelf(), widths=(1,), input_gradient=True, exact=True
-    )
-    calls = {name: [one for one in plan.calls if belongs(one, name)] for name in DIRECTIONS}
-    arrays = Arrays()
-    made = {name: [arrays.made(call) for call in some] for name, some in calls.items()}
-    drivers = [driver(name, some, len(arrays.sizes)) for name, some in made.items()]
-    kernels = [one.kernel for some in made.values() for one in some]
-    library = Library.load(compile_ir(module(kernels, drivers), target))
-    memory = arrays.filled()
-    found = []
-    for name in DIRECTIONS:
-        run = runner(library, name, [array.ctypes.data for array in memory])
-        run.held = library, memory  # type: ignore[attr-defined]  # outlive the function
-        far = partial(far_lines, made[name], memory, target)
-        found.append(Point(layer, size, name, made[name], run, far))
-    return found
-
-
-class Arrays:
-    """The places of a plan, numbered: one array each."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[object, int] = {}
-        self.sizes: list[int] = []
-
-    def made(self, call: Call) -> Made:
-        """The call, piece by piece as the engine makes it, on arrays that become large enough."""
-        kernel, found = kernel_of(call), []
-        pieces = -(-call.extent // call.block) if call.block else 1
-        further = tuple(step * call.block for step in call.apart) if pieces > 1 else ()
-        for i, (buffer, place) in enumerate(zip(kernel.buffers, call.places, strict=True)):
-            key = (place.name, place.offset) if isinstance(place, Region) else place.name
-            number = self.numbers.setdefault(key, len(self.sizes))
-            if number == len(self.sizes):
-                self.sizes.append(0)
-            floats = prod(int(axis) for axis in buffer.shape if isinstance(axis, int))
-            floats += (pieces - 1) * further[i] // FLOAT if further else 0
-            self.sizes[number] = max(self.sizes[number], floats)
-            found.append(number)
-        return Made(kernel, tuple(found), pieces, further)
-
-    def filled(self) -> list[np.ndarray]:
-        """In memory, with random numbers."""
-        return [random_numbers(size, seed) for seed, size in enumerate(self.sizes)]
-
-
-def kernel_of(call: Call) -> Kernel:
-    """The kernel for one slice."""
-    kernel = call.kernels[1]
-    assert isinstance(kernel, Kernel)
-    return kernel
-
-
-def belongs(call: Call, direction: str) -> bool:
-    """Whether a call is part of the layer's direction: its kernel says what it writes."""
-    layer, _, purpose = call.purpose.partition(" ")
-    if layer == "input" or purpose not in ("forward", "gradient"):
-        return False
-    if purpose == "gradient":
-        purpose = "input" if "_input_gradient" in kernel_of(call).name else "weight"
-    return purpose == direction
+# ---- all of them ----
 
 
 def sweep(
@@ -283,32 +116,73 @@ def line(label: str, cells: Sequence[str]) -> str:
 
 
 def explained(points: Sequence[Point], machine: Machine) -> list[str]:
-    """The points under half of the peak, the slowest first, and their limits."""
-    rows: list[tuple[str, ...]] = [("layer", "px", "", "%", *NEEDS, "")]
+    """The points under half of the peak, the slowest first: what is reached, what all needs allow,
+    and the needs that take at least a tenth of that time, with what each alone would allow."""
+    rows: list[tuple[str, ...]] = [("layer", "px", "", "%", "all", "of which")]
     for point in sorted(points, key=lambda one: one.share):
         if point.share >= ENOUGH:
             continue
         limits = point.limits(machine)
-        told = [f"{100 * limits[name]:.0f}" if name in limits else "" for name in NEEDS]
-        reached = point.share >= EXPLAINED * limits["all"]
-        size, share = str(point.size), f"{100 * point.share:.0f}"
-        verdict = "" if reached else "not explained"
-        rows.append((point.layer.label, size, point.direction, share, *told, verdict))
-    return table_of(rows, (False, True, False, *[True] * (1 + len(NEEDS)), False))
+        needs = ", ".join(f"{name} {100 * limits[name]:.0f}" for name in weighty(limits))
+        if point.share < EXPLAINED * limits["all"]:
+            needs += "; not explained"
+        percent = f"{100 * point.share:.0f}", f"{100 * limits['all']:.0f}"
+        rows.append((point.layer.label, str(point.size), point.direction, *percent, needs))
+    return table_of(rows, (False, True, False, True, True, False))
+
+
+def weighty(limits: Mapping[str, float]) -> list[str]:
+    """The needs that take at least a tenth of the time of all, the longest first."""
+    times = {name: 1 / limits[name] for name in NEEDS[:-1] if name in limits}
+    work = times.get("loads", 1.0)
+    times |= {"loads": work - 1.0, "chains": times.get("chains", 0.0) - work}  # beside the products
+    most = sorted(times, key=lambda name: -times[name])
+    return [name for name in most if times[name] >= 0.1 / limits["all"] and name in limits]
 
 
 def told(points: Sequence[Point], machine: Machine) -> str:
-    """How many are slow, and how well that is explained."""
-    slow = [point for point in points if point.layer.kernels and point.share < ENOUGH]
+    """How many reach half, the medians, how many are slow and why, and how well that is known."""
+    plain = [point for point in points if point.layer.kernels]
+    slow = [point for point in plain if point.share < ENOUGH]
     ratios = [point.share / point.limits(machine)["all"] for point in slow]
     near = sum(EXPLAINED <= ratio <= 1 / EXPLAINED for ratio in ratios)
     over = sum(ratio > 1 / EXPLAINED for ratio in ratios)
-    plain = sum(1 for point in points if point.layer.kernels)
-    return (
-        f"{plain} points that are not depthwise, {len(slow)} under {100 * ENOUGH:.0f} %: what they "
-        f"need tells the time of {near}\nwithin a factor of {1 / EXPLAINED:.2f}, "
-        f"{over} were faster than that, {len(slow) - near - over} slower and not explained"
+    causes = Counter(next(iter(weighty(one.limits(machine))), "loads") for one in slow)
+    ones = sum(point.layer.kernel == 1 for point in slow)
+    why = ", ".join(f"{name} {count}" for name, count in causes.most_common())
+    return "\n".join(
+        [
+            f"{len(plain)} points that are not depthwise, {len(plain) - len(slow)} at "
+            f"{100 * ENOUGH:.0f} % or more, {len(slow)} under ({ones} of them 1 × 1).",
+            *medians(plain),
+            f"What the slow ones need tells the time of {near} within a factor of "
+            f"{1 / EXPLAINED:.2f}; {over} were faster",
+            f"than that, {len(slow) - near - over} slower and not explained.",
+            f"What takes most beside multiply–adds: {why or 'nothing'}.",
+        ]
     )
+
+
+def medians(plain: Sequence[Point]) -> list[str]:
+    """Of each direction, and of kernels larger than 1 × 1 with many channels."""
+
+    def median(some: Sequence[Point]) -> str:
+        shares = [point.share for point in some]
+        return f"{100 * statistics.median(shares):.0f} %" if shares else "·"
+
+    ways = [[one for one in plain if one.direction == name] for name in DIRECTIONS]
+    large = [
+        one
+        for one in plain
+        if one.layer.kernel > 1 and min(one.layer.channels, one.layer.kernels) >= 16
+    ]
+    under = sum(one.share < ENOUGH for one in large)
+    forward, back, weight = map(median, ways)
+    return [
+        f"Medians: {forward} forward, {back} input gradients, {weight} weight gradients; "
+        f"{median(large)} for the {len(large)}",
+        f"with kernels larger than 1 × 1 and at least 16 channels, of which {under} are slow.",
+    ]
 
 
 def as_json(points: Sequence[Point], machine: Machine) -> list[dict[str, object]]:
@@ -361,7 +235,7 @@ def main() -> None:
         for point in some:
             if point.share < ENOUGH or not point.layer.kernels:
                 point.look(machine.third)
-            point.run, point.far = (lambda times: None), (lambda size: Lines())  # lets go of arrays
+            point.run, point.far = (lambda times: None), (lambda size: Lines())  # no arrays now
         print(line(some[0].layer.label, shown(some, machine)), flush=True)
         done += some
     machine = machines.machine()

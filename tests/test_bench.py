@@ -314,14 +314,17 @@ def test_the_sweep_times_what_the_engine_runs() -> None:
     assert layer.label == "k3 /2 2→3" and sweep.Layer(4, 0, 5).label == "k5 depthwise 4"
     found = sweep.points(layer, 6, target)
     assert [point.direction for point in found] == ["forward", "input", "weight"]
-    machine = sweep.Machine(100.0, 3e9, 4e-10, 6e-10, 3e-9, 8e-9, 4e-10, 1e-9, 5e-9, 2e-9, 2e-8)
+    levels = {name: (i * 1e-9,) * 4 for i, name in enumerate(script("one_core").LEVELS, 1)}
+    machine = sweep.Machine(100.0, 3e9, levels, 3e-9, 0.3, (5e-10, 1e-9), 2e-9, 2e-8, 8 << 20)
     meter = PeakMeter(target, 1)
     for point in found:
         assert point.products == 16 * 2 * 3 * 8 * 8  # of 9 × 9 pairs, 17 lie on padding
         point.measure(meter.measure(), 1e-4, point.products)
         assert 0 < point.share < 1.5
-        point.look()
-        assert point.lines == (0, 0, 0, 0, 0)  # small arrays, which stay in the first cache
+        point.look(machine.third)
+        assert (
+            point.lines == script("caches").Lines()
+        )  # small arrays, which stay in the first cache
         assert 0 < point.limits(machine)["all"] <= 1
     assert "lanes" in found[2].limits(machine) and "lanes" not in found[0].limits(machine)
     assert len(sweep.line("x", sweep.shown(found, machine)).split()) == 16
@@ -331,20 +334,30 @@ def test_the_model_of_the_caches_counts_lines() -> None:
     from lanewise.native.target import find_target
 
     script("sweep")
-    needs = script("needs")
+    needs, core = script("needs"), script("one_core")
     target, lines = find_target("host"), 1 << 16
-    sets, ways, sets_beyond, ways_beyond = needs.cache_shapes()
+    sets, ways, sets_beyond, ways_beyond = script("caches").cache_shapes()
     if lines < 2 * max(sets * ways, sets_beyond * ways_beyond):
         pytest.skip("this machine's second cache holds 4 MiB")
-    arrays = [needs.random_numbers(lines * 16, 0), needs.random_numbers(8 * 16, 1)]
-    row = needs.far_lines([needs.Made(needs.reading(lines, 1), (0, 1))], arrays, target)
-    assert row.read >= lines and row.row >= lines - 1 and row.alone < 16 > row.written
-    alone = needs.far_lines([needs.Made(needs.reading(lines, 16), (0, 1))], arrays, target)
-    assert alone.alone > lines // 2  # left neighbours left before, but for the last of each set
-    few = needs.far_lines([needs.Made(needs.reading(128, 1), (0, 1))], arrays, target)
-    assert few == (0, 0, 0, 0, 0)
-    arrays = [arrays[1], arrays[0]]
-    written = needs.far_lines([needs.Made(needs.writing(lines), (0, 1))], arrays, target)
-    assert written == (0, lines, 0, 0, lines)
-    counts = needs.counted(needs.turning()) + needs.counted(needs.summing())
+    arrays = [needs.random_numbers(lines * 16, 0), needs.random_numbers(24 * 16, 1)]
+
+    def far(kernel, third, turned=False):
+        places = (1, 0) if turned else (0, 1)
+        return needs.far_lines([needs.Made(kernel, places)], arrays, target, third)
+
+    pages = lines // 64  # whose first lines come alone
+    row = far(core.reading(lines, 1), 32 << 20)
+    assert row.third[0] > 0.9 * (lines - pages) and sum(row.memory) < 0.1 * lines
+    row = far(core.reading(lines, 1), 1 << 20)
+    assert row.memory[0] > 0.9 * (lines - pages) and sum(row.third) < 0.1 * lines
+    alone = far(core.reading(lines, 64), 32 << 20)
+    assert alone.third[1] > 0.9 * lines and alone.third[0] < 0.1 * lines
+    assert alone.waiting[0] == 8 * alone.third[1]  # nothing waits for them
+    waiting = far(core.multiplying(lines, 64, 24), 32 << 20)
+    assert waiting.waiting[0] >= 24 * 0.9 * lines
+    assert far(core.writing(lines, away=True), 32 << 20, turned=True).away == lines
+    assert far(core.reading(128, 1), 32 << 20) == needs.Lines()
+    written = far(core.writing(lines), 32 << 20, turned=True)
+    assert written.third[2] > 0.9 * (lines - pages) and sum(written.third[:2]) == 0
+    counts = needs.counted(core.turning()) + needs.counted(core.summing())
     assert (counts["transpositions"], counts["sums"], counts["loads"]) == (8, 64, 256)

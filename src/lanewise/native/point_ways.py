@@ -20,6 +20,8 @@ FEW_MAPS = 8
 MANY_MAPS = 48
 #: bytes of a tile's sources that stay in the first cache; of a strip's, in the second
 NEAR_BYTES, STRIP_BYTES = 28 << 10, 256 << 10
+#: tiles of a strip where the rest of the target is written behind it, while its lines are near
+REST_TILES = 4
 #: bytes of sources that do not stay in the second cache; of a result that has left the caches
 #: before anybody reads it
 LARGE_SOURCE, LARGE_RESULT = 768 << 10, 8 << 20
@@ -44,7 +46,8 @@ def _point_tile(name: str, sizes: Correlation) -> PointTile | None:
     maps, pixels = min(found, key=lambda one: _cost(one, sizes, points.count, limits))
     line = sizes.sources * pixels * LINE
     packs = sizes.maps >= MANY_MAPS
-    strip = max(1, min(8 if packs else 16, STRIP_BYTES // line, points.count // pixels))
+    tiles = REST_TILES if points.rest else 8 if packs else 16
+    strip = max(1, min(tiles, STRIP_BYTES // line, points.count // pixels))
     away = _bytes(sizes.maps, sizes.rows.destination, sizes.columns.destination) >= LARGE_RESULT
     afar = _bytes(sizes.sources, sizes.rows.source, sizes.columns.source) >= LARGE_SOURCE
     ahead = away or (afar and not packs)

@@ -1,0 +1,290 @@
+"""What one core can do: kernels of the engine's own code generator that each do one thing, timed
+again and again beside other measurements (`needs.py` has what comes of it)."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import log
+
+import numpy as np
+
+from caches import Lines
+from lanewise.native.machine_code import Library, compile_ir
+from lanewise.native.nest import LANES, Buffer, Constant, Kernel, Read, Writer, as_index, op
+from lanewise.native.target import Target
+from lanewise.native.tiles import LATENCY
+from needs import FLOAT, LINE, Made, driver, module, random_numbers, runner, seconds_of
+
+#: what kernels need, and all of it
+NEEDS = ("loads", "stores", "chains", "second", "third", "memory", "alone", "lanes", "all")
+#: the kinds of lines: read in a row or alone, written likewise
+READ, READ_ALONE, WRITTEN, WRITTEN_ALONE = range(4)
+#: bytes of the arrays that stand for the caches and for memory, and those between the last two
+LEVELS = {"near": 16 << 10, "second": 512 << 10, "third": 3 << 20, "memory": 32 << 20}
+BETWEEN = (4 << 20, 6 << 20, 8 << 20, 12 << 20, 16 << 20, 24 << 20)
+#: lines between two that come alone: as far as maps of 8 × 8 and more lie apart
+APART = 64
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One core: GFLOP/s, cycles a second; seconds of a line of 64 bytes of each kind from each
+    level, as a kernel takes that does nothing else, and past the caches; how much of the seconds of
+    its loads a multiply–add loses beside them; seconds of a multiply–add that waits for a line that
+    comes alone from the third cache, from memory; of a sum of lanes, of a transposition; the bytes
+    that the third cache has for us."""
+
+    peak: float
+    clock: float
+    lines: dict[str, tuple[float, float, float, float]]
+    away: float
+    beside: float
+    waiting: tuple[float, float]
+    lane_sum: float
+    transposition: float
+    third: int
+
+    def __str__(self) -> str:
+        def speeds(kind: int) -> str:
+            return ", ".join(f"{LINE / one[kind] / 1e9:.0f}" for one in self.lines.values())
+
+        waiting = " and ".join(f"{one * self.clock:.1f}" for one in self.waiting)
+        return (
+            f"{self.peak:.0f} GFLOP/s. GB/s of the first cache, the second, the third and memory:\n"
+            f"reads {speeds(READ)}, alone {speeds(READ_ALONE)}; writes {speeds(WRITTEN)}, alone "
+            f"{speeds(WRITTEN_ALONE)},\npast the caches {LINE / self.away / 1e9:.0f}; "
+            f"the third has {self.third / 2**20:.0f} MB for us. A load takes "
+            f"{100 * self.beside:.0f} % of its time\nfrom multiply–adds beside it, one that waits "
+            f"for a line of the third or of memory\n{waiting} cycles, "
+            f"a sum of lanes {self.lane_sum * self.clock:.0f}, "
+            f"a transposition {self.transposition * self.clock:.0f}."
+        )
+
+    def seconds(self, products: float, needs: Counter[str], lines: Lines) -> dict[str, float]:
+        """What each of the needs takes alone."""
+        read, write = self.lines["near"][READ], self.lines["near"][WRITTEN]
+        third = self._beyond((lines.third[0], 0, *lines.third[2:]), "third")
+        memory = self._beyond((lines.memory[0], 0, *lines.memory[2:]), "memory")
+        memory += lines.away * self.away
+        alone = self._alone(lines)
+        return {
+            "loads": max(needs["loads"] * read, products + self.beside * needs["loads"] * read),
+            "stores": needs["stores"] * write,
+            "chains": needs["links"] * LATENCY / self.clock,
+            "second": self._beyond(lines.second, "second"),
+            "third": third,
+            "memory": memory,
+            "alone": alone,
+            "lanes": needs["sums"] * self.lane_sum + needs["transpositions"] * self.transposition,
+        }
+
+    def _beyond(self, counts: Sequence[int], level: str) -> float:
+        """What lines take more than if they were near."""
+        near = self.lines["near"]
+        each = zip(counts, self.lines[level], (near[0], near[0], near[2], near[2]), strict=True)
+        return sum(count * max(0.0, here - there) for count, here, there in each)
+
+    def _alone(self, lines: Lines) -> float:
+        """Lines from beyond the second cache for which the rest waits."""
+        near, total = self.lines["near"][READ], 0.0
+        levels = (("third", lines.third), ("memory", lines.memory))
+        for (level, counts), wait, unit in zip(levels, lines.waiting, self.waiting, strict=True):
+            own, single = self.lines[level][READ_ALONE], counts[READ_ALONE]
+            total += max(single * own, wait * unit) - single * near
+        return max(0.0, total)
+
+
+def together(needs: dict[str, float]) -> float:
+    """Seconds of all: multiply–adds among loads, or chains; stores, lines of the second cache and
+    work on lanes; those for which the rest waits; and rows of lines from the third cache, half of
+    them under the work, and from memory (both shares are fitted to layers of 1 × 1)."""
+    work = max(needs["loads"], needs["chains"]) + needs["stores"] + needs["second"]
+    work += needs["lanes"] + needs["alone"]
+    return work + needs["third"] - min(work, needs["third"]) / 2 + needs["memory"]
+
+
+def reading(lines: int, step: int) -> Kernel:
+    """Adds up an array of so many lines, every `step`-th, then those beside them, …; eight sums."""
+    source, total = Buffer("source", (lines, LANES)), Buffer("total", (8, LANES), access="write")
+    writer = Writer("reading", [source, total])
+    cells = writer.accumulators("a", 8)
+    with writer.loop("r", step) as r, writer.loop("i", lines, 0, 8 * step) as i:
+        for j, cell in enumerate(cells):
+            value = writer.load(source, as_index(i) + j * step + r, 0)
+            writer.assign(cell, op("add", Read(cell), value))
+    for j, cell in enumerate(cells):
+        writer.store(total, j, 0, value=Read(cell))
+    return writer.finish()
+
+
+def writing(lines: int, step: int = 1, away: bool = False) -> Kernel:
+    """Writes zeros, every `step`-th line, then those beside them, …"""
+    target = Buffer("target", (lines, LANES), access="write")
+    writer = Writer("writing", [Buffer("unread", (1, LANES)), target])
+    with writer.loop("r", step) as r, writer.loop("i", lines, 0, 8 * step) as i:
+        for j in range(8):
+            at = as_index(i) + j * step + r
+            writer.store(target, at, 0, value=Constant(0.0), away=away)
+    return writer.finish()
+
+
+def multiplying(lines: int, step: int, products: int) -> Kernel:
+    """Reads like `reading`; so many multiply–adds take each line, 24 sums in turn."""
+    source, total = Buffer("source", (lines, LANES)), Buffer("total", (24, LANES), access="write")
+    writer = Writer("multiplying", [source, total])
+    cells = writer.accumulators("a", 24)
+    factor = writer.let(writer.load(source, 0, 0), "factor")
+    with writer.loop("r", step) as r, writer.loop("i", lines, 0, 8 * step) as i:
+        for j in range(8):
+            value = writer.let(writer.load(source, as_index(i) + j * step + r, 0), "x")
+            for n in range(j * products, (j + 1) * products):
+                cell = cells[n % len(cells)]
+                writer.assign(cell, op("fma", factor, value, Read(cell)))
+    for j, cell in enumerate(cells):
+        writer.store(total, j, 0, value=Read(cell))
+    return writer.finish()
+
+
+def loading() -> Kernel:
+    """256 turns of a product of 4 numbers and 6 vectors from the first cache."""
+    vectors, numbers = Buffer("vectors", (32, 6, LANES)), Buffer("numbers", (32, 4), align=4)
+    total = Buffer("total", (24, LANES), access="write")
+    writer = Writer("loading", [vectors, total, numbers])
+    cells = writer.accumulators("a", 24)
+    with writer.loop("r", 8), writer.loop("c", 32) as c:
+        values = [writer.let(writer.load(vectors, c, j, 0), "x") for j in range(6)]
+        for i in range(4):
+            weight = writer.let(writer.splat(numbers, c, i), "w")
+            for cell, value in zip(cells[6 * i : 6 * i + 6], values, strict=True):
+                writer.assign(cell, op("fma", weight, value, Read(cell)))
+    for j, cell in enumerate(cells):
+        writer.store(total, j, 0, value=Read(cell))
+    return writer.finish()
+
+
+def summing() -> Kernel:
+    """64 sums of lanes, each added to a number."""
+    source, total = Buffer("source", (64, LANES)), Buffer("total", (64,), access="update", align=4)
+    writer = Writer("summing", [source, total])
+    with writer.loop("i", 64) as i:
+        value = op("lanesum", writer.load(source, i, 0))
+        writer.store(total, i, value=op("add", writer.load(total, i, lanes=1), value))
+    return writer.finish()
+
+
+def turning() -> Kernel:
+    """8 transpositions."""
+    shape = (8, LANES, LANES)
+    source, target = Buffer("source", shape), Buffer("target", shape, access="write")
+    writer = Writer("turning", [source, target])
+    with writer.loop("i", 8) as i:
+        for j, value in enumerate(
+            writer.transpose([writer.load(source, i, j, 0) for j in range(16)])
+        ):
+            writer.store(target, i, j, 0, value=value)
+    return writer.finish()
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """A kernel that does one thing so many times."""
+
+    run: Callable[[int], None]
+    parts: int
+
+    def measure(self) -> float:
+        """Seconds of one of them, when the caches know the arrays."""
+        self.run(1)
+        return seconds_of(self.run, max(1, (1 << 17) // self.parts)) / self.parts
+
+
+class MachineMeter:
+    """The rest of what is known of a core, beside its peak: the medians of what was measured so
+    far. Each measurement takes about a twentieth of a second."""
+
+    def __init__(self, target: Target) -> None:
+        self.target, self.peaks = target, [0.0]
+        self.peaks.clear()
+        floats = max(*LEVELS.values(), *BETWEEN) // FLOAT
+        self._array = random_numbers(floats, 0)
+        self._probes = {name: self._probe(*one) for name, one in _probes().items()}
+        self._found: dict[str, list[float]] = {name: [] for name in self._probes}
+
+    def _probe(self, kernel: Kernel, parts: int) -> _Probe:
+        call = Made(kernel, tuple(range(len(kernel.buffers))))
+        text = module([kernel], [driver("run", [call], len(kernel.buffers))])
+        library = Library.load(compile_ir(text, self.target))
+        sizes = [int(np.prod([int(n) for n in one.shape])) for one in kernel.buffers]  # type: ignore[arg-type]
+        arrays = [self._array if n > 1 << 12 else random_numbers(n, 0) for n in sizes]
+        run = runner(library, "run", [array.ctypes.data for array in arrays])
+        run.held = library, arrays  # type: ignore[attr-defined]  # outlive the function
+        return _Probe(run, parts)
+
+    def measure(self, peak: float) -> None:
+        """Once more, beside this peak."""
+        self.peaks.append(peak)
+        for name, probe in self._probes.items():
+            self._found[name].append(probe.measure())
+
+    def machine(self) -> Machine:
+        """What is known so far."""
+        found = {name: statistics.median(values) for name, values in self._found.items()}
+        peak = statistics.median(self.peaks)
+        product = 2 * LANES / peak / 1e9
+        lines = {name: tuple(found[f"{name} {kind}"] for kind in range(4)) for name in LEVELS}
+        near = lines["near"][READ]
+        waiting = tuple(
+            max(0.0, found[f"{name} waiting"] / MANY - product) for name in ("third", "memory")
+        )
+        return Machine(
+            peak,
+            1e9 * peak / (2 * self.target.register_lanes * self.target.fma_per_cycle),
+            lines,  # type: ignore[arg-type]
+            found["away"],
+            max(0.0, min(1.0, (found["loading"] - 24 * product) / (10 * near))),
+            waiting,  # type: ignore[arg-type]
+            found["sum"],
+            found["transposition"],
+            _room(found),
+        )
+
+
+#: multiply–adds that wait for a line where that is measured
+MANY = 24
+
+
+def _room(found: dict[str, float]) -> int:
+    """Bytes of the third cache that are ours: where an array is read round and round and any line
+    may leave, half of the lines of an array 2 · ln 2 times as large are still there."""
+    middle = (found[f"third {READ}"] + found[f"memory {READ}"]) / 2
+    known = [(LEVELS["third"], found[f"third {READ}"])]
+    known += [(size, found[f"between {size}"]) for size in BETWEEN]
+    for (small, before), (large, after) in pairwise(known):
+        if before < middle <= after:
+            half = small + (large - small) * (middle - before) / (after - before)
+            return int(half / (2 * log(2)))
+    return int(BETWEEN[-1] / (2 * log(2)))
+
+
+def _probes() -> dict[str, tuple[Kernel, int]]:
+    """Kernels, and how many lines, sums, turns … each works on."""
+    found: dict[str, tuple[Kernel, int]] = {}
+    for name, size in LEVELS.items():
+        n, apart = size // LINE, min(APART, size // LINE // 8)
+        kernels = reading(n, 1), reading(n, apart), writing(n), writing(n, apart)
+        found |= {f"{name} {kind}": (kernel, n) for kind, kernel in enumerate(kernels)}
+    for name in ("third", "memory"):
+        n = LEVELS[name] // LINE
+        found[f"{name} waiting"] = multiplying(n, APART, MANY), n
+    found |= {f"between {size}": (reading(size // LINE, 1), size // LINE) for size in BETWEEN}
+    n = LEVELS["memory"] // LINE
+    return found | {
+        "away": (writing(n, away=True), n),
+        "loading": (loading(), 256),
+        "sum": (summing(), 64),
+        "transposition": (turning(), 8),
+    }
