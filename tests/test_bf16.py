@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,9 @@ from lanewise.native.target import Target, find_target
 from lanewise.native.ways import correlation_way
 from lanewise.net.load import load
 from lanewise.net.parse import parse
+from lanewise.training.model import load as load_model
+from lanewise.training.model import train
+from lanewise.training.recipe import Recipe, RecipeError
 from native_kernel import aligned, execute, placed
 from small_nets import NETS
 
@@ -450,3 +454,28 @@ def test_programs_of_both_precisions_are_kept_apart() -> None:
             assert program.facts.precision == precision
     with closing(compile_net(net, precision="bf16")) as again:
         assert again.from_cache and again.facts.precision == "bf16"
+
+
+def test_a_run_remembers_its_precision(tmp_path: Path) -> None:
+    """It predicts accordingly, and what it saves are the fp32 weights."""
+    random = np.random.default_rng(0)
+    data = random.integers(0, 256, (60, 6, 6), np.uint8), np.arange(60) % 3
+    net = "input 1x6x6; conv 3 k3; relu; flatten; linear 3"
+    model = train(net, data, epochs=1, quiet=True, precision="bf16", run=tmp_path / "run")
+    again = load_model(tmp_path / "run")
+    assert again.record["recipe"]["precision"] == "bf16"
+    assert (again.weights["conv1.weight"] != nearest_bf16(again.weights["conv1.weight"])).any()
+    images = random.integers(0, 256, (20, 1, 6, 6), np.uint8)
+    assert (again.forward(images) == model.forward(images)).all()
+    assert [program.facts.precision for program in again._programs.values()] == ["bf16"]
+    with pytest.raises(RecipeError, match="resume: precision cannot be given beside it"):
+        train(resume=tmp_path / "run", precision="fp32", quiet=True)
+
+
+def test_a_recipe_that_says_nothing_is_fp32() -> None:
+    told = Recipe(precision="bf16").to_json()
+    assert Recipe.from_json(told).precision == "bf16"
+    del told["precision"]
+    assert Recipe.from_json(told).precision == "fp32"
+    with pytest.raises(RecipeError, match="precision is 'int8'; use fp32 or bf16"):
+        Recipe(precision="int8")
