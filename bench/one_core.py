@@ -236,7 +236,6 @@ class MachineMeter:
         peak = statistics.median(self.peaks)
         product = 2 * LANES / peak / 1e9
         lines = {name: tuple(found[f"{name} {kind}"] for kind in range(4)) for name in LEVELS}
-        near = lines["near"][READ]
         waiting = tuple(
             max(0.0, found[f"{name} waiting"] / MANY - product) for name in ("third", "memory")
         )
@@ -245,12 +244,22 @@ class MachineMeter:
             1e9 * peak / (2 * self.target.register_lanes * self.target.fma_per_cycle),
             lines,  # type: ignore[arg-type]
             found["away"],
-            max(0.0, min(1.0, (found["loading"] - 24 * product) / (10 * near))),
+            self._beside(),
             waiting,  # type: ignore[arg-type]
             found["sum"],
             found["transposition"],
             _room(found),
         )
+
+    def _beside(self) -> float:
+        """The share of its own time that a load takes from multiply–adds: the median of what the
+        neighbours of each measurement tell, for the clock may differ from one to the next."""
+        near, loading = self._found[f"near {READ}"], self._found["loading"]
+        shares = [
+            (turn - 24 * 2 * LANES / peak / 1e9) / (10 * load)
+            for peak, turn, load in zip(self.peaks, loading, near, strict=True)
+        ]
+        return max(0.0, min(1.0, statistics.median(shares)))
 
 
 #: multiply–adds that wait for a line where that is measured

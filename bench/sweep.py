@@ -178,11 +178,13 @@ def medians(plain: Sequence[Point]) -> list[str]:
     ]
     under = sum(one.share < ENOUGH for one in large)
     forward, back, weight = map(median, ways)
-    return [
-        f"Medians: {forward} forward, {back} input gradients, {weight} weight gradients; "
-        f"{median(large)} for the {len(large)}",
-        f"with kernels larger than 1 × 1 and at least 16 channels, of which {under} are slow.",
-    ]
+    told = [f"Medians: {forward} forward, {back} input gradients, {weight} weight gradients."]
+    if large:
+        told[0] = f"{told[0][:-1]}; {median(large)} for the {len(large)}"
+        told.append(
+            f"with kernels larger than 1 × 1 and at least 16 channels, of which {under} are slow."
+        )
+    return told
 
 
 def as_json(points: Sequence[Point], machine: Machine) -> list[dict[str, object]]:
@@ -230,7 +232,8 @@ def main() -> None:
     print("\n".join(heading()))
     machines.measure(meter.measure())
     for some in sweep(wanted, target, meter, options.rounds, options.turn):
-        machines.measure(meter.measure())
+        for _ in range(2):
+            machines.measure(meter.measure())
         machine = machines.machine()
         for point in some:
             if point.share < ENOUGH or not point.layer.kernels:
