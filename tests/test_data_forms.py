@@ -177,7 +177,7 @@ def test_arrays_and_string_labels():
 
 NAN = np.where(np.arange(1800).reshape(60, 6, 5) == 33, np.nan, 0.5)
 BAD_IMAGES = {
-    "nan": (NAN, "1 values that are NaN or infinite, the first at [1, 0, 3]"),
+    "nan": (NAN, "1 number NaN or infinite, the first at [1, 0, 3]"),
     "unit floats": (IMAGES / 255, "Type: (images * 255).round().astype('uint8')"),
     "byte floats": (IMAGES.astype(float), "Type: images.round().astype('uint8')"),
     "signed floats": (IMAGES - 128.0, "Type: ((images - -128) * (255 / 255))"),
@@ -206,7 +206,7 @@ BAD_LABELS = {
     ),
     "nan": (
         np.where(LABELS == 1, np.nan, 0),
-        "20 values that are NaN or infinite, the first at [1]",
+        "20 numbers NaN or infinite, the first at [1]",
     ),
     "one-hot": (
         np.eye(3)[LABELS],

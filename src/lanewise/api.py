@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from lanewise.errors import EngineError
+from lanewise.errors import EngineError, counted
 from lanewise.net.check import require_own
 from lanewise.net.graph import Graph
 from lanewise.net.load import name_of, read_text
@@ -107,7 +107,7 @@ class Net:
         return hash(self._graph)
 
     def __repr__(self) -> str:
-        return f"<Net {self.name}: {len(self._graph.nodes)} layers>"
+        return f"<Net {self.name}: {counted(len(self._graph.nodes), 'layer')}>"
 
 
 def read_by(graph: Graph, name: str) -> Graph:

@@ -46,3 +46,17 @@ def require(package: str, name: str, extra: str) -> None:
         raise LanewiseError(
             f"this needs {name}, which is not installed; run: pip install 'lanewise[{extra}]'"
         )
+
+
+# ---- words of messages --------------------------------------------------------------------------
+
+
+def counted(number: int, word: str, plural: str = "") -> str:
+    """ "1 image", "1,200 images"."""
+    return f"{number:,} {word if number == 1 else plural or word + 's'}"
+
+
+def a_kind(thing: object) -> str:
+    """What a thing is, with its article: "an int", "a Tensor"."""
+    name = type(thing).__name__
+    return f"{'an' if name[0] in 'aeiouAEIO' else 'a'} {name}"

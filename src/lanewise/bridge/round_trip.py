@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lanewise.bridge.torch_module import copy_weights, to_torch
-from lanewise.errors import LanewiseError, NetError
+from lanewise.errors import LanewiseError, NetError, a_kind
 from lanewise.net.graph import Graph
 from lanewise.size.cost import learned_shapes
 from lanewise.size.shapes import infer_shapes
@@ -134,7 +134,7 @@ def called(module: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
             found = module.eval()(torch.from_numpy(images))
         if not isinstance(found, torch.Tensor):
             raise NetError(
-                f"{type(module).__name__}: gives a {type(found).__name__}, and a network here "
+                f"{type(module).__name__}: gives {a_kind(found)}, and a network here "
                 "gives one tensor; make a module that returns that tensor alone"
             )
         return found.numpy()

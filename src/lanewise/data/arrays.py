@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lanewise.data.data_set import Images, Labels
-from lanewise.errors import DataError
+from lanewise.errors import DataError, counted
 
 CHANNELS = (1, 2, 3, 4)
 
@@ -44,7 +44,8 @@ def check_labels(labels: Any, count: int, where: str) -> tuple[Labels, tuple[str
     if array.ndim != 1:
         raise DataError(f"{where}: found shape {array.shape}; wanted ({count},). {_flat(array)}")
     if len(array) != count:
-        raise DataError(f"{where}: found {len(array)} labels for {count} images; wanted one each")
+        found = f"{counted(len(array), 'label')} for {counted(count, 'image')}"
+        raise DataError(f"{where}: found {found}; wanted one each")
     if array.dtype.kind in "US":
         names, inverse = np.unique(array, return_inverse=True)
         return inverse.astype(np.int32), tuple(map(_text, names.tolist()))
@@ -87,8 +88,9 @@ def _check_range(array: npt.NDArray[Any], where: str) -> None:
     place = int(np.argmax(array))
     if array[place] >= max(len(array), 2):
         raise DataError(
-            f"{where}: label {array[place]} at {place} is out of range: {len(array)} images cannot "
-            f"have {int(array[place]) + 1} classes; wanted 0 to K-1. "
+            f"{where}: label {array[place]} at {place} is out of range: "
+            f"{counted(len(array), 'image')} cannot have {int(array[place]) + 1} classes; "
+            "wanted 0 to K-1. "
             "Type: np.unique(labels, return_inverse=True)[1]"
         )
 
@@ -99,7 +101,7 @@ def _refuse_nan(array: npt.NDArray[Any], where: str) -> None:
     if count:
         place = [int(axis) for axis in np.unravel_index(int(np.argmax(bad)), array.shape)]
         raise DataError(
-            f"{where}: found {count} values that are NaN or infinite, the first at {place}; "
+            f"{where}: found {counted(count, 'number')} NaN or infinite, the first at {place}; "
             "wanted numbers. Look at what made them, or type: np.nan_to_num(...)"
         )
 

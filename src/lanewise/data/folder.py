@@ -17,7 +17,7 @@ from lanewise.data.preprocessing import WHITE, Preprocessing
 from lanewise.data.scan import Scan
 from lanewise.data.store import open_store
 from lanewise.data.store_file import Store
-from lanewise.errors import DataError
+from lanewise.errors import DataError, counted
 
 SAMPLE = 64
 _SMALL = 512 * 512
@@ -138,7 +138,8 @@ def _check_usable(
         if skipped:
             first = skipped[0]
             broken = (
-                f"; {len(skipped)} files were skipped, such as {shown(first.path)}: {first.reason}"
+                f"; {counted(len(skipped), 'file was', 'files were')} skipped, such as "
+                f"{shown(first.path)}: {first.reason}"
             )
         raise DataError(
             f"{shown(scan.root)}: found usable images in {len(names)} of {len(scan.class_names)} "

@@ -21,7 +21,7 @@ from lanewise.data.loaded import Loaded, loaded_arrays, shape_of_images
 from lanewise.data.messages import shown
 from lanewise.data.preprocessing import Preprocessing
 from lanewise.data.scan import Scan, scan_folder
-from lanewise.errors import DataError
+from lanewise.errors import DataError, counted
 
 Shape = tuple[int, int, int]
 Progress = Callable[[int, int], None]
@@ -193,8 +193,8 @@ def _check_classes(where: str, classes: int, labels: Labels) -> None:
     used = len(np.unique(labels))
     if used < 2:
         raise DataError(
-            f"{where}: found {len(labels)} images of {used} class (of {classes}); wanted images of "
-            "at least two classes"
+            f"{where}: found {counted(len(labels), 'image')} of {used} class (of {classes}); "
+            "wanted images of at least two classes"
         )
 
 

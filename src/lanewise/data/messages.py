@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from lanewise.errors import counted as counted
+
 
 def shown(text: str) -> str:
     """`text` with what cannot be encoded (an undecodable file name) as escapes."""
@@ -15,11 +17,6 @@ def examples(names: Sequence[str], most: int = 5) -> str:
     """The first few names, and how many more there are."""
     listed = ", ".join(shown(name) for name in names[:most])
     return listed if len(names) <= most else f"{listed} and {len(names) - most:,} more"
-
-
-def counted(number: int, word: str, plural: str = "") -> str:
-    """ "1 image", "1,200 images"."""
-    return f"{number:,} {word if number == 1 else plural or word + 's'}"
 
 
 def warn(message: str) -> None:

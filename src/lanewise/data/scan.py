@@ -18,7 +18,7 @@ from operator import itemgetter
 
 from lanewise.data.data_set import Skipped
 from lanewise.data.messages import examples, shown
-from lanewise.errors import DataError
+from lanewise.errors import DataError, counted
 
 EXTENSIONS = frozenset(
     ".png .jpg .jpeg .jpe .jfif .bmp .dib .gif .webp .tif .tiff".split()  # noqa: SIM905
@@ -185,7 +185,7 @@ def _check_enough(root: str, folder: str, names: tuple[str, ...]) -> None:
         images = [entry.name for entry in _entries(folder) if _is_image(entry)]
         if images:
             raise DataError(
-                f"{shown(folder)}: found {len(images)} images directly in the folder "
+                f"{shown(folder)}: found {counted(len(images), 'image')} directly in the folder "
                 f"({examples(images)}) and no class folders; {wanted}: move each image into the "
                 "folder of its class"
             )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lanewise.errors import DataError, EngineError
+from lanewise.errors import DataError, EngineError, counted
 from lanewise.native.target import LANES
 from lanewise.net.graph import Graph, Node
 from lanewise.net.layers import BatchNorm
@@ -98,7 +98,8 @@ def usable_rates(learning_rates: Any, count: int, batch: int) -> np.ndarray:
     if rates.shape != (steps,):
         given = f"{len(rates)}" if rates.ndim == 1 else f"an array of shape {rates.shape}"
         raise DataError(
-            f"{count} images in batches of {batch} need {steps} learning rates, not {given}"
+            f"{counted(count, 'image')} in batches of {batch} need "
+            f"{counted(steps, 'learning rate')}, not {given}"
         )
     rates = np.ascontiguousarray(rates, np.float32)
     if not (np.isfinite(rates).all() and (rates >= 0).all()):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lanewise.errors import counted
 from lanewise.net.graph import Graph
 from lanewise.net.show import show_layer
 from lanewise.size.report import Row, SizeReport, size
@@ -156,7 +157,7 @@ def _alike(pairs: list[Pair]) -> Iterator[tuple[str, ...]]:
         yield from (_row(" ", side) for side in sides)
         return
     yield _row(" ", sides[0])
-    yield "", f"… {len(sides) - 2} layers alike", "", "", ""
+    yield "", f"… {counted(len(sides) - 2, 'layer')} alike", "", "", ""
     yield _row(" ", sides[-1])
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from textwrap import wrap
 from typing import Any, Literal, TypeAlias
 
-from lanewise.errors import SizeError
+from lanewise.errors import SizeError, counted
 from lanewise.net.graph import Graph, Node
 from lanewise.net.layers import AvgPool, Layer, MaxPool, TransposedConv
 from lanewise.net.show import show_layer
@@ -193,7 +193,7 @@ def _summary(readings: Readings, told: Sequence[Read]) -> str:
     parts = [f"{counts[change]} {what}" for change, what in WORDS.items() if counts[change]]
     windows = sum(type(layer.a.layer) in READINGS for layer in readings.layers)
     below = f" Below them {counts['follows']} have another input." if counts["follows"] else ""
-    return f"Of {windows} layers with windows: {', '.join(parts) or 'all alike'}.{below}"
+    return f"Of {counted(windows, 'layer')} with windows: {', '.join(parts) or 'all alike'}.{below}"
 
 
 def _json(layer: Read) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from textwrap import wrap
 
+from lanewise.errors import counted
 from lanewise.net.layers import PartialConv, RadialBasis, Subsample
 from lanewise.size.field import Pixels
 from lanewise.size.formula import GIVEN, UNCHANGED
@@ -53,7 +54,7 @@ def show_pixels(pixels: tuple[Pixels, Pixels]) -> str:
 def show_bytes(count: int) -> str:
     """`241.0 KiB`: binary units, one decimal; exact below 1 KiB."""
     if count < 1024:
-        return f"{count} bytes"
+        return counted(count, "byte")
     exponent = min((count.bit_length() - 1) // 10, 4)
     return f"{count / 1024**exponent:,.1f} {'KMGT'[exponent - 1]}iB"
 

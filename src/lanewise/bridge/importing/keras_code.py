@@ -20,7 +20,7 @@ from lanewise.bridge.importing import user_code
 from lanewise.bridge.importing.keras_model import import_model
 from lanewise.bridge.importing.network import Imported
 from lanewise.bridge.importing.places import shown_path
-from lanewise.errors import NetError
+from lanewise.errors import NetError, a_kind
 from lanewise.net.layers import Input
 
 ARCHIVE = ".keras"
@@ -73,7 +73,7 @@ def import_code(spec: str, image: Input | None) -> Imported:
 
     if not isinstance(found, keras.Model):
         raise NetError(
-            f"{spec}: is a {type(found).__name__}; name a keras.Model or a function that makes one"
+            f"{spec}: is {a_kind(found)}; name a keras.Model or a function that makes one"
         )
     title = f"{os.path.basename(path)}:{attribute}" if attribute else os.path.basename(path)
     return import_model(found, spec, shown_path(os.path.abspath(path)), title, image)

@@ -19,7 +19,7 @@ from lanewise.bridge.importing.keras_rules import LAYERS, OPERATIONS
 from lanewise.bridge.importing.keras_step import KerasStep
 from lanewise.bridge.importing.network import Imported
 from lanewise.bridge.importing.values import Constant, Source, Value
-from lanewise.errors import NetError
+from lanewise.errors import NetError, counted
 from lanewise.net.layers import Foreign, Input
 from lanewise.size.shapes import Shape
 
@@ -276,7 +276,8 @@ class _Reader:
         if idle:
             count = sum(Source("", tuple(one.shape)).count for one in idle)
             yield (
-                f"{count:,} parameters take no part in the result and are not counted: "
+                f"{counted(count, 'parameter takes', 'parameters take')} no part in the result and "
+                f"{'is' if count == 1 else 'are'} not counted: "
                 f"{', '.join(one.path for one in idle[:3])}" + (" …" if len(idle) > 3 else ".")
             )
         if outputs > 1:

@@ -17,7 +17,7 @@ from lanewise.bridge.importing.places import shown_path
 from lanewise.bridge.importing.record import Call, Recording, record, tensors
 from lanewise.bridge.importing.user_code import Built
 from lanewise.bridge.importing.values import Constant, Source, Value
-from lanewise.errors import NetError
+from lanewise.errors import NetError, counted
 from lanewise.net.graph import Graph
 from lanewise.net.layers import Foreign, Input
 
@@ -202,7 +202,8 @@ class _Reader:
         if idle:
             count = sum(source.count for source in idle)
             yield (
-                f"{count:,} parameters take no part in the result and are not counted: "
+                f"{counted(count, 'parameter takes', 'parameters take')} no part in the result and "
+                f"{'is' if count == 1 else 'are'} not counted: "
                 f"{', '.join(source.name for source in idle[:3])}"
                 + (" …" if len(idle) > 3 else ".")
             )

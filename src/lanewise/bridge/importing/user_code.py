@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from lanewise.bridge import require_torch
 from lanewise.bridge.importing.places import Place, here, of_error, shown_path
-from lanewise.errors import NetError
+from lanewise.errors import NetError, a_kind
 from lanewise.net.elsewhere import nearest
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def _instance(found: Any, spec: str) -> nn.Module:
         )
     if not isinstance(found, nn.Module):
         raise NetError(
-            f"{spec}: is a {type(found).__name__}; name a torch.nn.Module, a class of "
+            f"{spec}: is {a_kind(found)}; name a torch.nn.Module, a class of "
             "them, or a function that makes one"
         )
     return found
