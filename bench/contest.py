@@ -26,6 +26,7 @@ from lanewise.native import Program, compile_net
 from lanewise.native.optimizers import SGD
 from lanewise.native.peak import Peak, PeakMeter
 from lanewise.net.graph import Graph
+from lanewise.net.layers import DepthwiseConv
 from lanewise.size.report import size
 from measure import Contender, Timing, interleave, timing_json
 from peers.work import Kind, Work
@@ -190,9 +191,9 @@ class Contest:
     def _guests(self, kind: Kind, task: Task) -> Iterator[Guests]:
         terms = self.terms
         peers = [one for one in terms.peers if one.kind == kind and self._worth_while(one)]
-        if terms.batch * step_multiply_adds(self.graph) > terms.slow_up_to:
-            self.skipped += [f"{one}: not tried, it is slow" for one in peers if one.slow]
-            peers = [one for one in peers if not one.slow]
+        slow = [one for one in peers if self._slow(one)]
+        self.skipped += [f"{one}: not tried, it is slow" for one in slow]
+        peers = [one for one in peers if one not in slow]
         model = task.model if any(one.model for one in peers) else b""
         batches, where = list(task.batches), Path()
         work = Work(kind, self.graph, self.weights, batches, terms.threads, FIRST_RATE, RATE,
@@ -201,6 +202,14 @@ class Contest:
             self.skipped += found.skipped
             self.versions |= found.versions
             yield found
+
+    def _slow(self, peer: Peer) -> bool:
+        """Whether a quick look does not wait for it. XLA's gradients of depthwise convolutions take
+        seconds: a step of the small MobileNetV2 5.9 s on TensorFlow, 10.7 s on JAX."""
+        if peer.slow_at_depthwise and self.terms.slow_up_to < inf:
+            return any(isinstance(node.layer, DepthwiseConv) for node in self.graph.nodes)
+        much = self.terms.batch * step_multiply_adds(self.graph) > self.terms.slow_up_to
+        return peer.slow and much
 
     def _worth_while(self, peer: Peer) -> bool:
         """Whether fewer threads than everybody's could be the best setting of so much work."""

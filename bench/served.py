@@ -52,6 +52,7 @@ class Peer:
     model: bool = False  # whether it needs model.onnx
     winograd: bool = False  # whether it may transform: its logits are a little less exact
     slow: bool = False  # whether a quick look leaves it out where there is much to do
+    slow_at_depthwise: bool = False  # and where a convolution is depthwise
 
     def __str__(self) -> str:
         return f"{self.name} {self.setting}"
@@ -61,8 +62,9 @@ PEERS: tuple[Peer, ...] = (
     Peer("Keras, TensorFlow", "fp32", "with_keras", "training",
          {"backend": "tensorflow", "xla": False}),
     Peer("Keras, TensorFlow", "fp32, XLA", "with_keras", "training",
-         {"backend": "tensorflow", "xla": True}),
-    Peer("Keras, JAX", "fp32, XLA", "with_keras", "training", {"backend": "jax"}),
+         {"backend": "tensorflow", "xla": True}, slow_at_depthwise=True),
+    Peer("Keras, JAX", "fp32, XLA", "with_keras", "training", {"backend": "jax"},
+         slow_at_depthwise=True),
     Peer("tinygrad", "fp32, JIT", "with_tinygrad", "training", slow=True),
     Peer("ncnn", "fp32", "with_ncnn", "inference", winograd=True),
     Peer("ncnn", "fp32, 1 thread", "with_ncnn", "inference", {"threads": 1}, winograd=True),

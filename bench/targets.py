@@ -60,7 +60,7 @@ from torch_rivals import prepare_torch
 QUICK_ROUNDS, QUICK_TURN, QUICK_MOST, QUICK_COMPILE = 5, 0.1, 3.0, 30.0
 COMPILE = 100.0  # seconds of torch.compile for each setting
 LONGEST, QUICK_LONGEST = 4.0, 1.5  # seconds of a step of somebody who takes turns
-QUICK_PATIENCE, QUICK_SLOW = 75.0, 2e9  # seconds; multiply–adds of a step
+QUICK_PATIENCE, QUICK_SLOW = 75.0, 5e8  # seconds; multiply–adds of a step
 Document = dict[str, Any]
 
 

@@ -220,6 +220,18 @@ def test_a_quick_look_names_the_slow_it_leaves_out() -> None:
     assert everybody.skipped == [f"{one}: not tried, it is slow" for one in peers] != []
 
 
+def test_a_quick_look_does_not_wait_for_depthwise_gradients() -> None:
+    net = parse("input 2x6x6; depthwise k3; flatten; linear 3")
+    xla = [one for one in served.PEERS if one.slow_at_depthwise]
+    assert {one.name for one in xla} == {"Keras, TensorFlow", "Keras, JAX"}
+    for terms, expected in [(contest.Terms(slow_up_to=1e9), True), (contest.Terms(), False)]:
+        stub = contest.Contest.__new__(contest.Contest)
+        stub.graph, stub.terms = net, terms
+        assert [stub._slow(one) for one in xla] == [expected] * 2
+        stub.graph = parse("input 2x6x6; conv 2 k3; flatten; linear 3")
+        assert not any(stub._slow(one) for one in xla)
+
+
 def test_fewer_threads_are_tried_where_there_is_little_to_do() -> None:
     single = next(one for one in served.PEERS if one.options.get("threads") == 1)
     usual = next(one for one in served.PEERS if one.kind == "inference")
