@@ -3,8 +3,8 @@
     python fuzz/nets.py --seed 74       one net: its text, its table
     python fuzz/nets.py --count 200     seeds 0 … 199
     python fuzz/nets.py --minutes 10    as many as fit, from --seed on
-    python fuzz/nets.py --count 50 --winograd    3x3 and 5x5 convolutions by Winograd's algorithm, all
-                                        that can be, not only where it is quicker
+    python fuzz/nets.py --count 50 --winograd    convolutions by Winograd's algorithm, all that can
+                                        be, not only where it is quicker
     python fuzz/nets.py --count 50 --small-caches    as if caches were tiny: what may be made piece
                                         by piece is, in the smallest pieces
 
