@@ -73,6 +73,8 @@ class Planner:
     #: what is near until its statistics or sums are told, and then written past the caches
     near: dict[str, Slot] = field(default_factory=dict)
     near_gradients: dict[str, Slot] = field(default_factory=dict)
+    #: operations whose values a convolution has written in their place
+    stored: set[str] = field(default_factory=set)
     _written: set[str] = field(default_factory=set)
     _unmasked: set[str] = field(default_factory=set)
     _gradients: dict[str, Slot] = field(default_factory=dict)

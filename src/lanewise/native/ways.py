@@ -29,6 +29,8 @@ MIDDLE, FAR = 0.6, 2.5
 PACK, IN_A_ROW = 4.0, 0.5
 #: source maps at once, and neighbouring tiles that are packed
 TOGETHER, RUNS = (16, 64, 128), (1, 2, 4)
+#: cycles of a pool for a value that it reads, and that need not have been written, if it is near
+POOLED = 3.0
 #: weights come one at a time and not in a row of lines: so many times as slow
 WEIGHTS = 1.5
 
@@ -42,6 +44,38 @@ def correlation_way(
     halved = precision == "bf16"
     both = pairs and sizes.sources % 2 == 0 and multiplies_pairs(target)
     return _correlation_way(target.name, sizes, not halved, both)
+
+
+def pooled_way(target: Target, sizes: Correlation) -> Tile | None:
+    """The same where the largest of each 2 × 2 fp32 results are kept: tiles of even columns, all
+    sources at once; None where that costs more than the pooling by itself."""
+    way, cycles = _pooled_way(target.name, sizes)
+    return way if cycles < 0 else None
+
+
+@lru_cache(maxsize=4096)
+def _pooled_way(name: str, sizes: Correlation) -> tuple[Tile, float]:
+    """The best way for pooling, and what it costs more than the best way and a pool of its own."""
+    turns = sizes.sources * sizes.rows.pairs
+    ways = [
+        (turns * cycles, replace(tile, order=order, packs=packs))
+        for cycles, tile in fitting_tiles(name, sizes.maps, sizes.columns)
+        for order, n, packs in _orders(sizes)
+        if tile.columns % 2 == 0 and n == 0
+    ]
+
+    def cost(way: tuple[float, Tile]) -> float:
+        return way[0] + _traffic(way[1], sizes)
+
+    best, other = min(ways, key=cost), _correlation_way(name, sizes, True, False)
+    cycles = next(
+        cycles
+        for cycles, tile in fitting_tiles(name, sizes.maps, sizes.columns)
+        if (tile.maps, tile.columns) == (other.maps, other.columns)
+    )
+    results = sizes.groups * sizes.maps * sizes.rows.destination * sizes.columns.destination
+    saved = results * (POOLED + _far(results))
+    return best[1], sizes.groups * (cost(best) - cost((turns * cycles, other))) - saved
 
 
 @lru_cache(maxsize=4096)

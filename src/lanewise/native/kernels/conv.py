@@ -147,8 +147,12 @@ def correlate(
     accumulate: bool = False,
     relu: bool = False,
     mask: bool = False,
+    plus: bool = False,
+    pool: bool = False,
+    argument: bool = False,
 ) -> Kernel:
-    """Destination maps from source maps: buffers source, weight, [packed], those of `Result`."""
+    """Destination maps from source maps: buffers source, weight, [packed], those of `Result`. A
+    tile of a `pool` has an even number of columns, and all sources at once."""
     shape = (
         sizes.groups * sizes.maps,
         sizes.rows.destination,
@@ -156,7 +160,9 @@ def correlate(
         LANES,
     )
     waits = 0 < tile.sources < sizes.sources
-    result = Result(shape, bias, affine, accumulate, relu, mask, waits)
+    result = Result(
+        shape, bias, affine, accumulate, relu, mask, waits, plus, pool=pool, argument=argument
+    )
     return _Nest(name, sizes, tile, result).write()
 
 
@@ -170,11 +176,14 @@ def _shared_axis(sizes: Correlation, tile: Tile) -> str:
 
 @dataclass(frozen=True)
 class _Line:
-    """Destination rows row = start + step · i that meet the same taps."""
+    """Destination rows row = start + step · i that meet the same taps. `half`: which row of its
+    windows it is, if the result is pooled."""
 
     taps: RowTaps
-    i: Var
+    i: Index
     row: Index
+    half: int = 0
+    window: IndexLike = 0
 
 
 @dataclass(frozen=True)
@@ -191,6 +200,10 @@ class _Part:
         """Destination column j of the tile."""
         at = self.i * self.segment.width + (self.segment.start + j)
         return at * self.phase.step + self.phase.start
+
+    def window(self, j: int) -> Index:
+        """The window of columns 2j and 2j + 1 of the tile."""
+        return self.i * (self.segment.width // 2) + (self.segment.start // 2 + j)
 
 
 class _Nest:
@@ -257,9 +270,17 @@ class _Nest:
 
     def _rows(self) -> Iterator[_Line]:
         for phase in phases(self.sizes.rows):
-            with self.writer.loop("p", phase.taps.destination, shared=self.shared == "p") as i:
-                row = as_index(i) * phase.step + phase.start
-                yield _Line(RowTaps(phase.taps, phase.numbers), i, row)
+            taps = RowTaps(phase.taps, phase.numbers)
+            shared = self.shared == "p"
+            if self.result.pool:
+                with self.writer.loop("p", phase.taps.destination // 2, shared=shared) as p:
+                    for half in (0, 1):
+                        row = as_index(p) * 2 + half
+                        yield _Line(taps, row, row, half, p)
+                continue
+            with self.writer.loop("p", phase.taps.destination, shared=shared) as p:
+                i = as_index(p)
+                yield _Line(taps, i, i * phase.step + phase.start)
 
     def _maps(self) -> Iterator[tuple[Var, int]]:
         for first, count, times in blocks(self.sizes.maps, self.tile.maps):
@@ -331,10 +352,23 @@ class _Nest:
                 writer.loop("m", line.taps.count(line.i)) as m,
             ):
                 self._products(cells, g, k, b, c, line, m, part)
+        if result.pool:
+            self._store_pairs(cells, k0, line, part)
+            return
         end = result.wait if result.waits else result.store
         for row, registers in zip(places, cells, strict=True):
             for at, cell in zip(row, registers, strict=True):
                 end(writer, at, Read(cell))
+
+    def _store_pairs(
+        self, cells: list[list[Register]], first: Index, line: _Line, part: _Part
+    ) -> None:
+        """Of a tile, two neighbours at a time."""
+        for i, row in enumerate(cells):
+            for j in range(part.segment.width // 2):
+                at = first + i, line.window, part.window(j), 0
+                pair = Read(row[2 * j]), Read(row[2 * j + 1])
+                self.result.store_pair(self.writer, at, pair, line.half)
 
     def _products(
         self,

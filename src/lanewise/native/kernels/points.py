@@ -111,11 +111,13 @@ def products(
     accumulate: bool = False,
     relu: bool = False,
     mask: bool = False,
+    plus: bool = False,
 ) -> Kernel:
     """Destination maps from source maps: buffers source, weight, [packed], those of `Result`."""
     pixels = sizes.rows.destination * sizes.columns.destination
     shape = (sizes.maps, pixels, LANES)
-    return _Nest(name, sizes, tile, Result(shape, bias, affine, accumulate, relu, mask)).write()
+    result = Result(shape, bias, affine, accumulate, relu, mask, plus=plus)
+    return _Nest(name, sizes, tile, result).write()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import product
 from typing import TypeAlias
 
 from lanewise.native.kernels.conv import add_product, blocks
@@ -34,6 +35,7 @@ from lanewise.native.kernels.winograd_places import (
     block_tiles,
     clear,
     edges_shape,
+    pooled_places,
     read_places,
     written_places,
 )
@@ -59,6 +61,8 @@ from lanewise.native.nest import (
 #: row and column inside a tile, and the value there
 _Result: TypeAlias = tuple[int, int, Value]
 
+#: the places of a window, row by row
+WINDOW = ((0, 0), (0, 1), (1, 0), (1, 1))
 #: sources that are written out in the products' inner loop
 UNROLLED = 4
 
@@ -89,10 +93,16 @@ def correlate(
     accumulate: bool = False,
     relu: bool = False,
     mask: bool = False,
+    plus: bool = False,
+    pool: bool = False,
+    argument: bool = False,
 ) -> Kernel:
     """Buffers source, factors, sources, products, spare, edges, those of `Result`."""
     shape = (sizes.maps, sizes.rows.destination, sizes.columns.destination, LANES)
-    return _Nest(name, sizes, tile, Result(shape, bias, affine, accumulate, relu, mask)).write()
+    result = Result(
+        shape, bias, affine, accumulate, relu, mask, plus=plus, pool=pool, argument=argument
+    )
+    return _Nest(name, sizes, tile, result).write()
 
 
 class _Nest:
@@ -125,6 +135,7 @@ class _Nest:
             self.writer, sizes, self.source, self.sources, self.edges, tile.block
         )
         self.written = TileTables("written", written_places(sizes), self.algorithm.outputs)
+        self.windows = TileTables("windows", pooled_places(sizes), self.algorithm.outputs // 2)
 
     @cached_property
     def blocks(self) -> tuple[int, Buffer, Buffer]:
@@ -216,6 +227,9 @@ class _Nest:
         ):
             n = as_index(b) * self.tile.block + i
             map = as_index(h) * self.tile.chunk + k
+            if self.result.pool:
+                self._store_windows(n, map, self._results(k, i), self._results(k, i))
+                return
             row, column = (as_index(Entry(t, n)) for t in (self.written.row, self.written.column))
             if self.written.any_whole:
                 with writer.loop("w", Entry(self.written.whole, n)):
@@ -224,6 +238,36 @@ class _Nest:
             if self.written.any_part:
                 with writer.loop("w", Entry(self.written.part, n)):
                     self._finish_part(n, map, self._results(k, i))
+
+    def _store_windows(
+        self, n: Index, map: Index, whole: Iterator[_Result], part: Iterator[_Result]
+    ) -> None:
+        """Of each 2 × 2 results the largest."""
+        writer, windows, m = self.writer, self.windows, self.algorithm.outputs
+        row, column = (as_index(Entry(t, n)) for t in (windows.row, windows.column))
+        if windows.any_whole:
+            with writer.loop("w", Entry(windows.whole, n)):
+                found = {(i, j): self._begun(map, value) for i, j, value in whole}
+                for i, j in product(range(m // 2), range(m // 2)):
+                    four = [found[2 * i + a, 2 * j + b] for a, b in WINDOW]
+                    self.result.store_window(writer, (map, row + i, column + j, 0), four)
+        if windows.any_part:
+            with writer.loop("w", Entry(windows.part, n)):
+                for i, j, value in part:
+                    writer.store(self.spare, i, j, 0, value=self._begun(map, value))
+                with (
+                    writer.loop("r", Entry(windows.rows, n)) as r,
+                    writer.loop("s", Entry(windows.columns, n)) as s,
+                ):
+                    at = ((as_index(r) * 2 + a, as_index(s) * 2 + b, 0) for a, b in WINDOW)
+                    four = [writer.load(self.spare, *one) for one in at]
+                    self.result.store_window(writer, (map, row + r, column + s, 0), four)
+
+    def _begun(self, map: Index, value: Value) -> Value:
+        """With the bias."""
+        if self.result.bias:
+            value = op("add", self.result.start(self.writer, (map, 0, 0, 0)), value)
+        return self.writer.let(value, "y")
 
     def _finish_part(self, n: Index, map: Index, results: Iterator[_Result]) -> None:
         """What exists of a tile that sticks out over the result. (A loop cannot choose among

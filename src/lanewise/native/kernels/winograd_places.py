@@ -115,6 +115,15 @@ def written_places(sizes: Winograd) -> list[Place]:
     ]
 
 
+def pooled_places(sizes: Winograd) -> list[Place]:
+    """Where the windows of 2 × 2 results lie, for results of even rows and columns."""
+
+    def halved(span: Span) -> Span:
+        return Span(span.at // 2, span.first // 2, span.count // 2)
+
+    return [Place(halved(place.row), halved(place.column)) for place in written_places(sizes)]
+
+
 def block_tiles(sizes: Winograd, block: int) -> list[int]:
     """Tiles of each block."""
     return [min(block, left) for left in range(sizes.tiles, 0, -block)]

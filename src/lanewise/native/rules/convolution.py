@@ -9,6 +9,7 @@ from typing import Any
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import conv, depthwise, lane_weights, points, weights
+from lanewise.native.kernels.conv import Tile
 from lanewise.native.kernels.depthwise import Depthwise
 from lanewise.native.kernels.images import row_blocks
 from lanewise.native.kernels.points import PointTile
@@ -19,9 +20,10 @@ from lanewise.native.planner import Planner
 from lanewise.native.point_ways import point_tile
 from lanewise.native.rules import pointwise, winograd
 from lanewise.native.rules.batch_norm import before_norm, folded_norm, value_again
+from lanewise.native.rules.stores import Store, store_of
 from lanewise.native.rules.windows import masked, packed, taps
 from lanewise.native.tiles import map_tile, map_weight_tile
-from lanewise.native.ways import correlation_way
+from lanewise.native.ways import correlation_way, pooled_way
 from lanewise.native.weight_ways import LANE_PIXELS, lane_tile, prefers_lanes, weight_tile
 from lanewise.net.layers import Conv, DepthwiseConv
 from lanewise.size.windows import conv_of
@@ -35,29 +37,37 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
         pointwise.forward(plan, operation)
         return
     layer, source = _layer(operation), plan.value(operation.inputs[0])
-    options = {"bias": layer.bias, "affine": operation.norm is not None, "relu": operation.relu}
+    options = {"bias": layer.bias, "affine": operation.norm is not None}
     constants: list[Place] = [
         *([plan.parameter(operation, "bias")] if layer.bias else []),
         *folded_norm(plan, operation),
     ]
     fast = winograd.chosen(plan, operation, forward=True)
+    store = store_of(plan, operation)
     if fast:
-        results = [*constants, plan.value(operation.name)]
+        options |= store.options(plan)
+        results = [*constants, *store.places(plan)]
         winograd.correlate(plan, operation, fast, options, source, results, forward=True)
+        plan.stored.add(store.written.name)
         return
     correlate, sizes, tile = _nest(plan, operation, forward_taps, source)
+    if store.pool:
+        even = pooled_way(plan.target, sizes) if isinstance(tile, Tile) else None
+        store, tile = (store, even) if even else (Store(operation), tile)
+    options |= store.options(plan)
     by_channels = isinstance(sizes, Depthwise)
-    target = before_norm(plan, operation) if by_channels else plan.value(operation.name)
+    places = [before_norm(plan, operation)] if by_channels else store.places(plan)
     _call(
         plan,
         "conv_forward",
-        (tile, *options.values()),
+        (tile, *options.items()),
         sizes,
         lambda name, sizes: correlate(name, sizes, tile, **options),
         source,
         _weights(plan, operation, sizes, tile, "forward"),
-        [*packed(plan, operation, sizes, tile), *constants, target],
+        [*packed(plan, operation, sizes, tile), *constants, *places],
     )
+    plan.stored.add(store.written.name)
 
 
 def _call(

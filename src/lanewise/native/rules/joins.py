@@ -14,6 +14,8 @@ from lanewise.native.rules import gating
 
 
 def add_forward(plan: Planner, operation: Operation) -> None:
+    if operation.name in plan.stored:
+        return
     if gating.broadcasts(operation):
         gating.join_forward(plan, operation)
         return

@@ -56,9 +56,11 @@ def _adaptive(operation: Operation, make: Callable[[int, int], Taps]) -> tuple[T
 
 
 def max_pool_forward(plan: Planner, operation: Operation) -> None:
+    if operation.name in plan.stored:
+        return
     rows, columns = forward_windows(operation)
     channels, pixels = operation.shape[0], isinstance(operation.layer, AdaptiveMax)
-    chosen = (_argument(plan, operation), _argument_bytes(operation))
+    chosen = (argument_of(plan, operation), _argument_bytes(operation))
     argument = [chosen] if plan.training else []
     _call_channels(
         plan,
@@ -80,7 +82,7 @@ def max_pool_forward(plan: Planner, operation: Operation) -> None:
     )
 
 
-def _argument(plan: Planner, operation: Operation) -> Slot:
+def argument_of(plan: Planner, operation: Operation) -> Slot:
     """Which tap of each window, or which pixel of each map, was the largest."""
     size = operation.elements * LANES * ELEMENT_BYTES[_argument_type(operation)]
     return plan.scratch(f"argument {operation.name}", size)
@@ -135,7 +137,7 @@ def max_pool_gradient(plan: Planner, operation: Operation) -> None:
             lambda name, block: pool.max_pool_gradient(
                 name, block, rows, columns, mask=mask, pixels=pixels
             ),
-            (_argument(plan, operation), _argument_bytes(operation)),
+            (argument_of(plan, operation), _argument_bytes(operation)),
             (plan.gradient(operation.name), _map_bytes(operation.shape)),
             *((value, one) for value in masked(plan, source)),
             (target, one),
@@ -276,7 +278,7 @@ def global_pool_forward(plan: Planner, operation: Operation) -> None:
         lambda name: pool.global_pool(name, mode, *size, argument=argument, relu=operation.relu),
         plan.value(operation.inputs[0]),
         plan.value(operation.name),
-        *([_argument(plan, operation)] if argument else []),
+        *([argument_of(plan, operation)] if argument else []),
     )
 
 
@@ -290,7 +292,7 @@ def global_pool_gradient(plan: Planner, operation: Operation) -> None:
             f"global_{mode}_gradient",
             (size, mask),
             lambda name: pool.global_pool_gradient(name, mode, *size, mask=mask),
-            *([_argument(plan, operation)] if mode == "max" else []),
+            *([argument_of(plan, operation)] if mode == "max" else []),
             plan.gradient(operation.name),
             *masked(plan, source),
             target,
