@@ -162,7 +162,8 @@ def measure(part: Part, args: argparse.Namespace) -> Document | None:
     try:
         found = MEASURES[part.kind](part, args)
     except (Exception, SystemExit) as error:
-        if isinstance(error, LanewiseError):
+        ended = isinstance(error, SystemExit) and isinstance(error.code, int)  # by a signal
+        if ended or isinstance(error, LanewiseError):
             raise
         found = _failed(error)
     if found is None:

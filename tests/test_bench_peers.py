@@ -220,6 +220,16 @@ def test_a_quick_look_names_the_slow_it_leaves_out() -> None:
     assert everybody.skipped == [f"{one}: not tried, it is slow" for one in peers] != []
 
 
+def test_ours_in_bf16_takes_part_where_it_is_asked_for() -> None:
+    net = parse("input 1x6x6; conv 2 k3; relu; flatten; linear 3")
+    terms = contest.Terms(batch=16, images=16, rounds=1, turn=0.001, settings=(), bfloat16=True)
+    with contest.contest(net, terms) as everybody:
+        training = everybody.training()
+    told = [(one.contender.name, one.contender.setting) for one in training.timings]
+    assert told == [("Lanewise", "fp32"), ("Lanewise", "bf16")]
+    assert 0 < everybody.agreement["Lanewise bf16: weights"] < 0.6
+
+
 def test_a_quick_look_does_not_wait_for_depthwise_gradients() -> None:
     net = parse("input 2x6x6; depthwise k3; flatten; linear 3")
     xla = [one for one in served.PEERS if one.slow_at_depthwise]
