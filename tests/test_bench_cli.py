@@ -51,7 +51,8 @@ def test_every_layer_that_computes_has_its_row(document: dict) -> None:
         "linear2": ["linear"],
     }
     for each in document["layers"]:
-        assert each["forward"]["ms"] > 0
+        # a pool of 2×2 is taken along in its convolution's store
+        assert (each["forward"]["ms"] > 0) == (each["name"] != "maxpool1")
         assert each["backward"]["ms"] > 0 or each["name"] == "input"
         assert each["forward"]["share"] >= 0
         assert each["backward"]["share"] >= 0
