@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import sys
 
-from lanewise.native.kernels.conv import Correlation, Tile, correlate
+from lanewise.native.kernels.conv import correlate
+from lanewise.native.kernels.correlation import Correlation, Tile
 from lanewise.native.kernels.taps import forward_taps
 from lanewise.native.nest_show import show
 

@@ -16,10 +16,10 @@ from lanewise.native import Program, compile_net
 from lanewise.native.compile import write_modules
 from lanewise.native.directions import plan_directions
 from lanewise.native.kernels import points
-from lanewise.native.kernels.conv import (
+from lanewise.native.kernels.conv import correlate
+from lanewise.native.kernels.correlation import (
     Correlation,
     Tile,
-    correlate,
     packed_shape,
     paired_shape,
     paired_weights,

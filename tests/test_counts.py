@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from lanewise.native.kernels.conv import Tile
+from lanewise.native.kernels.correlation import Correlation, Tile
 from lanewise.native.kernels.weights import WeightTile
 from lanewise.native.nest import LANES, Kernel
 from lanewise.native.nest_check import check
@@ -57,7 +57,7 @@ def test_the_tile_changes_no_count_and_every_nest_is_proven(tile: tuple[int, int
 
     rows = taps.forward_taps(9, 5, 3, 2, 1, 1)
     columns = taps.forward_taps(10, 10, 3, 1, 1, 1)
-    sizes = conv.Correlation(1, 5, 3, rows, columns, 0, 27, 9)
+    sizes = Correlation(1, 5, 3, rows, columns, 0, 27, 9)
     kernels: list[Kernel] = [
         conv.correlate("forward", sizes, Tile(*tile), bias=True, relu=True),
         weights.weight_gradient(

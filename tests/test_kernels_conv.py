@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lanewise.native.kernels import conv, lane_weights, weights
-from lanewise.native.kernels.conv import Correlation, Tile, packed_shape
+from lanewise.native.kernels.correlation import Correlation, Tile, packed_shape
 from lanewise.native.kernels.images import row_blocks
 from lanewise.native.kernels.lane_weights import LaneTile, add_sums, turned_shape
 from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lanewise.native.kernels import conv, depthwise, weights
-from lanewise.native.kernels.conv import Correlation, Tile
+from lanewise.native.kernels.correlation import Correlation, Tile
 from lanewise.native.kernels.depthwise import Depthwise, MapTile, RowTile
 from lanewise.native.kernels.taps import forward_taps, gradient_taps
 from lanewise.native.kernels.weights import WeightTile

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lanewise.native.kernels import conv, partial_conv, weights
+from lanewise.native.kernels.correlation import Correlation, Tile
 from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps
 from lanewise.native.nest_count import count
 from native_kernel import aligned, execute, placed
@@ -149,19 +150,15 @@ def test_transposed_convolution(case: tuple) -> None:
     ups: list[Taps] = [gradient_taps(*part) for part in parts]
     downs: list[Taps] = [forward_taps(*part) for part in parts]
     each, from_each, area = kernels // groups, channels // groups, kernel[0] * kernel[1]
-    sizes = conv.Correlation(
-        groups, each, from_each, *ups, each * from_each * area, area, each * area
-    )
+    sizes = Correlation(groups, each, from_each, *ups, each * from_each * area, area, each * area)
     y = aligned((kernels, *out, LANES))
-    nest = conv.correlate("f", sizes, conv.Tile(2, 3), bias=True)
+    nest = conv.correlate("f", sizes, Tile(2, 3), bias=True)
     execute(nest, x, weight.ravel(), bias, y, interpret=False)
     close(y, wanted)
     dy, dx, dw = normal(*y.shape, seed=3), aligned(x.shape), placed(np.ones(weight.shape))
     wanted.backward(images(dy))
-    sizes = conv.Correlation(
-        groups, from_each, each, *downs, each * from_each * area, each * area, area
-    )
-    execute(conv.correlate("b", sizes, conv.Tile(2, 3)), dy, weight.ravel(), dx, interpret=False)
+    sizes = Correlation(groups, from_each, each, *downs, each * from_each * area, each * area, area)
+    execute(conv.correlate("b", sizes, Tile(2, 3)), dy, weight.ravel(), dx, interpret=False)
     close(dx, inputs.grad)
     tile = weights.WeightTile(1, 2, 1, 2)
     nest = weights.weight_gradient("w", groups, from_each, each, *downs, tile)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lanewise.native.kernels import conv, points
-from lanewise.native.kernels.conv import Correlation, Tile
+from lanewise.native.kernels.correlation import Correlation, Tile
 from lanewise.native.kernels.points import PointTile, packed_shape, points_of
 from lanewise.native.kernels.taps import forward_taps, gradient_taps
 from lanewise.native.nest import LANES

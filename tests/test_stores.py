@@ -11,7 +11,8 @@ from lanewise.bridge import oracle
 from lanewise.native import compile_net
 from lanewise.native.directions import plan_directions
 from lanewise.native.kernels import pool, winograd, winograd_factors
-from lanewise.native.kernels.conv import Correlation, Tile, correlate
+from lanewise.native.kernels.conv import correlate
+from lanewise.native.kernels.correlation import Correlation, Tile
 from lanewise.native.kernels.result import Result
 from lanewise.native.kernels.taps import forward_taps
 from lanewise.native.kernels.winograd_factors import WinogradTile

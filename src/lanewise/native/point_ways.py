@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from lanewise.native.kernels.conv import Correlation, blocks
+from lanewise.native.kernels.correlation import Correlation
 from lanewise.native.kernels.points import PointTile, points_of
+from lanewise.native.kernels.register_tiles import blocks
 from lanewise.native.precisions import multiplies_pairs
 from lanewise.native.target import Target
 from lanewise.native.tiles import LATENCY, LIMITS, TURN, Limits, shapes

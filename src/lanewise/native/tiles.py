@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from lanewise.native.kernels.conv import Tile, blocks
+from lanewise.native.kernels.correlation import Tile
 from lanewise.native.kernels.depthwise import MapTile, RowTile
 from lanewise.native.kernels.linear import GradientTile, gradient_tile
 from lanewise.native.kernels.pointwise import LineTile, PairTile
+from lanewise.native.kernels.register_tiles import blocks
 from lanewise.native.kernels.taps import Segment, Taps, column_segments, phases
 from lanewise.native.kernels.weights import WeightTile
 from lanewise.native.nest import LANES

@@ -1,8 +1,9 @@
 """Which way a correlation goes through the maps: the one that fetches few cache lines from afar.
 
-A tile's loops can stand in several orders, over all source maps or some at a time (`conv.Tile`).
-None of that changes a sum; it decides whether what a tile reads again is still in the first or the
-second cache. The cost here is a count of lines that are not, times the cycles to bring one.
+A tile's loops can stand in several orders, over all source maps or some at a time
+(`correlation.Tile`). None of that changes a sum; it decides whether what a tile reads again is
+still in the first or the second cache. The cost here is a count of lines that are not, times the
+cycles to bring one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 
-from lanewise.native.kernels.conv import Correlation, Tile
+from lanewise.native.kernels.correlation import Correlation, Tile
 from lanewise.native.kernels.taps import Taps, phases
 from lanewise.native.precisions import multiplies_pairs
 from lanewise.native.target import Target

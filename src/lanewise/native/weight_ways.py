@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
-from lanewise.native.kernels.conv import blocks
 from lanewise.native.kernels.lane_weights import LaneTile
+from lanewise.native.kernels.register_tiles import blocks
 from lanewise.native.kernels.taps import Taps, joined
 from lanewise.native.kernels.weights import WeightTile
 from lanewise.native.nest import LANES

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from lanewise.native.kernels.conv import blocks
 from lanewise.native.kernels.functions import (
     at_most_six,
     exponential,
@@ -23,6 +22,7 @@ from lanewise.native.kernels.functions import (
     sigmoid,
     tanh,
 )
+from lanewise.native.kernels.register_tiles import blocks
 from lanewise.native.nest import LANES, Buffer, Index, Kernel, Value, Writer, as_index, op
 
 TOGETHER = 4  # vectors in one turn of a loop

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import isqrt
 
-from lanewise.native.kernels.conv import blocks
 from lanewise.native.kernels.functions import (
     at_most_six,
     is_positive,
@@ -25,6 +24,7 @@ from lanewise.native.kernels.functions import (
     number,
     rectified,
 )
+from lanewise.native.kernels.register_tiles import blocks
 from lanewise.native.nest import (
     LANES,
     Buffer,

@@ -22,8 +22,8 @@ from lanewise.native.kernels.batch_norm import (
     one,
     summed,
 )
-from lanewise.native.kernels.conv import blocks
 from lanewise.native.kernels.functions import is_positive, keep_where, number
+from lanewise.native.kernels.register_tiles import blocks
 from lanewise.native.nest import (
     LANES,
     Buffer,

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from lanewise.native.kernels.conv import add_product
 from lanewise.native.kernels.lanes import add_lanes
+from lanewise.native.kernels.register_tiles import add_product
 from lanewise.native.kernels.result import Result
 from lanewise.native.kernels.taps import Segment, Taps, column_segments
 from lanewise.native.nest import (

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lanewise.native.kernels.conv import blocks
 from lanewise.native.kernels.functions import is_positive, keep_where, number
 from lanewise.native.kernels.lanes import add_lanes, strip_sum
+from lanewise.native.kernels.register_tiles import blocks
 from lanewise.native.nest import (
     LANES,
     Buffer,

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lanewise.native.kernels.conv import blocks
 from lanewise.native.kernels.functions import is_positive, keep_where, rectified
+from lanewise.native.kernels.register_tiles import blocks
 from lanewise.native.nest import (
     LANES,
     Buffer,

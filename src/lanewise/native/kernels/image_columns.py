@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lanewise.native.kernels.conv import add_product, blocks
 from lanewise.native.kernels.functions import rectified
 from lanewise.native.kernels.lanes import spread
+from lanewise.native.kernels.register_tiles import add_product, blocks
 from lanewise.native.nest import (
     LANES,
     Buffer,

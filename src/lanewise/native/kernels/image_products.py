@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lanewise.native.kernels.conv import add_product, blocks
 from lanewise.native.kernels.functions import number, rectified
 from lanewise.native.kernels.lanes import total
+from lanewise.native.kernels.register_tiles import add_product, blocks
 from lanewise.native.kernels.taps import (
     Phase,
     RowTaps,

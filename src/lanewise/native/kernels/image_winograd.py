@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lanewise.native.kernels.conv import add_product, blocks
 from lanewise.native.kernels.functions import number, rectified
 from lanewise.native.kernels.image_products import fetches
+from lanewise.native.kernels.register_tiles import add_product, blocks
 from lanewise.native.kernels.taps import Segment, Taps, column_segments
 from lanewise.native.kernels.winograd_transforms import Algorithm, gather, spread
 from lanewise.native.nest import (

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lanewise.native.kernels.conv import blocks
 from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
+from lanewise.native.kernels.register_tiles import blocks
 from lanewise.native.nest import LANES, Buffer, Index, Kernel, Value, Writer, as_index, op
 
 UNROLLED = 4  # vectors a turn

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from lanewise.native.kernels.conv import add_product, blocks
 from lanewise.native.kernels.images import row_blocks
 from lanewise.native.kernels.lanes import number, pieces, spread
 from lanewise.native.kernels.linear import LaneVector, vector_tiles
+from lanewise.native.kernels.register_tiles import add_product, blocks
 from lanewise.native.kernels.taps import Taps
 from lanewise.native.kernels.weights import rows_of_tap
 from lanewise.native.nest import (

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lanewise.native.kernels.conv import add_product
 from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
 from lanewise.native.kernels.lanes import add_lanes
 from lanewise.native.kernels.norm import (
@@ -24,6 +23,7 @@ from lanewise.native.kernels.norm import (
     inverse_deviation,
     pull_of,
 )
+from lanewise.native.kernels.register_tiles import add_product
 from lanewise.native.nest import LANES, Buffer, Index, Kernel, Read, Value, Writer, op
 
 BOTH = (WEIGHT, BIAS)

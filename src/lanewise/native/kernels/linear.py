@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lanewise.native.kernels.conv import add_product, blocks
 from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
 from lanewise.native.kernels.images import row_blocks
 from lanewise.native.kernels.lanes import number as number_in_lanes
 from lanewise.native.kernels.lanes import pieces, spread
+from lanewise.native.kernels.register_tiles import add_product, blocks
 from lanewise.native.nest import (
     LANES,
     Buffer,

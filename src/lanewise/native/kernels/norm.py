@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lanewise.native.kernels.conv import add_product, blocks
 from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
 from lanewise.native.kernels.lanes import add_lanes, strip_sum, total
+from lanewise.native.kernels.register_tiles import add_product, blocks
 from lanewise.native.nest import (
     LANES,
     Buffer,

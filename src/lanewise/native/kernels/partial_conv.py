@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from itertools import accumulate, count
 from typing import TypeAlias
 
-from lanewise.native.kernels.conv import products
 from lanewise.native.kernels.functions import number
 from lanewise.native.kernels.lanes import add_lanes
+from lanewise.native.kernels.register_tiles import products
 from lanewise.native.kernels.result import Result
 from lanewise.native.kernels.taps import RowTaps, Segment, Taps, column_segments
 from lanewise.native.kernels.weights import WeightTile, outer_products, rows_of_tap

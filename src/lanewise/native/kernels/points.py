@@ -17,7 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from lanewise.native.kernels.conv import Correlation, add_product, blocks, paired_distance
+from lanewise.native.kernels.correlation import Correlation, paired_distance
+from lanewise.native.kernels.register_tiles import add_product, blocks
 from lanewise.native.kernels.result import Result
 from lanewise.native.nest import (
     ELEMENT_BYTES,
@@ -44,7 +45,7 @@ class PointTile:
     `maps_first`: all of them for some destination maps, whose weights stay near, before the next
     maps; else all maps for one, whose sources stay near. `packs`: whether sources are copied;
     `ahead`: whether the next strip is fetched; `away`: results go past the caches. `pairs`: as
-    `conv.Tile.pairs`."""
+    `correlation.Tile.pairs`."""
 
     maps: int
     pixels: int

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 from lanewise.native.kernels.batch_norm import MEAN, MOMENTS
 from lanewise.native.kernels.batch_norm_gradient import OFFSET, SLOPE
-from lanewise.native.kernels.conv import add_product, blocks
 from lanewise.native.kernels.functions import is_positive, keep_where
 from lanewise.native.kernels.lanes import add_lanes, number, pieces, spread, total
+from lanewise.native.kernels.register_tiles import add_product, blocks
 from lanewise.native.nest import (
     LANES,
     Buffer,

@@ -19,8 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from lanewise.native.kernels.conv import blocks
 from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
+from lanewise.native.kernels.register_tiles import blocks
 from lanewise.native.kernels.taps import Taps
 from lanewise.native.kernels.windows import WIDEST, Meeting, Tile, tiles
 from lanewise.native.nest import (

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lanewise.native.kernels.conv import add_product, blocks
 from lanewise.native.kernels.functions import is_positive, keep_where, number
+from lanewise.native.kernels.register_tiles import add_product, blocks
 from lanewise.native.nest import LANES, Buffer, Index, Kernel, Read, Value, Writer, as_index, op
 
 Codes = Sequence[Sequence[float]]  # [output][input]

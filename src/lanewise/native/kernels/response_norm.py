@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lanewise.native.kernels.conv import blocks
 from lanewise.native.kernels.functions import (
     exponential,
     is_positive,
@@ -23,6 +22,7 @@ from lanewise.native.kernels.functions import (
     logarithm,
     number,
 )
+from lanewise.native.kernels.register_tiles import blocks
 from lanewise.native.nest import (
     LANES,
     Buffer,

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from lanewise.native.kernels.conv import add_product, blocks
 from lanewise.native.kernels.functions import number
 from lanewise.native.kernels.lanes import add_lanes
+from lanewise.native.kernels.register_tiles import add_product, blocks
 from lanewise.native.kernels.taps import Segment, Taps, column_segments
 from lanewise.native.nest import (
     LANES,

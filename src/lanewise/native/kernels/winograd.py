@@ -20,8 +20,8 @@ from functools import cached_property
 from itertools import product
 from typing import TypeAlias
 
-from lanewise.native.kernels.conv import add_product, blocks
 from lanewise.native.kernels.functions import number
+from lanewise.native.kernels.register_tiles import add_product, blocks
 from lanewise.native.kernels.result import Result
 from lanewise.native.kernels.winograd_factors import (
     Chunks,

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from lanewise.native.kernels.conv import add_product, blocks
 from lanewise.native.kernels.functions import number
 from lanewise.native.kernels.images import row_blocks
+from lanewise.native.kernels.register_tiles import add_product, blocks
 from lanewise.native.kernels.winograd_places import (
     TileTables,
     Winograd,

@@ -9,7 +9,7 @@ from typing import Any
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import conv, depthwise, lane_weights, points, weights
-from lanewise.native.kernels.conv import Tile
+from lanewise.native.kernels.correlation import Correlation, Tile, paired_shape, paired_weights
 from lanewise.native.kernels.depthwise import Depthwise
 from lanewise.native.kernels.images import row_blocks
 from lanewise.native.kernels.points import PointTile
@@ -158,14 +158,14 @@ def _direct_input_gradient(
 def _weights(plan: Planner, operation: Operation, sizes: Any, tile: Any, direction: str) -> Place:
     """The parameters; or pairs of them, that every worker makes for itself at the beginning."""
     given = plan.parameter(operation, "weight")
-    if not isinstance(tile, conv.Tile | PointTile) or not tile.pairs:
+    if not isinstance(tile, Tile | PointTile) or not tile.pairs:
         return given
-    shape = conv.paired_shape(sizes)
+    shape = paired_shape(sizes)
     pairs = plan.constants(f"pairs {operation.name} {direction}", prod(shape) * FLOAT)
     plan.call(
         "paired_weights",
         shape,
-        lambda name: conv.paired_weights(name, *shape),
+        lambda name: paired_weights(name, *shape),
         given,
         pairs,
         who="worker",
@@ -204,7 +204,7 @@ def _nest(
     if small:
         return depthwise.correlate, Depthwise(groups, maps, sources, rows, columns), small
     area = rows.taps * columns.taps
-    sizes = conv.Correlation(
+    sizes = Correlation(
         groups,
         maps,
         sources,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import conv, weights
+from lanewise.native.kernels.correlation import Correlation
 from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps
 from lanewise.native.nest import LANES
 from lanewise.native.plan import FLOAT, Slot
@@ -55,7 +56,7 @@ def transposed_forward(plan: Planner, operation: Operation) -> None:
     layer, (kernels, channels) = _layer(operation), _maps(operation)
     rows, columns = _taps(operation, gradient_taps)
     area = rows.taps * columns.taps
-    sizes = conv.Correlation(
+    sizes = Correlation(
         layer.groups,
         kernels,
         channels,
@@ -119,7 +120,7 @@ def _input_gradient(plan: Planner, operation: Operation) -> None:
     layer, source, (kernels, channels) = _layer(operation), operation.inputs[0], _maps(operation)
     rows, columns = _taps(operation, forward_taps)
     area = rows.taps * columns.taps
-    sizes = conv.Correlation(
+    sizes = Correlation(
         layer.groups,
         channels,
         kernels,

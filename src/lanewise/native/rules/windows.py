@@ -9,7 +9,7 @@ from typing import Any
 from lanewise.errors import EngineError
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import points
-from lanewise.native.kernels.conv import Tile, packed_shape
+from lanewise.native.kernels.correlation import Tile, packed_shape
 from lanewise.native.kernels.points import PointTile
 from lanewise.native.kernels.taps import Taps
 from lanewise.native.plan import FLOAT, Slot
