@@ -14,9 +14,10 @@ import numpy as np
 
 from caches import Lines
 from lanewise.native.machine_code import Library, compile_ir
-from lanewise.native.nest import LANES, Buffer, Constant, Kernel, Read, Writer, as_index, op
+from lanewise.native.nest import LANES, Buffer, Constant, Kernel, Read, as_index, op
 from lanewise.native.target import Target
 from lanewise.native.tiles import LATENCY
+from lanewise.native.writer import Writer
 from needs import FLOAT, LINE, Made, driver, module, random_numbers, runner, seconds_of
 
 #: what kernels need, and all of it

@@ -27,7 +27,7 @@ from lanewise.native.kernels.correlation import (
 from lanewise.native.kernels.points import PointTile, points_of, products
 from lanewise.native.kernels.taps import forward_taps, gradient_taps
 from lanewise.native.machine_code import assembly
-from lanewise.native.nest import Buffer, Kernel, Load, Loop, Op, Statement, Store, Writer, op
+from lanewise.native.nest import Buffer, Kernel, Load, Loop, Op, Statement, Store, op
 from lanewise.native.nest_check import check
 from lanewise.native.nest_show import show
 from lanewise.native.optimizers import SGD
@@ -35,6 +35,7 @@ from lanewise.native.precision import narrowed
 from lanewise.native.precisions import nearest_bf16
 from lanewise.native.target import Target, find_target
 from lanewise.native.ways import correlation_way
+from lanewise.native.writer import Writer
 from lanewise.net.load import load
 from lanewise.net.parse import parse
 from lanewise.training.model import load as load_model

@@ -13,7 +13,8 @@ from lanewise.native.kernels.activation import (
     activation,
     activation_gradient,
 )
-from lanewise.native.nest import Buffer, Kernel, Writer
+from lanewise.native.nest import Buffer, Kernel
+from lanewise.native.writer import Writer
 from native_kernel import aligned, execute, placed
 
 LANES = 16

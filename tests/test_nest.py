@@ -31,7 +31,6 @@ from lanewise.native.nest import (
     Symbol,
     Value,
     Var,
-    Writer,
     as_index,
     op,
     table,
@@ -41,6 +40,7 @@ from lanewise.native.nest_count import Counts, count
 from lanewise.native.nest_run import run
 from lanewise.native.nest_show import show
 from lanewise.native.nest_types import SIGNATURES
+from lanewise.native.writer import Writer
 
 SLICES = Symbol("slices")
 

@@ -10,10 +10,11 @@ from lanewise.bridge.torch_module import copy_weights, to_torch
 from lanewise.native import Program, compile_net
 from lanewise.native.directions import plan_directions
 from lanewise.native.driver_together import shares
-from lanewise.native.nest import Buffer, Kernel, Writer
+from lanewise.native.nest import Buffer, Kernel
 from lanewise.native.nest_check import NestError, check
 from lanewise.native.side_by_side import one_by_one
 from lanewise.native.target import find_target
+from lanewise.native.writer import Writer
 from lanewise.net.load import load
 from lanewise.net.parse import parse
 

@@ -34,10 +34,10 @@ from lanewise.native.nest import (
     Statement,
     Transpose,
     Value,
-    Writer,
     op,
 )
 from lanewise.native.plan import FLOAT, Call, Choice, Job, Layout, Parameter, Place, Region, Slot
+from lanewise.native.writer import Writer
 
 # ---- kernels ------------------------------------------------------------------------------------
 

@@ -23,7 +23,8 @@ from lanewise.native.kernels.functions import (
     tanh,
 )
 from lanewise.native.kernels.register_tiles import blocks
-from lanewise.native.nest import LANES, Buffer, Index, Kernel, Value, Writer, as_index, op
+from lanewise.native.nest import LANES, Buffer, Index, Kernel, Value, as_index, op
+from lanewise.native.writer import Writer
 
 TOGETHER = 4  # vectors in one turn of a loop
 

@@ -36,10 +36,10 @@ from lanewise.native.nest import (
     Symbol,
     Value,
     Var,
-    Writer,
     as_index,
     op,
 )
+from lanewise.native.writer import Writer
 
 #: what `collect` makes for every channel
 MEAN, INVERSE, SCALE, SHIFT, VARIANCE = range(5)

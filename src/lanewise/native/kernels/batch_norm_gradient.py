@@ -35,10 +35,10 @@ from lanewise.native.nest import (
     Symbol,
     Value,
     Var,
-    Writer,
     as_index,
     op,
 )
+from lanewise.native.writer import Writer
 
 #: what `collect_gradient` makes: factor of x − mean, and what is added
 SLOPE, OFFSET = range(2)

@@ -15,11 +15,11 @@ from lanewise.native.nest import (
     Kernel,
     Value,
     Var,
-    Writer,
     as_index,
     op,
     table,
 )
+from lanewise.native.writer import Writer
 
 UNROLLED = 4  # vectors a turn
 

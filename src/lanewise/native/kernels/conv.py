@@ -43,10 +43,10 @@ from lanewise.native.nest import (
     Register,
     Value,
     Var,
-    Writer,
     as_index,
     op,
 )
+from lanewise.native.writer import Writer
 
 #: rows from which threads share these
 MANY_ROWS = 12

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lanewise.native.kernels.taps import Segment, Taps, column_segments, phases
-from lanewise.native.nest import LANES, Buffer, Kernel, Writer, op
+from lanewise.native.nest import LANES, Buffer, Kernel, op
+from lanewise.native.writer import Writer
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ from lanewise.native.nest import (
     Register,
     Value,
     Var,
-    Writer,
     as_index,
 )
+from lanewise.native.writer import Writer
 
 
 @dataclass(frozen=True)

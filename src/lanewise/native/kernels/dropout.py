@@ -23,10 +23,10 @@ from lanewise.native.nest import (
     Index,
     Kernel,
     Value,
-    Writer,
     as_index,
     op,
 )
+from lanewise.native.writer import Writer
 from lanewise.net.layers import Noise, SpatialDropout, StochasticDepth
 from lanewise.size.shapes import Shape
 

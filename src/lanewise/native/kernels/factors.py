@@ -15,18 +15,8 @@ from dataclasses import dataclass
 from lanewise.native.kernels.functions import is_positive, keep_where, number
 from lanewise.native.kernels.lanes import add_lanes, strip_sum
 from lanewise.native.kernels.register_tiles import blocks
-from lanewise.native.nest import (
-    LANES,
-    Buffer,
-    Index,
-    Kernel,
-    Read,
-    Register,
-    Value,
-    Writer,
-    as_index,
-    op,
-)
+from lanewise.native.nest import LANES, Buffer, Index, Kernel, Read, Register, Value, as_index, op
+from lanewise.native.writer import Writer
 
 TOGETHER = 2  # pixels in one turn of a loop, each with a sum of its own
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lanewise.native.nest import Constant, Value, Writer, op
+from lanewise.native.nest import Constant, Value, op
+from lanewise.native.writer import Writer
 
 LOG2_E = 1.4426950408889634
 LN2_HIGH = 0.693145751953125  # 15 bits: n · LN2_HIGH is exact

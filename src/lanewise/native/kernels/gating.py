@@ -15,18 +15,8 @@ from dataclasses import dataclass
 
 from lanewise.native.kernels.functions import is_positive, keep_where, rectified
 from lanewise.native.kernels.register_tiles import blocks
-from lanewise.native.nest import (
-    LANES,
-    Buffer,
-    Index,
-    Kernel,
-    Read,
-    Value,
-    Var,
-    Writer,
-    as_index,
-    op,
-)
+from lanewise.native.nest import LANES, Buffer, Index, Kernel, Read, Value, Var, as_index, op
+from lanewise.native.writer import Writer
 
 UNROLLED = 4  # pixels a turn, and independent sums
 

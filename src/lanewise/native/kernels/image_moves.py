@@ -21,10 +21,10 @@ from lanewise.native.nest import (
     Read,
     Value,
     Var,
-    Writer,
     as_index,
     op,
 )
+from lanewise.native.writer import Writer
 
 #: for each channel of a result: (number of the source, its channel), or None for zeros
 Origins: TypeAlias = tuple[tuple[int, int] | None, ...]

@@ -36,10 +36,10 @@ from lanewise.native.nest import (
     Register,
     Value,
     Var,
-    Writer,
     as_index,
     op,
 )
+from lanewise.native.writer import Writer
 
 #: taps of a kernel row that are written out where they could be a loop
 WRITTEN_TAPS = 5

@@ -22,18 +22,8 @@ from lanewise.native.kernels.image_products import fetches
 from lanewise.native.kernels.register_tiles import add_product, blocks
 from lanewise.native.kernels.taps import Segment, Taps, column_segments
 from lanewise.native.kernels.winograd_transforms import Algorithm, gather, spread
-from lanewise.native.nest import (
-    LANES,
-    Buffer,
-    Index,
-    Kernel,
-    Read,
-    Value,
-    Var,
-    Writer,
-    as_index,
-    op,
-)
+from lanewise.native.nest import LANES, Buffer, Index, Kernel, Read, Value, Var, as_index, op
+from lanewise.native.writer import Writer
 
 
 @dataclass(frozen=True)

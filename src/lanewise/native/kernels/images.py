@@ -10,18 +10,8 @@ from collections.abc import Iterator
 
 from lanewise.native.kernels.functions import number
 from lanewise.native.kernels.lanes import Piece, pieces, spread
-from lanewise.native.nest import (
-    LANES,
-    Buffer,
-    Entry,
-    Index,
-    Kernel,
-    Symbol,
-    Value,
-    Writer,
-    as_index,
-    op,
-)
+from lanewise.native.nest import LANES, Buffer, Entry, Index, Kernel, Symbol, Value, as_index, op
+from lanewise.native.writer import Writer
 
 
 def gather(name: str, channels: int, height: int, width: int, dtype: str) -> Kernel:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
 from lanewise.native.kernels.register_tiles import blocks
-from lanewise.native.nest import LANES, Buffer, Index, Kernel, Value, Writer, as_index, op
+from lanewise.native.nest import LANES, Buffer, Index, Kernel, Value, as_index, op
+from lanewise.native.writer import Writer
 
 UNROLLED = 4  # vectors a turn
 

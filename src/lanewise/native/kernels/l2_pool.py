@@ -12,7 +12,8 @@ from lanewise.native.kernels.functions import is_positive, keep_where
 from lanewise.native.kernels.pool import Place, gather, maps
 from lanewise.native.kernels.taps import Taps
 from lanewise.native.kernels.windows import Meeting, Tile, tiles
-from lanewise.native.nest import Buffer, Kernel, Read, Value, Var, Writer, op
+from lanewise.native.nest import Buffer, Kernel, Read, Value, Var, op
+from lanewise.native.writer import Writer
 
 
 def l2_pool(name: str, channels: int, rows: Taps, columns: Taps) -> Kernel:

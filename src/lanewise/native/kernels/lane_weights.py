@@ -32,11 +32,11 @@ from lanewise.native.nest import (
     Register,
     Value,
     Var,
-    Writer,
     as_index,
     op,
     table,
 )
+from lanewise.native.writer import Writer
 
 
 @dataclass(frozen=True)

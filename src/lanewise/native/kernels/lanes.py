@@ -21,10 +21,10 @@ from lanewise.native.nest import (
     Read,
     Register,
     Value,
-    Writer,
     as_index,
     op,
 )
+from lanewise.native.writer import Writer
 
 #: so many values are added up before their sum joins a larger one: small numbers that are added to
 #: a large sum one by one would lose their last digits

@@ -24,7 +24,8 @@ from lanewise.native.kernels.norm import (
     pull_of,
 )
 from lanewise.native.kernels.register_tiles import add_product
-from lanewise.native.nest import LANES, Buffer, Index, Kernel, Read, Value, Writer, op
+from lanewise.native.nest import LANES, Buffer, Index, Kernel, Read, Value, op
+from lanewise.native.writer import Writer
 
 BOTH = (WEIGHT, BIAS)
 

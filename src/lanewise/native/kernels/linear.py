@@ -28,10 +28,10 @@ from lanewise.native.nest import (
     Register,
     Symbol,
     Value,
-    Writer,
     as_index,
     op,
 )
+from lanewise.native.writer import Writer
 
 #: accumulators a tile may have where 32 vector registers exist
 ACCUMULATORS = 24

@@ -32,10 +32,10 @@ from lanewise.native.nest import (
     Read,
     Register,
     Value,
-    Writer,
     as_index,
     op,
 )
+from lanewise.native.writer import Writer
 
 LOWEST = Constant(float("-inf"))
 

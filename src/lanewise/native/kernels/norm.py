@@ -28,10 +28,10 @@ from lanewise.native.nest import (
     Register,
     Value,
     Var,
-    Writer,
     as_index,
     op,
 )
+from lanewise.native.writer import Writer
 
 #: independent sums over a run, forward, and of each of two kinds over a channel, in the gradient;
 #: other numbers would be another order of sums, so other last bits

@@ -8,18 +8,9 @@ the parameters as they like. Zero padding between tensors stays zero. Numbers of
 from __future__ import annotations
 
 from lanewise.native.kernels.functions import number
-from lanewise.native.nest import (
-    LANES,
-    Buffer,
-    Kernel,
-    Read,
-    Symbol,
-    Value,
-    Writer,
-    as_index,
-    op,
-)
+from lanewise.native.nest import LANES, Buffer, Kernel, Read, Symbol, Value, as_index, op
 from lanewise.native.update_settings import SETTINGS
+from lanewise.native.writer import Writer
 
 
 def _range(blocks: Symbol, name: str, access: str = "update") -> Buffer:

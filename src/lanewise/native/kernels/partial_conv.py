@@ -20,17 +20,8 @@ from lanewise.native.kernels.register_tiles import products
 from lanewise.native.kernels.result import Result
 from lanewise.native.kernels.taps import RowTaps, Segment, Taps, column_segments
 from lanewise.native.kernels.weights import WeightTile, outer_products, rows_of_tap
-from lanewise.native.nest import (
-    LANES,
-    Buffer,
-    Entry,
-    Kernel,
-    Read,
-    Var,
-    Writer,
-    as_index,
-    table,
-)
+from lanewise.native.nest import LANES, Buffer, Entry, Kernel, Read, Var, as_index, table
+from lanewise.native.writer import Writer
 
 Table: TypeAlias = tuple[tuple[int, ...], ...]  # [kernel]: the maps it reads
 

@@ -33,10 +33,10 @@ from lanewise.native.nest import (
     Read,
     Value,
     Var,
-    Writer,
     as_index,
     op,
 )
+from lanewise.native.writer import Writer
 from lanewise.size.shapes import Window
 
 LOWEST = float("-inf")

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from lanewise.native.kernels.functions import is_positive, keep_where, number
 from lanewise.native.kernels.register_tiles import add_product, blocks
-from lanewise.native.nest import LANES, Buffer, Index, Kernel, Read, Value, Writer, as_index, op
+from lanewise.native.nest import LANES, Buffer, Index, Kernel, Read, Value, as_index, op
+from lanewise.native.writer import Writer
 
 Codes = Sequence[Sequence[float]]  # [output][input]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lanewise.native.kernels.taps import Segment
-from lanewise.native.nest import Read, Register, Value, Writer, op
+from lanewise.native.nest import Read, Register, Value, op
+from lanewise.native.writer import Writer
 
 
 def products(

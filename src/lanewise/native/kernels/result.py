@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
-from lanewise.native.nest import Buffer, Constant, IndexLike, Value, Writer, op
+from lanewise.native.nest import Buffer, Constant, IndexLike, Value, op
+from lanewise.native.writer import Writer
 
 LOWEST = float("-inf")
 

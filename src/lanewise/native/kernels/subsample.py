@@ -12,16 +12,8 @@ from lanewise.native.kernels.lanes import add_lanes
 from lanewise.native.kernels.pool import gather, maps
 from lanewise.native.kernels.taps import Taps
 from lanewise.native.kernels.windows import Meeting, Tile, tiles
-from lanewise.native.nest import (
-    Buffer,
-    Kernel,
-    Read,
-    Register,
-    Value,
-    Var,
-    Writer,
-    op,
-)
+from lanewise.native.nest import Buffer, Kernel, Read, Register, Value, Var, op
+from lanewise.native.writer import Writer
 
 
 def subsample(name: str, channels: int, rows: Taps, columns: Taps) -> Kernel:

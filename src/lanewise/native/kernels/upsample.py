@@ -18,7 +18,8 @@ from functools import cached_property
 from lanewise.native.kernels.pool import maps, masked, sum_pool, sum_pool_gradient
 from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps
 from lanewise.native.kernels.windows import Meeting, tiles
-from lanewise.native.nest import Buffer, Constant, Kernel, Read, Value, Writer, as_index, op
+from lanewise.native.nest import Buffer, Constant, Kernel, Read, Value, as_index, op
+from lanewise.native.writer import Writer
 
 Size = tuple[int, int]
 

@@ -26,10 +26,10 @@ from lanewise.native.nest import (
     Register,
     Value,
     Var,
-    Writer,
     as_index,
     table,
 )
+from lanewise.native.writer import Writer
 
 ZERO = number(0.0)
 

@@ -16,16 +16,8 @@ from lanewise.native.kernels.taps import (
     balanced_width,
     column_segments,
 )
-from lanewise.native.nest import (
-    Constant,
-    FromIndex,
-    Index,
-    IndexLike,
-    Value,
-    Var,
-    Writer,
-    as_index,
-)
+from lanewise.native.nest import Constant, FromIndex, Index, IndexLike, Value, Var, as_index
+from lanewise.native.writer import Writer
 
 UNROLLED = 48  # at most so many (pixel, tap) pairs are written out in one tile
 WIDEST = 4  # columns of a forward tile: running maximum and argument for each

@@ -52,11 +52,11 @@ from lanewise.native.nest import (
     Register,
     Value,
     Var,
-    Writer,
     as_index,
     op,
     table,
 )
+from lanewise.native.writer import Writer
 
 #: row and column inside a tile, and the value there
 _Result: TypeAlias = tuple[int, int, Value]

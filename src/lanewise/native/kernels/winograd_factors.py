@@ -7,17 +7,8 @@ from dataclasses import dataclass
 
 from lanewise.native.kernels.winograd_places import Winograd
 from lanewise.native.kernels.winograd_transforms import Algorithm, spread
-from lanewise.native.nest import (
-    Buffer,
-    Entry,
-    Index,
-    Kernel,
-    Value,
-    Var,
-    Writer,
-    as_index,
-    table,
-)
+from lanewise.native.nest import Buffer, Entry, Index, Kernel, Value, Var, as_index, table
+from lanewise.native.writer import Writer
 
 
 @dataclass(frozen=True)

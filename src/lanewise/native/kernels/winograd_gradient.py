@@ -41,10 +41,10 @@ from lanewise.native.nest import (
     Read,
     Value,
     Var,
-    Writer,
     as_index,
     table,
 )
+from lanewise.native.writer import Writer
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,8 @@ from typing import TypeAlias
 
 from lanewise.native.kernels.functions import number
 from lanewise.native.kernels.winograd_transforms import Algorithm
-from lanewise.native.nest import (
-    LANES,
-    Buffer,
-    Entry,
-    Index,
-    IndexLike,
-    Value,
-    Writer,
-    as_index,
-    table,
-)
+from lanewise.native.nest import LANES, Buffer, Entry, Index, IndexLike, Value, as_index, table
+from lanewise.native.writer import Writer
 
 #: row and column inside a tile → the value there
 Load: TypeAlias = Callable[[int, int], Value]

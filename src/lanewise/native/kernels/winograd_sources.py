@@ -13,7 +13,8 @@ from lanewise.native.kernels.winograd_places import (
     read_places,
 )
 from lanewise.native.kernels.winograd_transforms import spread
-from lanewise.native.nest import Buffer, Entry, Index, Value, Var, Writer, as_index, table
+from lanewise.native.nest import Buffer, Entry, Index, Value, Var, as_index, table
+from lanewise.native.writer import Writer
 
 #: points along one axis → the rows that are worked out together: no more values than registers
 #: hold; a pair of points stays together

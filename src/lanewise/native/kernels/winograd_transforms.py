@@ -23,7 +23,8 @@ from fractions import Fraction
 from functools import cached_property
 from typing import TypeAlias
 
-from lanewise.native.nest import Constant, Value, Writer, op
+from lanewise.native.nest import Constant, Value, op
+from lanewise.native.writer import Writer
 
 Matrix: TypeAlias = tuple[tuple[Fraction, ...], ...]
 
