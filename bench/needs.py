@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from caches import Lines, cache_shapes, third_shape, watched_functions
+from lanewise.native.arrays import aligned
 from lanewise.native.lower import lower
 from lanewise.native.machine_code import Library, compile_ir
 from lanewise.native.nest import (
@@ -39,7 +40,6 @@ from lanewise.native.nest import (
     Value,
 )
 from lanewise.native.nest_domain import Domain
-from lanewise.native.program import aligned
 from lanewise.native.target import Target
 
 LINE, FLOAT = 64, 4

@@ -10,6 +10,7 @@ from math import prod
 import numpy as np
 
 from lanewise.errors import DataError, EngineError
+from lanewise.native.arrays import aligned, read_only, views
 from lanewise.native.driver import CONTEXT_WORDS, FORWARD, TRAIN, WORD, WORDS_PER_LINE
 from lanewise.native.given import (
     Batches,
@@ -28,7 +29,6 @@ from lanewise.native.initial import fill
 from lanewise.native.layouts import buffer_layout, parameter_layout
 from lanewise.native.linked import Code, load_code
 from lanewise.native.optimizers import SETTINGS, STATES, Optimizer, step_settings
-from lanewise.native.plan import Layout, Parameter
 from lanewise.native.target import LANES, Target
 from lanewise.native.workers import Workers, close_at_end, yield_address
 from lanewise.net.graph import Graph
@@ -68,36 +68,6 @@ class Steps:
 
     losses: np.ndarray
     corrects: np.ndarray
-
-
-def aligned(count: int, dtype: type = np.float32) -> np.ndarray:
-    """Zeros that begin on a cache line."""
-    size = np.dtype(dtype).itemsize
-    try:
-        raw = np.zeros(count * size + 64, np.uint8)
-    except MemoryError:
-        raise EngineError(
-            f"there is no room for {count * size:,} bytes; use a smaller batch, fewer threads or"
-            " a smaller net"
-        ) from None
-    start = -raw.ctypes.data % 64
-    return raw[start : start + count * size].view(dtype)
-
-
-def _views(layout: Layout, flat: np.ndarray) -> dict[str, np.ndarray]:
-    """Name → its part of the flat array, in its shape."""
-
-    def view(p: Parameter) -> np.ndarray:
-        return flat[p.offset : p.offset + p.size].reshape(p.shape)
-
-    return {name: view(p) for name, p in layout.parameters.items()}
-
-
-def _read_only(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    views = {name: array.view() for name, array in arrays.items()}
-    for view in views.values():
-        view.flags.writeable = False
-    return views
 
 
 class Program:
@@ -167,21 +137,18 @@ class Program:
         self._scale = np.full(channels, 1 / 255, np.float32)
         self._shift = np.zeros(channels, np.float32)
         self._loss_settings = np.zeros(1, np.float32)
-        self.parameters = self._views(self._flat)
-        self.buffers = _views(self._buffer_layout, self._flat_buffers)
+        self.parameters = views(self._layout, self._flat)
+        self.buffers = views(self._buffer_layout, self._flat_buffers)
         self._open = self.parameters | self.buffers
         if not training:
-            self.parameters, self.buffers = map(_read_only, (self.parameters, self.buffers))
+            self.parameters, self.buffers = map(read_only, (self.parameters, self.buffers))
         self.learned = self.parameters | self.buffers
-        self.gradients = self._views(self._flat_gradients) if training else {}
+        self.gradients = views(self._layout, self._flat_gradients) if training else {}
         self.optimizer_state = {
             f"{name}.{state}": view
             for state, flat in self._flat_states.items()
-            for name, view in self._views(flat).items()
+            for name, view in views(self._layout, flat).items()
         }
-
-    def _views(self, flat: np.ndarray) -> dict[str, np.ndarray]:
-        return _views(self._layout, flat)
 
     def initialise(self, seed: int = 0) -> None:
         """Fresh parameters and running statistics, as `initial.py` says for each kind of layer.

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lanewise.native.arrays import aligned
 from lanewise.native.cache import Entry
 from lanewise.native.driver import FORWARD
 from lanewise.native.given import usable_images
@@ -22,7 +23,7 @@ from lanewise.native.linked import Code, load_code
 from lanewise.native.nest import LANES
 from lanewise.native.optimizers import SGD
 from lanewise.native.precisions import multiplied_weights, rounded_to_bf16
-from lanewise.native.program import Facts, Program, aligned
+from lanewise.native.program import Facts, Program
 from lanewise.native.target import Target
 from lanewise.native.workers import yield_address
 from lanewise.net.graph import Graph
