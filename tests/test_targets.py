@@ -21,8 +21,9 @@ from lanewise.net.parse import parse
 
 #: the kernels in which a spill costs half the speed; others may move a value through memory once
 HOT = ("conv_", "linear_")
-#: Winograd's transforms keep 24 values and more; a few go to memory, once for each tile and map
-FEW = 10
+#: Winograd's transforms keep 24 values beside 6 factors; three of them may go to memory and come
+#: back, in each of the two loops that write results: of whole tiles, and of those at the edge
+FEW = 3 * 2 * 2
 #: what the nets of the zoo have not: depthwise, strided and pointwise convolutions
 MIXED = (
     "input 16x13x13; depthwise k3 pad1; conv 48 k1; depthwise k3 stride2 pad1; conv 32 k1 stride2; "
