@@ -15,7 +15,7 @@ Every sum is taken in the order of the rows, then columns, whatever the tile: it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -134,7 +134,7 @@ def correlate(
             def load(h: int, w: int) -> Value:
                 return writer.load(source, c + j, *at.source(h, w), 0)
 
-            _products(writer, cells, at, find, load, sizes.columns.in_order, tile.keep)
+            _products(writer, cells, at, find, load, sizes.columns, tile.keep)
         for line, registers in zip(places, cells, strict=True):
             for to, cell in zip(line, registers, strict=True):
                 result.store(writer, to, Read(cell))
@@ -208,14 +208,15 @@ def _places(writer: Writer, sizes: Depthwise, rows: int, columns: int) -> Iterat
                     yield _Place(line, part, p, n)
 
 
-def _meetings(segment: Segment) -> dict[int, list[tuple[int, int]]]:
-    """Source index → the (destination, tap) pairs that meet it, sources in their order."""
+def _meetings(segment: Segment, stride: int = 1) -> dict[int, list[tuple[int, int]]]:
+    """Source index → the (destination, tap) pairs that meet it, sources in their order; `stride`:
+    by their place in the stride first, as `Taps.by_column` has the taps."""
     met: dict[int, list[tuple[int, int]]] = {}
     for j, column in enumerate(segment.pattern):
         for tap, source in enumerate(column):
             if source is not None:
                 met.setdefault(source, []).append((j, tap))
-    return dict(sorted(met.items()))
+    return dict(sorted(met.items(), key=lambda one: ((segment.origin + one[0]) % stride, one[0])))
 
 
 def _products(
@@ -224,7 +225,7 @@ def _products(
     at: _Place,
     weight_at: Callable[[int, int], Value],
     source_at: Callable[[int, int], Value],
-    order: Sequence[int],
+    taps: Taps,
     keep: bool,
 ) -> None:
     """cells[i][j] += weight(r, s) · source(h, w) wherever they meet, by source row and column.
@@ -240,12 +241,12 @@ def _products(
             return loaded[w]
 
         if keep:
-            for w, met in _meetings(at.columns).items():
+            for w, met in _meetings(at.columns, max(1, taps.advance)).items():
                 for i, r in lines:
                     for j, s in met:
                         add_product(writer, cells[i][j], weight_at(r, s), x(w))
             continue
-        for s in order:
+        for s in taps.by_column:
             for i, r in lines if at.columns.of_tap(s) else ():
                 scalar = writer.let(weight_at(r, s), "w")
                 for j, w in at.columns.of_tap(s):

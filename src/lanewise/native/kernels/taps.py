@@ -61,8 +61,13 @@ class Taps:
     @cached_property
     def by_column(self) -> tuple[int, ...]:
         """The same in an order in which neighbours soon meet a source again: with a stride of 2
-        first the even taps, then the odd ones. A value waits for one tap then, not for two."""
-        return tuple(sorted(self.in_order, key=lambda tap: tap % max(1, self.advance)))
+        first the taps on even sources, then those on odd ones. A value waits for one tap then, not
+        for two."""
+        return tuple(sorted(self.in_order, key=self._place_in_stride))
+
+    def _place_in_stride(self, tap: int) -> int:
+        met = (row[tap] for row in self.sources if row[tap] is not None)
+        return (next(met, None) or 0) % max(1, self.advance)
 
 
 @lru_cache(maxsize=1024)
