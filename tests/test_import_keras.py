@@ -281,7 +281,7 @@ def test_a_model_that_is_not_built(models: str) -> None:
 
 
 WRONG = {
-    ":number": "is a int; name a keras.Model",
+    ":number": "is an int; name a keras.Model",
     ":wide": "needs width; give the file a function without arguments",
     ":broken": r"nets.py:17: making broken raises ValueError",
     ":modle": "did you mean `model`",

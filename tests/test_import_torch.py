@@ -176,7 +176,7 @@ BAD = {
     "syntax": ("def net(:\n    pass\n", "net", r"syntax.py:1: .*SyntaxError"),
     "leaves": ("import sys\n\nsys.exit(3)\n", "net", r"leaves.py:3: .*SystemExit: 3"),
     "missing": ("from torch import nn\nnet = nn.ReLU()\n", "Net", r"no Net in this file; did you"),
-    "number": ("net = 3\n", "net", r"number.py:net: is a int; name a torch.nn.Module"),
+    "number": ("net = 3\n", "net", r"number.py:net: is an int; name a torch.nn.Module"),
     "arguments": (
         "from torch import nn\ndef net(classes, depth=3):\n    return nn.ReLU()\n",
         "net",

@@ -148,7 +148,7 @@ def test_json_is_the_interface_s() -> None:
 
 @pytest.mark.parametrize(
     ("count", "shown"),
-    [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (2**20, "1.0 MiB"),
+    [(0, "0 bytes"), (1023, "1,023 bytes"), (1024, "1.0 KiB"), (2**20, "1.0 MiB"),
      (5 * 2**40, "5.0 TiB"), (2**54, "16,384.0 TiB")],
 )  # fmt: skip
 def test_bytes_in_words(count: int, shown: str) -> None:

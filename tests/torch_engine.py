@@ -34,7 +34,7 @@ class TorchEngine:
         self.parameters = {n: p.detach().numpy() for n, p in self.model.named_parameters()}
         self.buffers = {n: b.numpy() for n, b in self.model.named_buffers() if "running" in n}
         self.learned = self.parameters | self.buffers
-        self.facts = SimpleNamespace(exact=True)
+        self.facts = SimpleNamespace(exact=True, precision="fp32")
         self.gradients: dict[str, np.ndarray] = {}
         self.input_gradient: np.ndarray | None = None
 
