@@ -72,7 +72,7 @@ def test_a_machine_is_measured_until_it_was_quiet(measured: list[int], tmp_path:
     machines = [this_machine(1) for _ in range(4)]
     assert len(set(machines)) == 1
     assert measured == [1, 1]
-    (file,) = tmp_path.iterdir()
+    file = tmp_path / "machine.json"
     (rates,) = json.loads(file.read_text("utf-8")).values()
     assert rates == {"gflops": 100.0, "memory_rate": 10.0, "cache_rate": 50.0}
     assert this_machine(2).threads == 2

@@ -22,7 +22,8 @@ A graph passes through this room in one direction, and the files are its station
     given.py          callers' arrays, made usable or refused
     latency/          the other way: one image, with channels in the lanes
     workers.py        the program's threads, which stay in native code
-    optimizers.py     the optimizers by name;  profile.py, peak.py, debug.py  for looking inside
+    optimizers.py     the optimizers by name;  debug.py  for looking inside
+    profile.py        where the time goes;  profile_rounds.py, peak.py  measure it
 
 May import: errors, flags, net, size, numpy; llvmlite only inside the functions that compile.
 Letters: N images, C channels, H W rows and columns of the input, K kernels, R S kernel rows and

@@ -191,7 +191,8 @@ def write_modules(
     plans = plan_directions(graph, target, training, input_gradient, exact, precision)
     debug.plans(plans)
     arena = max(plan.arena.size for plan in plans.values())
-    emission = Emission(target, parameter_layout(graph), arena if profile else None)
+    told = "train" if training else "forward"
+    emission = Emission(target, parameter_layout(graph), arena if profile else None, told)
     for name, plan in plans.items():
         emission.direction(name, plan)
     if training:

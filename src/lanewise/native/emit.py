@@ -32,14 +32,16 @@ UPDATES: dict[type, Callable[[str], Kernel]] = {SGD: sgd, AdamW: adamw}
 class Emission:
     """Collects functions and kernels of both directions and of the jobs; `modules` ends it.
 
-    `profile`: where in a worker's arena clock ticks are added, if they are wanted.
+    `profile`: where in a worker's arena clock ticks are added, if they are wanted. `told`: the
+    direction whose kernels are noted then.
     """
 
     target: Target
     layout: Layout
     profile: int | None
+    told: str = "train"
     ticks: dict[str, list[str]] = field(default_factory=dict)
-    called: dict[str, list[str]] = field(default_factory=dict)  # purpose in training → kernels
+    called: dict[str, list[str]] = field(default_factory=dict)  # purpose in `told` → kernels
     functions: list[str] = field(default_factory=list)
     kernels: list[Kernel] = field(default_factory=list)
     choices: dict[str, Choice] = field(default_factory=dict)
@@ -69,21 +71,8 @@ class Emission:
         self.kernels += plan.kernels
         self.choices.update({choice.name: choice for choice in plan.choices})
         self.ticks[name] = [call.purpose for call in plan.calls] if self.profile else []
-        if name == "train":
-            self._note_kernels(plan)
-
-    def _note_kernels(self, plan: Plan) -> None:
-        """Which kernels serve each purpose: calls, then jobs."""
-        calls = [(call.purpose, call.kernels[1]) for call in plan.calls]
-        jobs = [
-            (f"{job.parameter.name.rpartition('.')[0]} gradient", job.kernel) for job in plan.jobs
-        ]
-        for purpose, kernel in [*calls, *jobs]:
-            one = kernel.one if isinstance(kernel, Choice) else kernel
-            names = self.called.setdefault(purpose, [])
-            name = one.name.rstrip("0123456789").rstrip("_")
-            if name not in names:
-                names.append(name)
+        if name == self.told:
+            self.called = kernels_by_purpose(plan)
 
     def jobs(self, plan: Plan, optimizer: Optimizer) -> None:
         """What finishes a training step."""
@@ -109,6 +98,21 @@ class Emission:
         debug.kernels(kernels)
         modules = deal(kernels, [*self.functions, *choices, fixed], self.target)
         return (debug.module(module, self.target) for module in modules)
+
+
+def kernels_by_purpose(plan: Plan) -> dict[str, list[str]]:
+    """The names, without their numbers, of the kernels that serve each purpose: calls, then
+    jobs."""
+    calls = [(call.purpose, call.kernels[1]) for call in plan.calls]
+    jobs = [(f"{job.parameter.name.rpartition('.')[0]} gradient", job.kernel) for job in plan.jobs]
+    called: dict[str, list[str]] = {}
+    for purpose, kernel in [*calls, *jobs]:
+        one = kernel.one if isinstance(kernel, Choice) else kernel
+        names = called.setdefault(purpose, [])
+        name = one.name.rstrip("0123456789").rstrip("_")
+        if name not in names:
+            names.append(name)
+    return called
 
 
 def deal(kernels: Sequence[Kernel], driver: Sequence[str], target: Target) -> Iterator[Module]:

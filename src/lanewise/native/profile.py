@@ -1,36 +1,30 @@
-"""Where a training step's time goes: each layer's milliseconds, GFLOP/s and share of the peak.
+"""Where a training step's time goes, or a prediction's: each layer's milliseconds, GFLOP/s and
+share of the peak.
 
-A program compiled with `profile=True` reads the CPU's counter around every kernel it calls. Here
-it trains on random images in short rounds, the machine's peak is measured between the rounds, and
-the round with the median time is told.
+A program compiled with `profile=True` reads the CPU's counter around every kernel it calls. It
+works on random images in short rounds, the machine's peak is measured between the rounds, and the
+round with the median time is told (`profile_rounds.py`).
 
 GFLOP/s count the multiply–adds that a layer must do (each is two operations; taps on padding are
 not done and not counted). A layer's milliseconds are those of all threads divided by their number,
-so that the layers add up to the step, but for what threads spend between kernels.
+so that the layers add up to the step, but for what threads spend between kernels. In a program
+for single images the threads meet after each layer, and its milliseconds are those from one meeting
+to the next.
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from lanewise.native.compile import compile_net
 from lanewise.native.fuse import Operation, operations
-from lanewise.native.peak import Peak, PeakMeter, ticks_per_second
-from lanewise.native.program import Program
+from lanewise.native.latency.program import ImageProgram
+from lanewise.native.peak import Peak
+from lanewise.native.profile_rounds import measure
 from lanewise.net.graph import Graph
 from lanewise.net.layers import BatchNorm
 from lanewise.size.cost import cost, layer_parameters
-
-ROUNDS = 9
-ROUND_SECONDS = 0.12
-LONGEST_SECONDS = 5.0  # no new round after this, where a single step takes long
-POOL_BYTES = 16 << 20  # random images that the batches are drawn from: about this, or one batch
-
 
 #: how the name of a kernel begins → the algorithm; the first that fits is meant
 ALGORITHMS = (
@@ -45,7 +39,16 @@ ALGORITHMS = (
     ("conv_transposed", "direct"),
     ("partial", "direct"),
     ("linear", "product"),
+    ("image_winograd", "Winograd"),
+    ("image_transform", "Winograd"),
+    ("image_conv", "direct"),
+    ("image_columns", "direct"),
+    ("image_depthwise", "direct"),
+    ("image_linear", "product"),
+    ("from_copies", "16 copies"),  # of one image, for the kernels of sixteen (`latency/rules.py`)
 )
+#: what the purposes of a layer's calls end with, behind its name
+FORWARD = ("gather", "load", "spread", "forward", "forward (sixteen copies)")
 
 
 @dataclass(frozen=True)
@@ -77,18 +80,10 @@ class LayerWork:
 
 
 @dataclass(frozen=True)
-class Rounds:
-    """What was measured: seconds of one step in each round, and the median round's clock."""
-
-    step_seconds: tuple[float, ...]
-    median_seconds: float
-    spent_ms: dict[str, float]  # purpose of the kernels → milliseconds per step
-    peak: Peak
-
-
-@dataclass(frozen=True)
 class Profile:
-    """A net's training step on this machine; `others`: milliseconds that belong to no layer."""
+    """A net's training step on this machine, or a prediction of a batch (then nothing is backward);
+    `others`: milliseconds that belong to no layer. `one_by_one`: one image after the other.
+    `threads`: those that had something to do."""
 
     target: str
     cpu: str
@@ -99,10 +94,12 @@ class Profile:
     range_ms: tuple[float, float]
     layers: tuple[LayerWork, ...]
     others: dict[str, float] = field(default_factory=dict)
+    training: bool = True
+    one_by_one: bool = False
 
     @property
     def images_per_second(self) -> float:
-        """Images trained on per second."""
+        """Images trained on per second, or predicted."""
         return 1e3 * self.batch / self.step_ms
 
     @property
@@ -123,16 +120,23 @@ def profile_net(
     threads: int | None = None,
     exact: bool = False,
     precision: str = "fp32",
+    training: bool = True,
 ) -> Profile:
-    """Train for some steps and tell where their time went. Takes seconds.
+    """Train for some steps, or predict batches, and tell where the time went. Takes seconds.
 
     SizeError, NetError or EngineError as `compile_net`.
     """
-    made = operations(graph, training=True)
+    made = operations(graph, training)
     with compile_net(
-        graph, training=True, threads=threads, profile=True, exact=exact, precision=precision
+        graph,
+        training=training,
+        threads=threads,
+        profile=True,
+        batch=None if training else batch,
+        exact=exact,
+        precision=precision,
     ) as program:
-        rounds = _measure(program, batch)
+        rounds = measure(program, batch)
         spent = dict(rounds.spent_ms)
         found = _Layers(made, batch, program.facts.kernels)
         layers = tuple(found.of(operation, spent) for operation in made)
@@ -140,66 +144,16 @@ def profile_net(
         return Profile(
             target=program.target.name,
             cpu=program.target.cpu,
-            threads=program.threads,
+            threads=rounds.threads,
             batch=batch,
             peak=rounds.peak,
             step_ms=1e3 * rounds.median_seconds,
             range_ms=(1e3 * min(rounds.step_seconds), 1e3 * max(rounds.step_seconds)),
             layers=layers,
             others=spent | {"waiting": max(0.0, waiting)},
+            training=training,
+            one_by_one=isinstance(program, ImageProgram),
         )
-
-
-def _measure(program: Program, batch: int) -> Rounds:
-    program.initialise(0)
-    meter, train = PeakMeter(program.target, program.threads), _Training(program, batch)
-    train.seconds(1)
-    steps = max(1, round(ROUND_SECONDS / train.seconds(1)))
-    rounds: list[tuple[float, Counter[str]]] = []
-    meter.measure()
-    begin = time.perf_counter()
-    while len(rounds) < ROUNDS:
-        if rounds and time.perf_counter() - begin > LONGEST_SECONDS:
-            break
-        program.profile()
-        rounds.append((train.seconds(steps) / steps, _ticks(program)))
-        meter.measure()
-    rounds.sort(key=lambda one: one[0])
-    middle, ticks = rounds[(len(rounds) - 1) // 2]
-    per_ms = ticks_per_second(program.target) / 1e3 * program.threads * steps
-    spent = {purpose: count / per_ms for purpose, count in ticks.items()}
-    return Rounds(tuple(seconds for seconds, _ in rounds), middle, spent, meter.peak)
-
-
-class _Training:
-    """Random images and labels, and steps on them."""
-
-    def __init__(self, program: Program, batch: int) -> None:
-        random = np.random.default_rng(0)
-        shape = program.input_shape
-        count = max(batch, POOL_BYTES // int(np.prod(shape)) // batch * batch)
-        self._images = random.integers(0, 256, (count, *shape), np.uint8)
-        classes = int(np.prod(program.output_shape))
-        self._labels = random.integers(0, classes, count).astype(np.int32)
-        self._program, self._batch = program, batch
-
-    def seconds(self, steps: int) -> float:
-        """How long so many steps take, in one native call."""
-        order = np.arange(steps * self._batch, dtype=np.int64) % len(self._images)
-        rates = np.full(steps, 1e-4, np.float32)
-        begin = time.perf_counter()
-        self._program.run_steps(self._images, self._labels, order, self._batch, rates)
-        return time.perf_counter() - begin
-
-
-def _ticks(program: Program) -> Counter[str]:
-    """Clock ticks of all threads by purpose: of training, not of inference."""
-    total: Counter[str] = Counter()
-    directions = program.profile()
-    for direction in ("train", "jobs"):
-        for purpose, count in directions[direction]:
-            total[purpose] += count
-    return total
 
 
 def algorithm(kernels: Sequence[str]) -> str:
@@ -221,20 +175,21 @@ class _Layers:
     def of(self, operation: Operation, spent: dict[str, float]) -> LayerWork:
         """The layer's part of what was spent; it is taken out of `spent`."""
         name = operation.name
-        forward = spent.pop(f"{name} gather", 0) + spent.pop(f"{name} forward", 0)
+        forward = sum(spent.pop(f"{name} {way}", 0.0) for way in FORWARD)
         backward = spent.pop(f"{name} gradient", 0.0)
         adds = self._batch * multiply_adds(operation)
         return LayerWork(
             name=operation.node,
             kinds=kinds(operation),
-            forward=Work(forward, adds, self._algorithm(operation, "forward")),
+            forward=Work(forward, adds, self._algorithm(operation, *FORWARD)),
             backward=Work(
                 backward, self._backward_adds(operation), self._algorithm(operation, "gradient")
             ),
         )
 
-    def _algorithm(self, operation: Operation, way: str) -> str:
-        return algorithm(self._called.get(f"{operation.name} {way}", ()))
+    def _algorithm(self, operation: Operation, *ways: str) -> str:
+        called = (self._called.get(f"{operation.name} {way}", ()) for way in ways)
+        return algorithm([kernel for kernels in called for kernel in kernels])
 
     def _backward_adds(self, operation: Operation) -> int:
         """What is multiplied in its gradient: a normalisation that is chained with the convolution

@@ -56,7 +56,7 @@ class Facts:
     width: int  # slices that full connections take at once
     ticks: Mapping[str, Sequence[str]]  # direction → purpose of each call, if profiled
     ticks_at: int  # where in each arena their clock ticks stand
-    # Purpose in training → names of the kernels that serve it, without their numbers, if profiled.
+    # Purpose → names of the kernels that serve it, without their numbers, if profiled.
     kernels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     constant_bytes: int = 0  # what inference works out of the parameters, for all threads
     shares: bool = False  # whether threads can share a slice of inference
@@ -208,6 +208,11 @@ class Program:
         """How many of the slices all threads share: those of an uneven last round."""
         rest = slices % self.threads
         return rest if self.facts.shares and rest <= LAST_ROUND * self.threads else 0
+
+    def threads_for(self, images: int) -> int:
+        """How many threads have something to do where `forward` is given so many images."""
+        slices = -(-images // LANES)
+        return self.threads if self._shared(slices) else min(self.threads, slices)
 
     def step(
         self,

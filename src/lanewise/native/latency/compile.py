@@ -7,6 +7,7 @@ from typing import Any
 
 from lanewise.native import debug
 from lanewise.native.cache import Entry
+from lanewise.native.emit import kernels_by_purpose
 from lanewise.native.fuse import operations
 from lanewise.native.latency.emission import modules, purposes
 from lanewise.native.latency.packing import Pack
@@ -65,6 +66,7 @@ def build_image(
         width=1,
         ticks={"forward": ticks},
         ticks_at=plan.ticks_at,
+        kernels=kernels_by_purpose(plan) if profile else {},
     )
     metadata: dict[str, Any] = {
         "facts": asdict(facts),

@@ -114,6 +114,10 @@ class ImageProgram(Program):
         self._set(logits=row.ctypes.data, threads=self.threads, command=FORWARD)
         self._workers.run()
 
+    def threads_for(self, images: int) -> int:
+        """As `Program.threads_for`."""
+        return self.threads
+
     def profile(self) -> dict[str, list[tuple[str, int]]]:
         """As `Program.profile`; the ticks of a step count from its first call to its barrier."""
         steps = self.facts.ticks["forward"]
