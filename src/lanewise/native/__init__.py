@@ -18,7 +18,8 @@ A graph passes through this room in one direction, and the files are its station
         driver.py         plan → functions of segments and chunks;  driver_jobs.py  of jobs
         driver_loops.py   what no net changes: steps, tickets;  driver_threads.py  barriers, waiting
     machine_code.py   LLVM IR → machine code;  cache.py  keeps it on disk
-    program.py        what the user holds;  initial.py  what its parameters begin with
+    program.py        what the user holds;  facts.py  what it is told of the net
+    initial.py        what parameters begin with
     given.py          callers' arrays, made usable or refused
     latency/          the other way: one image, with channels in the lanes
     workers.py        the program's threads, which stay in native code

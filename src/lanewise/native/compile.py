@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from lanewise import flags
 from lanewise.errors import EngineError
 from lanewise.native.cache import Entry, MachineCodeCache, fingerprint
+from lanewise.native.facts import Facts
 from lanewise.native.optimizers import SGD, Optimizer
 from lanewise.native.precisions import check_precision
-from lanewise.native.program import Facts, Program
+from lanewise.native.program import Program
 from lanewise.native.side_by_side import one_by_one
 from lanewise.native.target import Target, find_target
 from lanewise.net.check import check

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from lanewise.errors import DataError, EngineError
 from lanewise.native.arrays import aligned, read_only, views
 from lanewise.native.driver import CONTEXT_WORDS, FORWARD, TRAIN, WORD, WORDS_PER_LINE
+from lanewise.native.facts import Facts
 from lanewise.native.given import (
     Batches,
     check_learned,
@@ -40,26 +41,6 @@ LAST_ROUND = 0.8
 #: gradients are summed in this many groups of slices, added in their order
 GROUPS = 8
 PARTIAL_BYTES = 256 << 20  # fewer groups where they would take more memory than this
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a compiled net tells the program; stored beside the machine code."""
-
-    arena_bytes: int
-    kept_bytes: int
-    phases: int  # of a training step, jobs not counted
-    training: bool
-    input_gradient: bool
-    exact: bool  # no algorithm that rounds more than the sums as the layers define them
-    precision: str  # how maps are kept: "fp32" or "bf16"
-    width: int  # slices that full connections take at once
-    ticks: Mapping[str, Sequence[str]]  # direction → purpose of each call, if profiled
-    ticks_at: int  # where in each arena their clock ticks stand
-    # Purpose → names of the kernels that serve it, without their numbers, if profiled.
-    kernels: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    constant_bytes: int = 0  # what inference works out of the parameters, for all threads
-    shares: bool = False  # whether threads can share a slice of inference
 
 
 @dataclass(frozen=True)
@@ -107,6 +88,7 @@ class Program:
         self._layout, self._buffer_layout = parameter_layout(graph), buffer_layout(graph)
         self._context = aligned(CONTEXT_WORDS, np.int64)
         self._make_arrays()
+        self._point()
         self._library = self._load(objects)
         self._workers = Workers(threads, self._context, self._library)
         self._finalizer = close_at_end(self, self._workers)
@@ -197,7 +179,6 @@ class Program:
             self._set(
                 logits=rows.ctypes.data,
                 command=FORWARD,
-                constants=self._constants.ctypes.data,
                 stale=int(stale),
                 whole=slices - self._shared(slices),
             )
@@ -338,6 +319,7 @@ class Program:
         if slices > self._capacity:
             self._kept = aligned(self.facts.kept_bytes * slices + 64, np.uint8)
             self._capacity = slices
+            self._set(kept=self._kept.ctypes.data, capacity=slices)
 
     def _set_images(self, images: np.ndarray) -> None:
         self._held = images  # alive while native code reads it
@@ -349,21 +331,16 @@ class Program:
 
     # -- native code
 
-    def _set(self, **fields: int) -> None:
-        for name, value in fields.items():
-            self._context[WORD[name]] = value
-
-    def _run(self, share: int) -> None:
-        """The context's command; `share`: how many groups or slices there are for the threads."""
+    def _point(self) -> None:
+        """Where everything stands; it stays there, so calls need not say it again."""
         states = [*self._flat_states.values(), self._flat_gradients, self._flat_gradients]
-        together = min(self.facts.width, max(1, share // self.threads))
         self._set(
-            threads=self.threads,
             yield_function=yield_address(),
             arena=self._arena.ctypes.data,
             arena_stride=self._arena_stride,
             kept=self._kept.ctypes.data,
             capacity=self._capacity,
+            constants=self._constants.ctypes.data,
             tickets=self._tickets.ctypes.data,
             parameters=self._flat.ctypes.data,
             buffers=self._flat_buffers.ctypes.data,
@@ -374,8 +351,16 @@ class Program:
             scale=self._scale.ctypes.data,
             shift=self._shift.ctypes.data,
             groups=self._groups,
-            together=together,
         )
+
+    def _set(self, **fields: int) -> None:
+        for name, value in fields.items():
+            self._context[WORD[name]] = value
+
+    def _run(self, share: int) -> None:
+        """The context's command; `share`: how many groups or slices there are for the threads."""
+        together = min(self.facts.width, max(1, share // self.threads))
+        self._set(threads=self.threads, together=together)
         self._tickets[:] = 0
         self._workers.run()
 

@@ -8,13 +8,13 @@ from typing import Any
 from lanewise.native import debug
 from lanewise.native.cache import Entry
 from lanewise.native.emit import kernels_by_purpose
+from lanewise.native.facts import Facts
 from lanewise.native.fuse import operations
 from lanewise.native.latency.emission import modules, purposes
 from lanewise.native.latency.packing import Pack
 from lanewise.native.latency.planner import ImagePlan, ImagePlanner, store_row
 from lanewise.native.latency.rules import RULES
 from lanewise.native.layouts import buffer_layout, parameter_layout
-from lanewise.native.program import Facts
 from lanewise.native.target import Target
 from lanewise.net.graph import Graph
 from lanewise.size.report import size

@@ -16,6 +16,7 @@ import numpy as np
 from lanewise.native.arrays import aligned
 from lanewise.native.cache import Entry
 from lanewise.native.driver import FORWARD
+from lanewise.native.facts import Facts
 from lanewise.native.given import usable_images
 from lanewise.native.latency.packing import Pack, pack_all, packed_floats
 from lanewise.native.latency.python_call import builtin, fields_are_known, symbols
@@ -23,9 +24,8 @@ from lanewise.native.linked import Code, load_code
 from lanewise.native.nest import LANES
 from lanewise.native.optimizers import SGD
 from lanewise.native.precisions import multiplied_weights, rounded_to_bf16
-from lanewise.native.program import Facts, Program
+from lanewise.native.program import Program
 from lanewise.native.target import Target
-from lanewise.native.workers import yield_address
 from lanewise.net.graph import Graph
 from lanewise.size.shapes import infer_shapes
 
@@ -57,9 +57,7 @@ class ImageProgram(Program):
             node.name: shapes[node.inputs[0]][0] for node in graph.nodes if node.inputs
         }
         super().__init__(graph, target, objects, facts, SGD(), 1 if self._small else threads)
-        self._packed = aligned(packed_floats(packs))
         self._repack()
-        self._point()
         self._quick = builtin(self._library) if self._small and fields_are_known() else None
 
     def _load(self, objects: tuple[bytes, ...]) -> Code:
@@ -131,20 +129,15 @@ class ImageProgram(Program):
         self._quick = None
         super().close()
 
-    def _point(self) -> None:
-        """Where everything stands; it stays there."""
+    def _make_arrays(self) -> None:
+        super()._make_arrays()
         self._faults = aligned(LANES)
-        self._set(
-            yield_function=yield_address(),
-            arena=self._arena.ctypes.data,
-            arena_stride=0,
-            parameters=self._flat.ctypes.data,
-            buffers=self._flat_buffers.ctypes.data,
-            scale=self._scale.ctypes.data,
-            shift=self._shift.ctypes.data,
-            packed=self._packed.ctypes.data,
-            faults=self._faults.ctypes.data,
-        )
+        self._packed = aligned(packed_floats(self._packs))
+
+    def _point(self) -> None:
+        """The values are in one arena for all threads."""
+        super()._point()
+        self._set(arena_stride=0, packed=self._packed.ctypes.data, faults=self._faults.ctypes.data)
 
 
 def image_program(graph: Graph, target: Target, entry: Entry, threads: int) -> ImageProgram:
