@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import pytest
@@ -167,7 +168,9 @@ def test_weight_gradient(case, tile):
     close(dw, wanted)
 
 
-@pytest.mark.parametrize("tile", [LaneTile(1, 1), LaneTile(2, 2, rows=2), LaneTile(2, 1, 1, 3)])
+@pytest.mark.parametrize(
+    "tile", [LaneTile(1, 1), LaneTile(2, 2, rows=2, taps=2), LaneTile(2, 1, 1, 3, taps=3)]
+)
 @pytest.mark.parametrize("case", CASES)
 def test_weight_gradient_with_kernels_in_the_lanes(case, tile):
     x, dy = normal(case.channels, *case.size, LANES), normal(case.kernels, *case.out, LANES, seed=1)
@@ -185,6 +188,22 @@ def test_weight_gradient_with_kernels_in_the_lanes(case, tile):
     add = add_sums("a", 1, case.kernels, dw[0].size)
     execute(add, sums, dw.reshape(case.kernels, -1), interpret=small)
     close(dw, wanted)
+
+
+@pytest.mark.parametrize("case", [one for one in CASES if one.kernel[1] > 1])
+def test_sums_with_kernels_in_the_lanes_are_the_same_in_every_tile(case):
+    """Only strips show: there the sums wait."""
+    x, dy = normal(case.channels, *case.size, LANES), normal(case.kernels, *case.out, LANES, seed=1)
+    shape = row_blocks(case.kernels), case.channels * prod(case.kernel), LANES
+    found = []
+    for tile in (LaneTile(1, 1), LaneTile(2, 2, taps=2), LaneTile(3, 1, taps=case.kernel[1])):
+        key = (1, case.kernels, case.channels, *case.taps(), tile)
+        sums, turned = aligned(shape), turned_shape(case.kernels, *case.taps(), tile)
+        kernel = lane_weights.weight_gradient("w", *key)
+        execute(kernel, x, dy, aligned(turned), sums, interpret=False)
+        found.append(sums)
+    for sums in found[1:]:
+        np.testing.assert_array_equal(sums, found[0])
 
 
 @pytest.mark.parametrize("kernels", [5, 16, 37])

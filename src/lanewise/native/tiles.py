@@ -11,12 +11,14 @@ in 16-lane vectors: an AVX2 CPU spends two registers and two instructions on eac
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 from lanewise.native.kernels.correlation import Tile
 from lanewise.native.kernels.depthwise import MapTile, RowTile
+from lanewise.native.kernels.lane_weights import along
 from lanewise.native.kernels.linear import GradientTile, gradient_tile
 from lanewise.native.kernels.pointwise import LineTile, PairTile
 from lanewise.native.kernels.register_tiles import blocks
@@ -226,30 +228,61 @@ def _is_short(rows: Taps, columns: Taps) -> bool:
     return tiles * MAP_ROWS * MAP_COLUMNS * rows.taps * columns.taps <= MAP_PRODUCTS
 
 
-def lane_turn(maps: int, vectors: int, limits: Limits) -> float:
-    """Cycles of one image of a pixel for a tile with kernels in the lanes."""
-    products = maps * vectors / limits.products_per_cycle
-    return TURN + max(products, (maps + vectors) / limits.loads_per_cycle, LATENCY)
-
-
-def lane_tile_shape(maps: int, sources: int, limits: Limits) -> tuple[int, int]:
-    """Input maps × vectors of 16 kernels."""
+def lane_tile_shape(maps: int, sources: int, columns: Taps, limits: Limits) -> tuple[int, int, int]:
+    """Input maps × vectors of 16 kernels × kernel columns of the cheapest tile."""
     vectors = -(-maps // LANES)
+    room = 0.75 * limits.registers
     fitting = [
-        (m, v)
+        (m, v, t)
+        for t in range(1, columns.taps + 1)
         for v in range(1, min(vectors, 6) + 1)
         for m in range(1, min(sources, 24) + 1)
-        if m * v <= 0.75 * limits.registers and m * v + v + 2 <= limits.registers
-    ]
+        if m * v * t <= room
+        and m * v * t + v * _held(t, columns) + 2 + (v > 1 and maps % LANES > 0) <= limits.registers
+    ] or [(1, 1, 1)]
+    return min(fitting, key=lambda shape: lane_cycles(shape, maps, sources, columns, limits))
 
-    def cost(shape: tuple[int, int]) -> float:
-        return sum(
-            m_tiles * v_tiles * (LOAD * (m + v) + lane_turn(m, v, limits))
-            for _, m, m_tiles in blocks(sources, shape[0])
-            for _, v, v_tiles in blocks(vectors, shape[1])
-        )
 
-    return min(fitting, key=cost)
+def _held(taps: int, columns: Taps) -> int:
+    """Columns of dy that one column of x meets."""
+    return -(-taps // columns.advance)
+
+
+def lane_cycles(
+    shape: tuple[int, int, int], maps: int, sources: int, columns: Taps, limits: Limits
+) -> float:
+    """Cycles of one image of a row, and one kernel row, with kernels in the lanes."""
+    vectors = -(-maps // LANES)
+    return sum(
+        m_tiles * v_tiles * _lane_turns(m, v, range(first, first + t), columns, limits)
+        for _, m, m_tiles in blocks(sources, shape[0])
+        for _, v, v_tiles in blocks(vectors, shape[1])
+        for t0, t, t_tiles in blocks(columns.taps, shape[2])
+        for first in range(t0, t0 + t * t_tiles, t)
+    )
+
+
+def _lane_turns(maps: int, vectors: int, taps: range, columns: Taps, limits: Limits) -> float:
+    """The same of one tile: pixel by pixel, or along a row of x."""
+    if columns.taps == 1:
+        return columns.pairs * _lane_turn(maps + vectors, 1, maps * vectors, limits)
+    cycles = 0.0
+    for part in along(columns):
+        met = [part.of_column(at, taps) for at in range(part.width)]
+        pairs = Counter(tap for found in met for tap, _ in found)
+        if pairs:
+            errors = len({column for found in met for _, column in found})
+            loads = maps * sum(map(bool, met)) + vectors * errors
+            products = maps * vectors * pairs.total()
+            chain = max(pairs.values())
+            cycles += part.tiles * _lane_turn(loads, chain, products, limits)
+    return cycles
+
+
+def _lane_turn(loads: int, chain: int, products: int, limits: Limits) -> float:
+    """One image of a pixel, or of a few."""
+    work = products / limits.products_per_cycle
+    return TURN + LOAD * loads + max(work, loads / limits.loads_per_cycle, LATENCY * chain)
 
 
 def image_tiles(

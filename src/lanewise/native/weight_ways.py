@@ -13,7 +13,6 @@ from dataclasses import replace
 from functools import lru_cache
 
 from lanewise.native.kernels.lane_weights import LaneTile
-from lanewise.native.kernels.register_tiles import blocks
 from lanewise.native.kernels.taps import Taps, joined
 from lanewise.native.kernels.weights import WeightTile
 from lanewise.native.nest import LANES
@@ -21,12 +20,11 @@ from lanewise.native.target import Target
 from lanewise.native.tiles import (
     LANE_SUM,
     LIMITS,
-    LOAD,
     TRANSPOSITION,
     Limits,
     image_tiles,
+    lane_cycles,
     lane_tile_shape,
-    lane_turn,
 )
 from lanewise.native.ways import MIDDLE_LEVEL, fits
 
@@ -65,9 +63,10 @@ def weight_tile(target: Target, maps: int, sources: int, rows: Taps, columns: Ta
 
 
 def _lane_tile(maps: int, sources: int, rows: Taps, columns: Taps, limits: Limits) -> LaneTile:
-    width = min(columns.destination, LANE_PIXELS)
+    width = columns.destination if columns.taps > 1 else min(columns.destination, LANE_PIXELS)
     height = min(rows.destination, max(1, LANE_PIXELS // width))
-    return LaneTile(*lane_tile_shape(maps, sources, limits), height, width)
+    shape = lane_tile_shape(maps, sources, columns, limits)
+    return LaneTile(*shape[:2], height, width, shape[2])
 
 
 @lru_cache(maxsize=4096)
@@ -127,13 +126,9 @@ def _lane_cost(
 ) -> float:
     """Cycles with kernels in the lanes."""
     vectors, weights = -(-maps // LANES), sources * rows.taps * columns.taps
-    turn = sum(
-        c_tiles * v_tiles * (LOAD * (c + v) + lane_turn(c, v, limits))
-        for _, c, c_tiles in blocks(sources, tile.sources)
-        for _, v, v_tiles in blocks(vectors, tile.vectors)
-    )
     turned = TRANSPOSITION * vectors * (rows.destination * columns.destination + weights / LANES)
-    products = LANES * rows.pairs * columns.pairs * turn
+    shape = tile.sources, tile.vectors, tile.taps
+    products = LANES * rows.pairs * lane_cycles(shape, maps, sources, columns, limits)
     return products + turned + _lane_traffic(tile, maps, sources, rows, columns)
 
 
@@ -148,9 +143,10 @@ def _lane_traffic(tile: LaneTile, maps: int, sources: int, rows: Taps, columns: 
     source = sources * high * wide * rows.advance * columns.advance
     lines = maps * pixels * _far(every) + turns_v * strips * source * _far(every)
     own = tile.vectors * high * wide * LANES
-    lines += strips * turns_c * area * vectors * high * wide * LANES * _far(own)
+    turns = rows.taps * -(-columns.taps // tile.taps)
+    lines += strips * turns_c * turns * vectors * high * wide * LANES * _far(own)
     if not _meet(sources, high, wide, rows, columns):
-        lines += (turns_v * area - 1) * strips * sources * high * wide * SCATTERED * FAR
+        lines += (turns_v * turns - 1) * strips * sources * high * wide * SCATTERED * FAR
     sums = sources * area * vectors
     held = sources * area * min(vectors, tile.vectors)
     return lines + (strips * sums * WAIT * (1 + _far(held)) if strips > 1 else 0.0)

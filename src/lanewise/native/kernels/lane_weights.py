@@ -7,11 +7,15 @@ for 1 × 1 kernels, that takes longer than the products. Here dy is transposed f
 images at a time, some pixels before they are needed, so that a sum of products is that of 16
 weights, and x is copied into all lanes as weights are elsewhere. The 16 sums lie in 16 rows of the
 weights; a last transposition, 16 × 16 weights at a time, adds them there.
+
+A value of x meets dy in as many places as the kernel has columns. So where these are several, a
+register tile has them too, and goes along a row of x: all that is loaded then serves several sums,
+and few kernels are enough.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,7 +23,7 @@ from lanewise.native.kernels.images import row_blocks
 from lanewise.native.kernels.lanes import number, pieces, spread
 from lanewise.native.kernels.linear import LaneVector, vector_tiles
 from lanewise.native.kernels.register_tiles import add_product, blocks
-from lanewise.native.kernels.taps import Taps
+from lanewise.native.kernels.taps import Segment, Taps, column_segments
 from lanewise.native.kernels.weights import rows_of_tap
 from lanewise.native.nest import (
     LANES,
@@ -38,23 +42,34 @@ from lanewise.native.nest import (
 )
 from lanewise.native.writer import Writer
 
+#: neighbouring columns of x that are written out where a kernel has several columns: the same for
+#: all tiles and targets, for the order of the sums depends on it
+ALONG = 4
+
 
 @dataclass(frozen=True)
 class LaneTile:
-    """Registers: input maps × vectors of 16 kernels. `rows`, `columns`: the strip of output pixels
-    that is transposed, and finished for all weights, before the next (0: all); the sums wait in
-    memory meanwhile."""
+    """Registers: input maps × vectors of 16 kernels × kernel columns. `rows`, `columns`: the strip
+    of output pixels that is transposed, and finished for all weights, before the next (0: all); the
+    sums wait in memory meanwhile. Strips have whole rows if the kernel has several columns."""
 
     sources: int
     vectors: int
     rows: int = 0
     columns: int = 0
+    taps: int = 1
+
+
+def along(columns: Taps) -> tuple[Segment, ...]:
+    """Neighbouring columns of x, and the columns of dy that they meet."""
+    return column_segments(columns.backwards, ALONG)
 
 
 def turned_shape(maps: int, rows: Taps, columns: Taps, tile: LaneTile) -> tuple[int, ...]:
     """The third buffer: vectors of a tile, rows and columns of a strip, images, kernels."""
     height = min(tile.rows or rows.destination, rows.destination)
     width = min(tile.columns or columns.destination, columns.destination)
+    width = width if columns.taps == 1 else columns.destination
     return min(tile.vectors, row_blocks(maps)), height, width, LANES, LANES
 
 
@@ -90,6 +105,16 @@ class _Strips:
     def lengths(self) -> Buffer:
         begins = range(0, self.axis.destination, self.length)
         return table("lengths", [min(self.length, self.axis.destination - i) for i in begins])
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Where a tile is: its first source map and the row of that, the row of the strip, vectors."""
+
+    source: Index
+    x_row: Index
+    row: Index
+    vectors: list[LaneVector]
 
 
 class _Nest:
@@ -171,70 +196,127 @@ class _Nest:
 
     def _weights(self, g: Var, block: Index, vectors: list[LaneVector], i: Var, j: Var) -> None:
         """All weights of these kernels, from the pixels of the strip."""
-        writer, taps = self.writer, self.columns.axis.taps
+        writer, wide = self.writer, self.columns.axis.taps
         for c0, cs, c_tiles in blocks(self.sources, self.tile.sources):
             with (
                 writer.loop("c", c0 + cs * c_tiles, c0, cs) as c,
                 writer.loop("r", self.rows.axis.taps) as r,
-                writer.loop("s", taps) as s,
             ):
-                inside = as_index(r) * taps + s
-                first = as_index(g) * self.blocks + block
-                places = [
-                    [
-                        (first + one.block, (as_index(c) + n) * self.area + inside, one.lane)
-                        for one in vectors
-                    ]
-                    for n in range(cs)
-                ]
-                cells = [
-                    [self._cell(at, one.lanes) for at, one in zip(line, vectors, strict=True)]
-                    for line in places
-                ]
-                at_row = as_index(i) * self.rows.axis.taps + r
-                self._products(cells, at_row, as_index(j) * taps + s, g, vectors, c)
-                for line, row in zip(places, cells, strict=True):
-                    for at, cell in zip(line, row, strict=True):
-                        writer.store(self.sums, *at, value=Read(cell))
+                for t0, ts, t_tiles in blocks(wide, self.tile.taps):
+                    for t in range(t0, t0 + ts * t_tiles, ts):
+                        self._tile(g, block, vectors, i, j, c, cs, r, range(t, t + ts))
+
+    def _tile(
+        self,
+        g: Var,
+        block: Index,
+        vectors: list[LaneVector],
+        i: Var,
+        j: Var,
+        c: Var,
+        maps: int,
+        r: Var,
+        taps: range,
+    ) -> None:
+        """The weights of so many input maps, of one kernel row and some of its columns."""
+        writer, wide = self.writer, self.columns.axis.taps
+        first = as_index(g) * self.blocks + block
+        weight = as_index(c) * self.area + as_index(r) * wide
+        places = [
+            [
+                [(first + one.block, weight + (n * self.area + t), one.lane) for one in vectors]
+                for t in taps
+            ]
+            for n in range(maps)
+        ]
+        cells = [
+            [
+                [self._cell(at, one.lanes) for at, one in zip(line, vectors, strict=True)]
+                for line in plane
+            ]
+            for plane in places
+        ]
+        row_count, row_first, row_source = self.rows.of_tap
+        at_row = as_index(i) * self.rows.axis.taps + r
+        with writer.loop("p", Entry(row_count, at_row)) as p:
+            row = as_index(p) + Entry(row_first, at_row)
+            x_row = as_index(p) * self.rows.axis.advance + Entry(row_source, at_row)
+            here = _Row(as_index(g) * self.sources + c, x_row, row, vectors)
+            if wide > 1:
+                self._along(cells, here, taps)
+            else:
+                self._pixels(cells, here, j)
+        for plane, registers in zip(places, cells, strict=True):
+            for line, found in zip(plane, registers, strict=True):
+                for at, cell in zip(line, found, strict=True):
+                    writer.store(self.sums, *at, value=Read(cell))
 
     def _cell(self, at: tuple[IndexLike, ...], lanes: int) -> Register:
         writer = self.writer
         start = writer.load(self.sums, *at, lanes=lanes) if self.waits else number(0.0, lanes)
         return writer.assign(writer.register("a", lanes=lanes), start)
 
-    def _products(
-        self,
-        cells: list[list[Register]],
-        r: Index,
-        s: Index,
-        g: Var,
-        vectors: list[LaneVector],
-        c: Var,
-    ) -> None:
-        """cells[n][i] += source map n · vector i, over the strip's pixels that the tap meets."""
+    def _pixels(self, cells: list[list[list[Register]]], here: _Row, j: Var) -> None:
+        """cells[n][0][i] += source map n · vector i, pixel by pixel of the strip's row."""
         writer = self.writer
-        row_count, row_first, row_source = self.rows.of_tap
-        column_count, column_first, column_source = self.columns.of_tap
+        count, first, source = self.columns.of_tap
         with (
-            writer.loop("p", Entry(row_count, r)) as p,
-            writer.loop("q", Entry(column_count, s)) as q,
+            writer.loop("q", Entry(count, as_index(j))) as q,
             writer.loop("n", LANES) as n,
         ):
-            at = as_index(p) + Entry(row_first, r), as_index(q) + Entry(column_first, s)
-            x_row = as_index(p) * self.rows.axis.advance + Entry(row_source, r)
-            x_column = as_index(q) * self.columns.axis.advance + Entry(column_source, s)
-            errors = [
-                writer.let(
-                    writer.load(self.turned, one.block, *at, n, one.lane, lanes=one.lanes), "e"
-                )
-                for one in vectors
-            ]
-            for i, line in enumerate(cells):
-                place = as_index(g) * self.sources + c + i, x_row, x_column, n
-                x = writer.load(self.source, *place, lanes=1)
-                wide = {n: writer.let(spread(x, n), "x") for n in {one.lanes for one in vectors}}
-                for cell, one, error in zip(line, vectors, errors, strict=True):
-                    add_product(writer, cell, wide[one.lanes], error)
+            column = as_index(q) + Entry(first, as_index(j))
+            x_column = as_index(q) * self.columns.axis.advance + Entry(source, as_index(j))
+            error = self._errors(here, column, n)
+            for i, plane in enumerate(cells):
+                self._add(plane, here, i, x_column, n, [(0, 0)], error)
+
+    def _along(self, cells: list[list[list[Register]]], here: _Row, taps: range) -> None:
+        """cells[n][t][i] += source map n · the vector i that it meets through tap t, column by
+        column of x."""
+        writer = self.writer
+        for part in along(self.columns.axis):
+            if not any(part.of_tap(t) for t in taps):
+                continue
+            with writer.loop("q", part.tiles) as q, writer.loop("n", LANES) as n:
+                first = as_index(q) * part.advance + part.origin
+                error = self._errors(here, first, n)
+                for at in range(part.width):
+                    met = [(t - taps.start, column) for t, column in part.of_column(at, taps)]
+                    x_column = as_index(q) * part.width + (part.start + at)
+                    for i, plane in enumerate(cells) if met else ():
+                        self._add(plane, here, i, x_column, n, met, error)
+
+    def _errors(self, here: _Row, first: Index, n: Var) -> Callable[[int, int], Read]:
+        """(column behind the first, vector) → gradients of 16 kernels, loaded when first used."""
+        loaded: dict[tuple[int, int], Read] = {}
+
+        def error(column: int, i: int) -> Read:
+            if (column, i) not in loaded:
+                one = here.vectors[i]
+                place = one.block, here.row, first + column, n, one.lane
+                value = self.writer.load(self.turned, *place, lanes=one.lanes)
+                loaded[column, i] = self.writer.let(value, "e")
+            return loaded[column, i]
+
+        return error
+
+    def _add(
+        self,
+        plane: list[list[Register]],
+        here: _Row,
+        i: int,
+        x_column: Index,
+        n: Var,
+        met: Sequence[tuple[int, int]],
+        error: Callable[[int, int], Read],
+    ) -> None:
+        """A value of source map i, times every vector that it meets: (tap, column of dy)."""
+        writer = self.writer
+        x = writer.load(self.source, here.source + i, here.x_row, x_column, n, lanes=1)
+        wide = {one.lanes: writer.let(spread(x, one.lanes), "x") for one in here.vectors}
+        for v, one in enumerate(here.vectors):
+            for tap, column in met:
+                add_product(writer, plane[tap][v], wide[one.lanes], error(column, v))
 
 
 def add_sums(name: str, groups: int, maps: int, turns: int) -> Kernel:

@@ -52,6 +52,17 @@ class Taps:
         return tuple(found)
 
     @cached_property
+    def backwards(self) -> Taps:
+        """Source × tap → destination: the gradient of a convolution's forward relation."""
+        met: list[list[int | None]] = [[None] * self.taps for _ in range(self.source)]
+        for destination, row in enumerate(self.sources):
+            for tap, source in enumerate(row):
+                if source is not None:
+                    met[source][tap] = destination
+        sources = tuple(tuple(row) for row in met)
+        return Taps(self.source, self.destination, self.taps, sources, self.advance, self.period)
+
+    @cached_property
     def in_order(self) -> tuple[int, ...]:
         """The taps in the order of the sources that a destination meets through them."""
         met = ([s for s in row if s is not None] for row in self.sources)
