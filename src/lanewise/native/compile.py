@@ -19,6 +19,7 @@ from lanewise.errors import EngineError
 from lanewise.native.cache import Entry, MachineCodeCache, fingerprint
 from lanewise.native.facts import Facts
 from lanewise.native.optimizers import SGD, Optimizer
+from lanewise.native.permission import permitted
 from lanewise.native.precisions import check_precision
 from lanewise.native.program import Program
 from lanewise.native.side_by_side import one_by_one
@@ -69,6 +70,8 @@ def compile_net(
             f"target {machine.name}: this machine can compile for it but not run it;"
             " use target host, or unset LANEWISE_TARGET"
         )
+    if precision == "bf16":
+        machine = permitted(machine)
     workers = thread_count(threads)
     optimizer = optimizer or SGD()
     shelf = MachineCodeCache() if cache else None

@@ -21,6 +21,7 @@ from lanewise.native.machine_code import Module
 from lanewise.native.nest import SHARE, Kernel, Loop, Statement
 from lanewise.native.optimizers import SGD, STATES, AdamW, Optimizer
 from lanewise.native.plan import FLOAT, Choice, Layout, Plan
+from lanewise.native.precisions import multiplies_matrices, multiplies_pairs
 from lanewise.native.target import Target
 
 MODULES = 8  # of kernels: enough for cores to share, few enough to load in half a millisecond each
@@ -139,7 +140,7 @@ def _lowered(kernel: Kernel, target: Target) -> LoweredKernel:
         from lanewise.native.nest_check import check
 
         check(kernel)
-    one = lower(kernel, bf16=target.has("avx512bf16"))
+    one = lower(kernel, multiplies_pairs(target), multiplies_matrices(target))
     debug.kernel(kernel, one)
     return one
 

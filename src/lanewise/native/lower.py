@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from lanewise.native.lower_matrices import Matrices
 from lanewise.native.lower_places import Lines, Places, Text, flat
 from lanewise.native.lower_values import Values
 from lanewise.native.lower_words import type_of
 from lanewise.native.nest import (
     LANES,
+    MATRIX_STATEMENTS,
     SHARE,
     Assign,
     Fetch,
@@ -38,14 +40,16 @@ class LoweredKernel:
     declarations: frozenset[str]
 
 
-def lower(kernel: Kernel, bf16: bool = False) -> LoweredKernel:
+def lower(kernel: Kernel, bf16: bool = False, matrices: bool = False) -> LoweredKernel:
     """A loop nest → one LLVM function of pointers (buffers) and i64 (symbols); where threads may
     share it, a second one that takes thread and threads, too, and does this thread's share. `bf16`:
-    for a processor with AVX512-BF16."""
-    lowering = _Lowering(kernel, bf16)
+    for a processor with AVX512-BF16; `matrices`: for one with AMX, whose instructions are written
+    out else."""
+    lowering = _Lowering(kernel, bf16, matrices)
     function = lowering.function()
-    declarations = frozenset(lowering.values.declarations)
-    return LoweredKernel(function, lowering.places.constants(), declarations)
+    declarations = frozenset(lowering.values.declarations | lowering.matrices.declarations)
+    tables = (*lowering.places.constants(), *lowering.matrices.tables)
+    return LoweredKernel(function, tables, declarations)
 
 
 @dataclass(frozen=True)
@@ -60,18 +64,21 @@ class _Carried:
 class _Lowering:
     """The state of lowering one kernel: the text so far, and the block that is being written."""
 
-    def __init__(self, kernel: Kernel, bf16: bool) -> None:
+    def __init__(self, kernel: Kernel, bf16: bool, matrices: bool) -> None:
         self.kernel = kernel
         self.text = Text()
         self.places = Places(kernel.name, self.text)
         self.values = Values(self.text, self.places, bf16)
+        self.matrices = Matrices(kernel, self.text, self.places, matrices)
         self.registers = self.values.registers
         self.block = "entry"
 
     def function(self) -> str:
         entry: Lines = [self.places.scopes[0].preamble]
         self.text.lines = entry
+        self.matrices.begin()
         self.statements(self.kernel.body)
+        self.matrices.end()
         parameters = [f"ptr noalias align {b.align} %{b.name}" for b in self.kernel.buffers]
         parameters += [f"i64 %{s.name}" for s in self.kernel.symbols]
         body = ["entry:", *flat(entry), "  ret void", "}"]
@@ -94,6 +101,8 @@ class _Lowering:
                 self.store(statement)
             elif isinstance(statement, Fetch):
                 self.fetch(statement)
+            elif isinstance(statement, MATRIX_STATEMENTS):
+                self.matrices.statement(statement)
             else:
                 self.transpose(statement)
 

@@ -1,12 +1,19 @@
 """The loop-nest language: what a kernel is before it is machine code.
 
-A kernel is a value: buffers, and statements over them. There are five statements and nothing else:
+A kernel is a value: buffers, and statements over them. There are five statements:
 
     Loop(var, start, stop, step, body)      counted loop; the stop may be looked up in a table
     Assign(register, value)                 a register is a mutable vector or scalar
     Store(buffer, index, value)             write `value.lanes` neighbours at an index
     Fetch(buffer, index)                    have a cache line brought near
     Transpose(registers, values)            L vectors of L lanes, rows become columns
+
+four more for processors that multiply small matrices (`Matrix`)
+
+    MatrixZero(matrix)                      all of it is zero
+    MatrixLoad(matrix, buffer, index, axis) its rows stand one after the other along an axis
+    MatrixDot(sums, left, right)            sums += left · right, of pairs of bf16
+    MatrixStore(matrix, buffer, index, axis)
 
 and a handful of values: `Constant`, `Load`, `Read` (of a register), `FromIndex`, `LaneNumbers`
 and `Op`. An expression is evaluated where its statement stands, so a value that several statements
@@ -21,7 +28,7 @@ the definition against which the compiled code is held.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -308,7 +315,60 @@ class Fetch:
     index: tuple[Index, ...]
 
 
-Statement: TypeAlias = Loop | Assign | Store | Transpose | Fetch
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """One of the eight registers that hold a small matrix: `rows` × `columns` numbers of 32 bits,
+    at most 16 × 16. Whoever multiplies them gives each number one size throughout a kernel."""
+
+    number: int
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class MatrixZero:
+    """Every element is zero."""
+
+    matrix: Matrix
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class MatrixLoad:
+    """Row r: the neighbours at the index, r further along `axis`."""
+
+    matrix: Matrix
+    buffer: Buffer
+    index: tuple[Index, ...]
+    axis: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class MatrixStore:
+    """Row r goes to the index, r further along `axis`."""
+
+    matrix: Matrix
+    buffer: Buffer
+    index: tuple[Index, ...]
+    axis: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class MatrixDot:
+    """sums[i, j] += Σ_k left[i, k] · right[k, j], where left and right hold pairs of bf16 and the
+    sums are fp32: lower halves and upper halves are summed each for itself from zero on, in the
+    order of k, then added to each other and to the sum, each rounded once."""
+
+    sums: Matrix
+    left: Matrix
+    right: Matrix
+
+
+MatrixStatement: TypeAlias = MatrixZero | MatrixLoad | MatrixStore | MatrixDot
+MATRIX_STATEMENTS = (MatrixZero, MatrixLoad, MatrixStore, MatrixDot)
+#: matrix registers, and rows and columns of each at most
+MATRICES, MATRIX_SIZE = 8, 16
+
+Statement: TypeAlias = Loop | Assign | Store | Transpose | Fetch | MatrixStatement
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,6 +384,19 @@ class Kernel:
     def shares(self) -> bool:
         """Whether several threads may carry it out together, each its turns of the shared loops."""
         return any(trips(loop) > 1 for loop in shared_loops(self.body))
+
+
+def matrices_of(body: Iterable[Statement]) -> frozenset[Matrix]:
+    """The matrix registers that a body uses."""
+    found: set[Matrix] = set()
+    for one in body:
+        if isinstance(one, Loop):
+            found |= matrices_of(one.body)
+        elif isinstance(one, MatrixDot):
+            found |= {one.sums, one.left, one.right}
+        elif isinstance(one, MATRIX_STATEMENTS):
+            found.add(one.matrix)
+    return frozenset(found)
 
 
 def shared_loops(body: tuple[Statement, ...]) -> Iterator[Loop]:

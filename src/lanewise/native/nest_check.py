@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lanewise.native.nest import (
+    MATRIX_STATEMENTS,
     Assign,
     Buffer,
     Fetch,
@@ -30,6 +31,11 @@ from lanewise.native.nest import (
     Kernel,
     Load,
     Loop,
+    Matrix,
+    MatrixDot,
+    MatrixLoad,
+    MatrixStatement,
+    MatrixStore,
     Op,
     Read,
     Register,
@@ -37,6 +43,7 @@ from lanewise.native.nest import (
     Store,
     Transpose,
     Value,
+    matrices_of,
 )
 from lanewise.native.nest_domain import Domain, NestError, Span, TooManyPointsError
 from lanewise.native.nest_show import show_index, show_statement
@@ -73,6 +80,9 @@ def _check_names(kernel: Kernel) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise NestError(f"kernel {kernel.name}: two parameters are named {', '.join(twice)}")
+    numbers = [matrix.number for matrix in matrices_of(kernel.body)]
+    if len(numbers) > len(set(numbers)):
+        raise NestError(f"kernel {kernel.name}: a matrix has more than one size")
     for buffer in kernel.buffers:
         if buffer.access not in ("read", "write", "update"):
             raise NestError(f"kernel {kernel.name}: {buffer.name} has access {buffer.access!r}")
@@ -96,7 +106,7 @@ class _Check:
         self.writes = writes
         self.domain = Domain(self.symbols, kernel.buffers)
         self.statement: Statement | None = None
-        self.assigned: set[Register] = set()
+        self.assigned: set[Register | Matrix] = set()
         self.sizes: dict[Buffer, tuple[int, ...]] = {}
         self.boxes: dict[Buffer, list[Box]] = {}
         self.unproven: dict[Buffer, str] = {}
@@ -141,6 +151,8 @@ class _Check:
                 for value in statement.values:
                     self.value(value)
                 self.assigned.update(statement.registers)
+            elif isinstance(statement, MATRIX_STATEMENTS):
+                self.matrix(statement)
             elif isinstance(statement, Fetch):
                 pass  # wherever it is, nothing is read
             else:
@@ -162,10 +174,7 @@ class _Check:
     def store(self, store: Store) -> None:
         self.value(store.value)
         buffer, lanes = store.buffer, store.value.lanes
-        if self.kernel.shares and not (buffer.own or any(one.shared for one in self.domain.loops)):
-            raise NestError(f"{buffer.name} is written by every thread that shares the kernel")
-        if buffer.access == "read":
-            raise NestError(f"{buffer.name} is only to be read, yet it is written")
+        self.may_write(buffer)
         self.in_bounds(buffer, store.index, lanes)
         if buffer in self.boxes and buffer not in self.unproven:
             try:
@@ -173,6 +182,36 @@ class _Check:
                 self.boxes[buffer].append(piece)
             except TooManyPointsError as error:
                 self.unproven[buffer] = str(error)
+
+    def matrix(self, statement: MatrixStatement) -> None:
+        """Where a matrix is stored is not counted: such an array is one to be updated."""
+        if isinstance(statement, MatrixDot):
+            for one in (statement.sums, statement.left, statement.right):
+                self.has_been_assigned(one)
+            return
+        matrix = statement.matrix
+        if isinstance(statement, MatrixLoad):
+            if statement.buffer.access == "write":
+                raise NestError(f"{statement.buffer.name} is only to be written")
+        elif isinstance(statement, MatrixStore):
+            self.has_been_assigned(matrix)
+            self.may_write(statement.buffer)
+            if statement.buffer.access != "update":
+                raise NestError(f"{statement.buffer.name}: matrices are stored where 'update' is")
+        if isinstance(statement, MatrixLoad | MatrixStore):
+            rows = (statement.axis, matrix.rows)
+            self.in_bounds(statement.buffer, statement.index, matrix.columns, rows)
+        self.assigned.add(matrix)
+
+    def has_been_assigned(self, matrix: Matrix) -> None:
+        if matrix not in self.assigned:
+            raise NestError(f"matrix {matrix.number} may be read before it is assigned")
+
+    def may_write(self, buffer: Buffer) -> None:
+        if self.kernel.shares and not (buffer.own or any(one.shared for one in self.domain.loops)):
+            raise NestError(f"{buffer.name} is written by every thread that shares the kernel")
+        if buffer.access == "read":
+            raise NestError(f"{buffer.name} is only to be read, yet it is written")
 
     # -- values
 
@@ -192,14 +231,21 @@ class _Check:
         elif isinstance(value, FromIndex):
             self.domain.span(value.index)
 
-    def in_bounds(self, buffer: Buffer, index: tuple[Index, ...], lanes: int) -> None:
+    def in_bounds(
+        self,
+        buffer: Buffer,
+        index: tuple[Index, ...],
+        lanes: int,
+        rows: tuple[int, int] = (0, 1),
+    ) -> None:
+        """`rows`: an axis along which so many such runs of neighbours follow each other."""
         sizes = self.sizes.get(buffer) or self.table_size(buffer)
         if len(index) != len(sizes):
             raise NestError(f"{buffer.name} has {len(sizes)} axes, not {len(index)}")
         last = len(sizes) - 1
         for axis, part in enumerate(index):
             low, high = self.domain.span(part)
-            over = lanes - 1 if axis == last else 0
+            over = lanes - 1 if axis == last else rows[1] - 1 if axis == rows[0] else 0
             if low < 0 or high + over >= sizes[axis]:
                 self.exactly_in_bounds(buffer, axis, part, over)
 

@@ -12,10 +12,15 @@ from dataclasses import dataclass, field
 
 from lanewise.native.nest import (
     ELEMENT_BYTES,
+    MATRIX_STATEMENTS,
     Fetch,
     Kernel,
     Load,
     Loop,
+    MatrixDot,
+    MatrixLoad,
+    MatrixStatement,
+    MatrixStore,
     Op,
     Statement,
     Store,
@@ -88,6 +93,9 @@ def _add_statement(statement: Statement, once: Counter[tuple[str, str]]) -> None
     seen: set[int] = set()
     if isinstance(statement, Fetch):
         return
+    if isinstance(statement, MATRIX_STATEMENTS):
+        _add_matrix(statement, once)
+        return
     if isinstance(statement, Transpose):
         for value in statement.values:
             _add_value(value, once, seen)
@@ -97,6 +105,18 @@ def _add_statement(statement: Statement, once: Counter[tuple[str, str]]) -> None
     if isinstance(statement, Store):
         dtype, lanes = statement.buffer.dtype, statement.value.lanes
         once["store", statement.buffer.name] += ELEMENT_BYTES[dtype] * lanes
+
+
+def _add_matrix(statement: MatrixStatement, once: Counter[tuple[str, str]]) -> None:
+    """Of a product all elements count, whatever stands in them."""
+    if isinstance(statement, MatrixDot):
+        sums, terms = statement.sums, 2 * statement.left.columns
+        once["work", "fma"] += sums.rows * sums.columns * terms
+    elif isinstance(statement, MatrixLoad | MatrixStore):
+        kind = "load" if isinstance(statement, MatrixLoad) else "store"
+        matrix = statement.matrix
+        size = ELEMENT_BYTES[statement.buffer.dtype] * matrix.rows * matrix.columns
+        once[kind, statement.buffer.name] += size
 
 
 def _add_value(value: Value, once: Counter[tuple[str, str]], seen: set[int]) -> None:

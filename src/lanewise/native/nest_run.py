@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from lanewise.native.nest import (
+    MATRIX_STATEMENTS,
     Assign,
     Buffer,
     Constant,
@@ -29,6 +30,11 @@ from lanewise.native.nest import (
     LaneNumbers,
     Load,
     Loop,
+    Matrix,
+    MatrixDot,
+    MatrixLoad,
+    MatrixStatement,
+    MatrixZero,
     Op,
     Read,
     Register,
@@ -78,6 +84,7 @@ class _State:
         self.symbols = symbols
         self.vars: dict[Var, int] = {}
         self.registers: dict[Register, Lanes] = {}
+        self.matrices: dict[Matrix, Lanes] = {}  # their bits
         self.arrays = {buffer: self.fitting(buffer, arrays) for buffer in kernel.buffers}
 
     def fitting(self, buffer: Buffer, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -129,11 +136,34 @@ class _State:
         elif isinstance(statement, Store):
             value = self.value(statement.value)
             self.lanes(statement.buffer, statement.index, len(value))[:] = value
+        elif isinstance(statement, MATRIX_STATEMENTS):
+            self.matrix(statement)
         elif not isinstance(statement, Fetch):
             assert not isinstance(statement, Loop)
             columns = np.stack([self.value(value) for value in statement.values]).T
             for register, column in zip(statement.registers, columns, strict=True):
                 self.registers[register] = column.copy()
+
+    def matrix(self, statement: MatrixStatement) -> None:
+        if isinstance(statement, MatrixDot):
+            left, right = self.matrices[statement.left], self.matrices[statement.right]
+            sums = self.matrices[statement.sums].view(np.float32)
+            self.matrices[statement.sums] = _matrix_dot(sums, left, right).view(np.int32)
+            return
+        matrix = statement.matrix
+        if isinstance(statement, MatrixZero):
+            self.matrices[matrix] = np.zeros((matrix.rows, matrix.columns), np.int32)
+            return
+        place = list(statement.index)
+        rows = []
+        for _ in range(matrix.rows):
+            rows.append(self.lanes(statement.buffer, tuple(place), matrix.columns))
+            place[statement.axis] += 1
+        if isinstance(statement, MatrixLoad):
+            self.matrices[matrix] = np.stack(rows).view(np.int32)
+            return
+        for row, bits in zip(rows, self.matrices[matrix], strict=True):
+            row[:] = bits.view(row.dtype)
 
     # -- indices
 
@@ -259,6 +289,26 @@ def _dot(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
         )
         c = _fma(x, y, c)
     return c
+
+
+def _halves(bits: Lanes, upper: bool) -> Lanes:
+    """The upper or the lower bf16 of each pair, as fp32."""
+    words = bits.view(np.uint32)
+    wide: Lanes = (words & np.uint32(0xFFFF0000) if upper else words << np.uint32(16)).view("f4")
+    return wide
+
+
+def _matrix_dot(sums: Lanes, left: Lanes, right: Lanes) -> Lanes:
+    """Lower and upper halves each for themselves, as the instruction does."""
+    partial = []
+    for upper in (False, True):
+        x, y = _halves(left, upper), _halves(right, upper)
+        total = np.zeros_like(sums)
+        for k in range(x.shape[1]):
+            total = _fma(x[:, k : k + 1], y[k : k + 1], total)
+        partial.append(total)
+    summed: Lanes = sums + (partial[0] + partial[1])
+    return summed
 
 
 def _distance(b: Lanes) -> np.ndarray:

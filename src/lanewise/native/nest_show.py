@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lanewise.native.nest import (
+    MATRIX_STATEMENTS,
     Assign,
     Buffer,
     Constant,
@@ -27,6 +28,10 @@ from lanewise.native.nest import (
     LaneNumbers,
     Load,
     Loop,
+    MatrixDot,
+    MatrixLoad,
+    MatrixStatement,
+    MatrixZero,
     Op,
     Read,
     Register,
@@ -214,8 +219,25 @@ class _Printer:
             return f"{place} = {self.value(value)};"
         if isinstance(statement, Fetch):
             return f"fetch({self.place(statement.buffer, statement.index, 1)});"
+        if isinstance(statement, MATRIX_STATEMENTS):
+            return self.matrix(statement)
         left, right = self.transposition(statement)
         return f"({shortened(left)}) = transpose({shortened(right)});"
+
+    def matrix(self, statement: MatrixStatement) -> str:
+        """Matrices are m0 … m7; a row's place is followed by the rows and their axis."""
+        if isinstance(statement, MatrixDot):
+            sums, left, right = (
+                f"m{one.number}" for one in (statement.sums, statement.left, statement.right)
+            )
+            return f"{sums} += matrix_dot({left}, {right});"
+        name = f"m{statement.matrix.number}"
+        if isinstance(statement, MatrixZero):
+            return f"{name} = 0;"
+        rows = f"{statement.matrix.rows} rows of axis {statement.axis}"
+        place = self.place(statement.buffer, statement.index, statement.matrix.columns)
+        left, right = (name, place) if isinstance(statement, MatrixLoad) else (place, name)
+        return f"{left} = {right};  // {rows}"
 
     def transposition(self, statement: Transpose) -> tuple[list[str], list[str]]:
         """The names of the registers, and the values."""

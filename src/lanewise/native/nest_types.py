@@ -8,11 +8,18 @@ from typing import TypeAlias
 
 from lanewise.native.nest import (
     ELEMENT_BYTES,
+    MATRICES,
+    MATRIX_SIZE,
+    MATRIX_STATEMENTS,
     Assign,
     Constant,
     Fetch,
     Load,
     Loop,
+    Matrix,
+    MatrixDot,
+    MatrixStatement,
+    MatrixZero,
     Op,
     Statement,
     Store,
@@ -81,6 +88,11 @@ def type_faults(body: tuple[Statement, ...]) -> Iterator[tuple[Statement, str]]:
             continue
         if isinstance(statement, Fetch):
             continue
+        if isinstance(statement, MATRIX_STATEMENTS):
+            wrong = matrix_fault(statement)
+            if wrong:
+                yield statement, wrong
+            continue
         if isinstance(statement, Transpose):
             fault = next(filter(None, map(value_fault, statement.values)), None)
         else:
@@ -106,6 +118,33 @@ def statement_fault(statement: Assign | Store | Transpose) -> str | None:
     counts = {len(statement.registers), len(statement.values), *(lanes for _, lanes in kinds)}
     if len(kinds) != 1 or len(counts) != 1:
         return f"transpose takes L values of L lanes and one type, not {sorted(kinds)}"
+    return None
+
+
+def matrix_fault(statement: MatrixStatement) -> str | None:
+    """Whether the sizes of matrices agree, and what they are loaded from or stored to."""
+    if isinstance(statement, MatrixDot):
+        sums, left, right = statement.sums, statement.left, statement.right
+        if len({sums.number, left.number, right.number}) != 3:
+            return "a product and its factors are three matrices"
+        if (left.rows, left.columns, right.columns) != (sums.rows, right.rows, sums.columns):
+            return "rows and columns of a product and of its factors do not agree"
+        return next(filter(None, map(_size_fault, (sums, left, right))), None)
+    fault = _size_fault(statement.matrix)
+    if fault or isinstance(statement, MatrixZero):
+        return fault
+    if ELEMENT_BYTES[statement.buffer.dtype] != 4:
+        return f"a matrix holds numbers of 32 bits, not {statement.buffer.dtype}"
+    if not 0 <= statement.axis < len(statement.buffer.shape) - 1:
+        return f"rows lie along any axis but the last, not {statement.axis}"
+    return None
+
+
+def _size_fault(one: Matrix) -> str | None:
+    if not 0 <= one.number < MATRICES:
+        return f"there is no matrix {one.number}"
+    if not (1 <= one.rows <= MATRIX_SIZE and 1 <= one.columns <= MATRIX_SIZE):
+        return f"a matrix has 1 to {MATRIX_SIZE} rows and columns, not {one.rows}, {one.columns}"
     return None
 
 

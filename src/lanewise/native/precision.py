@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from lanewise.native.memory import rounded
 from lanewise.native.nest import (
     LANES,
+    MATRIX_STATEMENTS,
     Assign,
     Buffer,
     Fetch,
@@ -67,6 +68,8 @@ class _Narrowing:
             return replace(one, body=self.body(one.body))
         if isinstance(one, Fetch):
             return replace(one, buffer=self.halved.get(one.buffer, one.buffer))
+        if isinstance(one, MATRIX_STATEMENTS):
+            return one  # matrices hold pairs of bf16 already, or sums
         memo: dict[int, Value] = {}
         if isinstance(one, Transpose):
             return replace(one, values=tuple(self.value(each, memo) for each in one.values))

@@ -33,6 +33,11 @@ def multiplies_pairs(target: Target) -> bool:
     return target.has("avx512bf16")
 
 
+def multiplies_matrices(target: Target) -> bool:
+    """Whether it multiplies small matrices of such pairs by one instruction (AMX)."""
+    return all(map(target.has, ("amx-tile", "amx-bf16", "avx512bf16")))
+
+
 def nearest_bf16(values: np.ndarray) -> np.ndarray:
     """The nearest bf16 of each float32, of two equally near ones the even, as float32; what is no
     number stays none."""

@@ -29,6 +29,7 @@ from lanewise.size.cost import cost, layer_parameters
 #: how the name of a kernel begins → the algorithm; the first that fits is meant
 ALGORITHMS = (
     ("winograd", "Winograd"),
+    ("matrix", "matrices"),  # of bf16, 16 × 16 sums at a time
     ("to_lanes", "in lanes"),  # the kernels beside each other in the lanes, not the images
     ("conv_forward_pixels", "product"),  # 1×1: a matrix product over some pixels at a time
     ("conv_input_gradient_pixels", "product"),

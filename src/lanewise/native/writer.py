@@ -16,6 +16,11 @@ from lanewise.native.nest import (
     Kernel,
     Load,
     Loop,
+    Matrix,
+    MatrixDot,
+    MatrixLoad,
+    MatrixStore,
+    MatrixZero,
     Op,
     Read,
     Register,
@@ -101,6 +106,22 @@ class Writer:
         cells = tuple(self.register("t", values[0].dtype, len(values)) for _ in values)
         self._add(Transpose(cells, tuple(values)))
         return [Read(cell) for cell in cells]
+
+    def matrix_zero(self, matrix: Matrix) -> None:
+        """Every element is zero."""
+        self._add(MatrixZero(matrix))
+
+    def matrix_load(self, matrix: Matrix, buffer: Buffer, *index: IndexLike, axis: int) -> None:
+        """Rows that follow each other along an axis."""
+        self._add(MatrixLoad(matrix, buffer, tuple(as_index(i) for i in index), axis))
+
+    def matrix_store(self, matrix: Matrix, buffer: Buffer, *index: IndexLike, axis: int) -> None:
+        """Rows that follow each other along an axis."""
+        self._add(MatrixStore(matrix, buffer, tuple(as_index(i) for i in index), axis))
+
+    def matrix_dot(self, sums: Matrix, left: Matrix, right: Matrix) -> None:
+        """sums += left · right, of pairs of bf16."""
+        self._add(MatrixDot(sums, left, right))
 
     def finish(self) -> Kernel:
         """The kernel, no longer changeable."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 from lanewise.native.fuse import Operation
-from lanewise.native.kernels import conv, depthwise, lane_weights, points, weights
+from lanewise.native.kernels import conv, depthwise, lane_weights, matrix_conv, points, weights
 from lanewise.native.kernels.correlation import Correlation, Tile, paired_shape, paired_weights
 from lanewise.native.kernels.depthwise import Depthwise
 from lanewise.native.kernels.images import row_blocks
+from lanewise.native.kernels.matrix_conv import MatrixTile
 from lanewise.native.kernels.points import PointTile
 from lanewise.native.kernels.taps import LONGEST_LINE, Taps, forward_taps, gradient_taps, joined
+from lanewise.native.kernels.winograd_places import Winograd
+from lanewise.native.matrix_ways import matrix_tile
 from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import FLOAT, Place, Region, Slot
 from lanewise.native.planner import Planner
@@ -27,6 +30,9 @@ from lanewise.native.ways import correlation_way, pooled_way
 from lanewise.native.weight_ways import LANE_PIXELS, lane_tile, prefers_lanes, weight_tile
 from lanewise.net.layers import Conv, DepthwiseConv
 from lanewise.size.windows import conv_of
+
+#: who writes a nest, its sizes and its tile
+_Way: TypeAlias = tuple[Callable[..., Kernel], Any, Any]
 
 #: kernels of a map up to which a convolution of one channel is computed map by map
 MOST_MULTIPLIER = 3
@@ -43,14 +49,15 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
         *folded_norm(plan, operation),
     ]
     fast = winograd.chosen(plan, operation, forward=True)
+    matrices = _by_matrices(plan, operation, forward_taps, source, fast)
     store = store_of(plan, operation)
-    if fast:
+    if fast and not matrices:
         options |= store.options(plan)
         results = [*constants, *store.places(plan)]
         winograd.correlate(plan, operation, fast, options, source, results, forward=True)
         plan.stored.add(store.written.name)
         return
-    correlate, sizes, tile = _nest(plan, operation, forward_taps, source)
+    correlate, sizes, tile = matrices or _nest(plan, operation, forward_taps, source)
     if store.pool:
         even = pooled_way(plan.target, sizes) if isinstance(tile, Tile) else None
         store, tile = (store, even) if even else (Store(operation), tile)
@@ -59,7 +66,7 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
     places = [before_norm(plan, operation)] if by_channels else store.places(plan)
     _call(
         plan,
-        "conv_forward",
+        _stem("conv_forward", tile),
         (tile, *options.items()),
         sizes,
         lambda name, sizes: correlate(name, sizes, tile, **options),
@@ -99,6 +106,10 @@ def _call(
     )
 
 
+def _stem(name: str, tile: Any) -> str:
+    return f"matrix_{name}" if isinstance(tile, MatrixTile) else name
+
+
 def _is_map(place: Place) -> bool:
     """A value or a gradient, and not a number for every map."""
     return isinstance(place, Slot) and not place.worker
@@ -126,26 +137,32 @@ def conv_gradient(plan: Planner, operation: Operation) -> None:
 def _input_gradient(plan: Planner, operation: Operation) -> None:
     source, dy = operation.inputs[0], plan.gradient(operation.name)
     fast = winograd.chosen(plan, operation, forward=False)
+    matrices = _by_matrices(plan, operation, gradient_taps, dy, fast)
+    nest = matrices or (None if fast else _nest(plan, operation, gradient_taps, dy))
 
     def emit(add: bool, target: Slot) -> None:
         options = {"mask": plan.joined_relu(source), "accumulate": add}
         results: list[Place] = [*masked(plan, source), target]
-        if fast:
+        if nest:
+            _direct_input_gradient(plan, operation, nest, options, results)
+        elif fast:
             winograd.correlate(plan, operation, fast, options, dy, results, forward=False)
-        else:
-            _direct_input_gradient(plan, operation, options, results)
 
     plan.contribute(source, lambda target: emit(False, target), lambda target: emit(True, target))
 
 
 def _direct_input_gradient(
-    plan: Planner, operation: Operation, options: Mapping[str, bool], results: Sequence[Place]
+    plan: Planner,
+    operation: Operation,
+    nest: _Way,
+    options: Mapping[str, bool],
+    results: Sequence[Place],
 ) -> None:
     dy = plan.gradient(operation.name)
-    correlate, sizes, tile = _nest(plan, operation, gradient_taps, dy)
+    correlate, sizes, tile = nest
     _call(
         plan,
-        "conv_input_gradient",
+        _stem("conv_input_gradient", tile),
         (tile, *options.values()),
         sizes,
         lambda name, sizes: correlate(name, sizes, tile, **options),
@@ -158,6 +175,8 @@ def _direct_input_gradient(
 def _weights(plan: Planner, operation: Operation, sizes: Any, tile: Any, direction: str) -> Place:
     """The parameters; or pairs of them, that every worker makes for itself at the beginning."""
     given = plan.parameter(operation, "weight")
+    if isinstance(tile, MatrixTile):
+        return _matrix_weights(plan, operation, sizes, tile, direction)
     if not isinstance(tile, Tile | PointTile) or not tile.pairs:
         return given
     shape = paired_shape(sizes)
@@ -171,6 +190,22 @@ def _weights(plan: Planner, operation: Operation, sizes: Any, tile: Any, directi
         who="worker",
     )
     return pairs
+
+
+def _matrix_weights(
+    plan: Planner, operation: Operation, sizes: Correlation, tile: MatrixTile, direction: str
+) -> Place:
+    shape = matrix_conv.weights_shape(sizes, tile)
+    laid_out = plan.constants(f"matrices {operation.name} {direction}", prod(shape) * FLOAT)
+    plan.call(
+        "matrix_weights",
+        (sizes.weight_map, sizes.weight_source, sizes.maps, sizes.sources, tile, shape),
+        lambda name: matrix_conv.matrix_weights(name, sizes, tile),
+        plan.parameter(operation, "weight"),
+        laid_out,
+        who="worker",
+    )
+    return laid_out
 
 
 def _layer(operation: Operation) -> Conv:
@@ -191,20 +226,44 @@ def _is_depthwise(operation: Operation) -> bool:
     return channels == 1 and kernels <= MOST_MULTIPLIER
 
 
-def _nest(
-    plan: Planner, operation: Operation, make: Callable[..., Taps], source: Slot
-) -> tuple[Callable[..., Kernel], Any, Any]:
+def _nest(plan: Planner, operation: Operation, make: Callable[..., Taps], source: Slot) -> _Way:
     """The nest that computes one direction from `source`, its sizes and its tile; `make` tells
     which."""
+    sizes = _sizes(operation, make)
+    small = map_tile(plan.target, sizes.rows, sizes.columns) if _is_depthwise(operation) else None
+    if small:
+        own = sizes.groups, sizes.maps, sizes.sources, sizes.rows, sizes.columns
+        return depthwise.correlate, Depthwise(*own), small
+    pairs = plan.precision == "bf16" and source.maps
+    tile = point_tile(plan.target, sizes, pairs)
+    if tile:
+        return points.products, sizes, tile
+    return conv.correlate, sizes, correlation_way(plan.target, sizes, plan.precision, pairs=pairs)
+
+
+def _by_matrices(
+    plan: Planner,
+    operation: Operation,
+    make: Callable[..., Taps],
+    source: Slot,
+    fast: Winograd | None,
+) -> _Way | None:
+    """The same by small matrices of bf16, where the processor has them and nothing is quicker.
+    `fast`: Winograd's algorithm that would do it."""
+    if plan.precision != "bf16" or not source.maps:
+        return None
+    sizes = _sizes(operation, make)
+    tile = matrix_tile(plan.target, sizes, fast)
+    return (matrix_conv.correlate, sizes, tile) if tile else None
+
+
+def _sizes(operation: Operation, make: Callable[..., Taps]) -> Correlation:
     groups, kernels, channels = _parts(operation)
     rows, columns = joined(*taps(operation, make), LONGEST_LINE)
     forward = make is forward_taps
     maps, sources = (kernels, channels) if forward else (channels, kernels)
-    small = map_tile(plan.target, rows, columns) if _is_depthwise(operation) else None
-    if small:
-        return depthwise.correlate, Depthwise(groups, maps, sources, rows, columns), small
     area = rows.taps * columns.taps
-    sizes = Correlation(
+    return Correlation(
         groups,
         maps,
         sources,
@@ -214,11 +273,6 @@ def _nest(
         weight_map=channels * area if forward else area,
         weight_source=area if forward else channels * area,
     )
-    pairs = plan.precision == "bf16" and source.maps
-    tile = point_tile(plan.target, sizes, pairs)
-    if tile:
-        return points.products, sizes, tile
-    return conv.correlate, sizes, correlation_way(plan.target, sizes, plan.precision, pairs=pairs)
 
 
 def _weight_gradient(plan: Planner, operation: Operation) -> None:

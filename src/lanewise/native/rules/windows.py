@@ -8,8 +8,9 @@ from typing import Any
 
 from lanewise.errors import EngineError
 from lanewise.native.fuse import Operation
-from lanewise.native.kernels import points
+from lanewise.native.kernels import matrix_conv, points
 from lanewise.native.kernels.correlation import Tile, packed_shape
+from lanewise.native.kernels.matrix_conv import MatrixTile
 from lanewise.native.kernels.points import PointTile
 from lanewise.native.kernels.taps import Taps
 from lanewise.native.plan import FLOAT, Slot
@@ -63,7 +64,16 @@ def masked(plan: Planner, source: str) -> list[Slot]:
 
 
 def packed(plan: Planner, operation: Operation, sizes: Any, tile: Any) -> list[Slot]:
-    """Where a tile that packs copies what it reads."""
+    """Where a tile that packs copies what it reads, and where sums of matrices are stored."""
+    if isinstance(tile, MatrixTile):
+        shapes = {
+            "packed": matrix_conv.packed_shape(sizes, tile),
+            "sums": matrix_conv.sums_shape(tile),
+        }
+        return [
+            plan.scratch(f"{what} {len(plan.calls)} {operation.name}", prod(shape) * FLOAT)
+            for what, shape in shapes.items()
+        ]
     if not isinstance(tile, Tile | PointTile) or not tile.packs:
         return []
     if isinstance(tile, Tile):

@@ -1,0 +1,419 @@
+"""Products of small matrices of bf16 (AMX). No processor that has them is at hand: the assembly is
+looked at, and the same kernels are run with every instruction written out in ordinary ones."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lanewise.errors import EngineError
+from lanewise.native import Program, compile_net, matrix_ways, permission
+from lanewise.native.cache import fingerprint
+from lanewise.native.compile import write_modules
+from lanewise.native.kernels import conv
+from lanewise.native.kernels.correlation import Correlation, Tile
+from lanewise.native.kernels.matrix_conv import (
+    MatrixTile,
+    correlate,
+    even_block,
+    matrix_weights,
+    packed_shape,
+    sums_shape,
+    weights_shape,
+)
+from lanewise.native.kernels.taps import forward_taps, gradient_taps
+from lanewise.native.lower_matrices import sizes_of
+from lanewise.native.machine_code import assembly, count_spills
+from lanewise.native.matrix_ways import matrix_tile
+from lanewise.native.nest import LANES, Buffer, Kernel, Matrix
+from lanewise.native.nest_check import NestError, check
+from lanewise.native.nest_count import count
+from lanewise.native.nest_run import run
+from lanewise.native.nest_show import show
+from lanewise.native.optimizers import SGD
+from lanewise.native.precisions import multiplies_matrices, nearest_bf16
+from lanewise.native.target import Target, find_target
+from lanewise.native.writer import Writer
+from lanewise.net.parse import parse
+from native_kernel import aligned, compile_kernel, execute, placed
+
+# ---- the language -------------------------------------------------------------------------------
+
+SUMS, LEFT, RIGHT = Matrix(0, 3, 16), Matrix(5, 3, 7), Matrix(6, 7, 16)
+
+
+def product(
+    sums: Matrix = SUMS, left: Matrix = LEFT, right: Matrix = RIGHT, first: int = 0
+) -> Kernel:
+    """target += left · right, whose rows lie along different axes."""
+    one = Buffer("left", (2, 4, 7), "i32", align=4)
+    two = Buffer("right", (7, 2, 16), "i32")
+    target = Buffer("target", (3, 16), access="update")
+    writer = Writer("product", [one, two, target])
+    writer.matrix_load(sums, target, 0, 0, axis=0)
+    writer.matrix_load(left, one, 1, first, 0, axis=1)
+    writer.matrix_load(right, two, 0, 1, 0, axis=0)
+    writer.matrix_dot(sums, left, right)
+    writer.matrix_store(sums, target, 0, 0, axis=0)
+    return writer.finish()
+
+
+def random_pairs(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Bits of two bf16 each, of very different sizes, so that the order of sums shows."""
+    random = np.random.default_rng(seed)
+    values = random.standard_normal((*shape, 2)) * 10.0 ** random.integers(-4, 5, (*shape, 2))
+    return placed(
+        (values.astype("f4").view(np.uint32) >> 16).astype(np.uint16).view("i4")[..., 0], np.int32
+    )
+
+
+def test_a_product_is_that_of_the_instruction_bit_for_bit() -> None:
+    """The written-out code and the interpreter, held against the sum in NumPy."""
+    left, right = random_pairs((2, 4, 7), 1), random_pairs((7, 2, 16), 2)
+    start = np.random.default_rng(3).standard_normal((3, 16)).astype("f4")
+    native, slow = placed(start), placed(start)
+    kernel = product(first=1)
+    check(kernel)
+    compile_kernel(kernel)(left, right, native)
+    run(kernel, {"left": left, "right": right, "target": slow})
+    halves = []
+    for shift in (16, 0):
+        a, b = (
+            (bits.view(np.uint32) << shift & 0xFFFF0000).view("f4").astype("f8")
+            for bits in (left[1, 1:4], right[:, 1])
+        )
+        total = np.zeros((3, 16), "f4")
+        for k in range(7):
+            total = (a[:, k : k + 1] * b[k] + total).astype("f4")
+        halves.append(total)
+    assert native.tobytes() == slow.tobytes() == (start + (halves[0] + halves[1])).tobytes()
+
+
+def test_a_product_can_be_shown_and_counted() -> None:
+    text = show(product())
+    assert "m5 = left[1][0]" in text and "m0 += matrix_dot(m5, m6);" in text
+    counted = count(product())
+    assert counted.multiply_adds == 3 * 16 * 14
+    assert counted.loaded == {"target": 192, "left": 84, "right": 448}
+    assert counted.stored == {"target": 192}
+
+
+def unassigned() -> Kernel:
+    target = Buffer("target", (3, 16), access="update")
+    writer = Writer("unassigned", [target])
+    writer.matrix_store(SUMS, target, 0, 0, axis=0)
+    return writer.finish()
+
+
+def written_once() -> Kernel:
+    target = Buffer("target", (3, 16), access="write")
+    writer = Writer("written", [target])
+    writer.matrix_zero(SUMS)
+    writer.matrix_store(SUMS, target, 0, 0, axis=0)
+    return writer.finish()
+
+
+@pytest.mark.parametrize(
+    ("write", "fault"),
+    [
+        (lambda: product(right=Matrix(6, 6, 16)), "do not agree"),
+        (lambda: product(left=SUMS), "three matrices"),
+        (lambda: product(left=Matrix(8, 3, 7)), "there is no matrix 8"),
+        (lambda: product(sums=Matrix(0, 17, 16), left=Matrix(5, 17, 7)), "1 to 16 rows"),
+        (lambda: product(first=2), "left has size 4 on axis 1"),
+        (unassigned, "before it is assigned"),
+        (written_once, "where 'update' is"),
+    ],
+)
+def test_faults_are_named(write: Callable[[], Kernel], fault: str) -> None:
+    with pytest.raises(NestError, match=fault):
+        check(write())
+
+
+def test_the_sizes_are_what_the_instruction_reads() -> None:
+    """Palette, bytes of a row from byte 16 on, rows from byte 48 on."""
+    found = sizes_of([SUMS, LEFT, RIGHT])
+    words = np.frombuffer(found[16:32], "<u2")
+    assert (len(found), found[0], found[1]) == (64, 1, 0)
+    assert words.tolist() == [64, 0, 0, 0, 0, 28, 64, 0]
+    assert list(found[48:56]) == [3, 0, 0, 0, 0, 3, 7, 0]
+
+
+# ---- convolutions -------------------------------------------------------------------------------
+
+#: maps, sources, size, kernel, stride, padding, dilation; rows of a strip
+SIZES = (
+    (16, 32, 5, 3, 1, 1, 1, 2),
+    (20, 35, 6, 3, 1, 1, 1, 4),  # blocks that are not full, an odd source
+    (40, 17, 7, 3, 2, 1, 1, 2),  # a stride; three blocks of kernels
+    (33, 66, 4, 1, 1, 0, 1, 1),
+    (18, 8, 5, 1, 2, 0, 1, 2),  # in its gradient most pixels meet nothing
+    (5, 3, 7, 5, 1, 2, 1, 8),
+    (17, 4, 9, 3, 1, 2, 2, 2),  # dilated
+)
+
+
+def correlation(sizes: tuple[int, ...], forward: bool) -> Correlation:
+    maps, sources, size, kernel, stride, pad, dilation, _ = sizes
+    out, area = (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1, kernel * kernel
+    make = forward_taps if forward else gradient_taps
+    taps = make(size, out, kernel, stride, pad, dilation)
+    strides = (sources * area, area) if forward else (area, sources * area)
+    both = (maps, sources) if forward else (sources, maps)
+    return Correlation(1, *both, taps, taps, maps * sources * area, *strides)
+
+
+def tile_of(sizes: Correlation, rows: int) -> MatrixTile:
+    pairs = even_block(-(-sizes.sources // 2))
+    return MatrixTile(even_block(sizes.maps), pairs, rows * min(sizes.rows.period, 2))
+
+
+@pytest.mark.parametrize("forward", [True, False], ids=["forward", "gradient"])
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_matrices_make_the_same_sums(sizes: tuple[int, ...], forward: bool) -> None:
+    one = correlation(sizes, forward)
+    tile = tile_of(one, sizes[-1])
+    random = np.random.default_rng(11)
+    small = one.weights < 1000
+    weight = placed(nearest_bf16(random.standard_normal(one.weights, np.float32)))
+    laid_out = aligned(weights_shape(one, tile), np.int32)
+    execute(matrix_weights("weights", one, tile), weight, laid_out, interpret=small)
+    shape = (one.sources, one.rows.source, one.columns.source, LANES)
+    maps = nearest_bf16(random.standard_normal(shape, np.float32))
+    short = placed((maps.view(np.uint32) >> 16).astype(np.uint16), np.uint16)
+    bias = placed(random.standard_normal(one.maps, np.float32))
+    plain = aligned((one.maps, one.rows.destination, one.columns.destination, LANES))
+    direct = conv.correlate("plain", one, Tile(2, 3), bias=True, relu=True)
+    execute(direct, placed(maps), weight, bias, plain, interpret=False)
+    result = aligned(plain.shape)
+    packed, sums = aligned(packed_shape(one, tile), np.int32), aligned(sums_shape(tile))
+    kernel = correlate("conv", one, tile, bias=True, relu=True)
+    execute(kernel, short, laid_out, packed, sums, bias, result, interpret=small)
+    np.testing.assert_allclose(result, plain, rtol=1e-5, atol=2e-5)
+
+
+def test_only_what_meets_the_image_is_multiplied() -> None:
+    """Padding is not; sources and kernels that fill their blocks are exactly the size calculus'."""
+    one = correlation((32, 64, 6, 3, 1, 1, 1, 2), True)
+    kernel = correlate("conv", one, tile_of(one, 2))
+    assert count(kernel).multiply_adds == 16 * 32 * 64 * (6 * 3 - 2) ** 2
+
+
+# ---- assembly -----------------------------------------------------------------------------------
+
+NET = (
+    "input 64x8x8; conv 64 k3 pad1; relu; conv 64 k1; relu; conv 48 k3 stride2 pad1; "
+    "flatten; linear 3"
+)
+
+
+def with_matrices(cpu: str, *lacking: str) -> Target:
+    try:
+        machine = find_target("avx512")
+    except EngineError as error:
+        pytest.skip(str(error))
+    ours = {"avx512bf16", "amx-tile", "amx-bf16"}
+    words = [word for word in machine.features.split(",") if word[1:] not in ours]
+    has = [f"+{word}" for word in sorted(ours - set(lacking))]
+    return replace(machine, cpu=cpu, features=",".join([*words, *has]))
+
+
+def instructions(target: Target, precision: str = "bf16") -> dict[str, Counter[str]]:
+    """The matrix instructions of every function, and its spills."""
+    modules, _ = write_modules(parse(NET), target, True, SGD(), precision=precision)
+    found: dict[str, Counter[str]] = {}
+    for module in modules:
+        text = assembly(module.text, target, module.quick)
+        for name, spills in count_spills(text, target).items():
+            body = text.split(f"\n{name}:", 1)[1].split(f".size\t{name},", 1)[0]
+            counted = Counter(re.findall(r"\t(tdpbf16ps|tile\w+|ldtilecfg)\b", body))
+            if counted:
+                found[name] = counted + Counter(spills=spills)
+    return found
+
+
+@pytest.mark.parametrize("cpu", ["sapphirerapids", "graniterapids"])
+def test_processors_with_matrices_use_them(cpu: str) -> None:
+    found = instructions(with_matrices(cpu))
+    convolutions = {name: one for name, one in found.items() if name.startswith("matrix_conv")}
+    assert len(convolutions) == 5 and set(convolutions) == set(found)
+    for name, one in convolutions.items():
+        assert (one["ldtilecfg"], one["tilerelease"], one["spills"]) == (1, 1, 0), name
+        assert one["tdpbf16ps"] >= 4, name
+        assert one["tileloadd"] <= one["tdpbf16ps"] * (1.25 if one["tdpbf16ps"] > 8 else 1.5), name
+
+
+@pytest.mark.parametrize("lacking", ["amx-tile", "amx-bf16", "avx512bf16"])
+def test_others_do_not(lacking: str) -> None:
+    assert not instructions(with_matrices("sapphirerapids", lacking))
+
+
+def test_fp32_does_not() -> None:
+    assert not instructions(with_matrices("sapphirerapids"), "fp32")
+
+
+# ---- the choice ---------------------------------------------------------------------------------
+
+
+def test_the_count_of_cycles_chooses() -> None:
+    has, has_not = with_matrices("sapphirerapids"), with_matrices("icelake-server", "amx-tile")
+    large, thin = (correlation((64, n, 32, 3, 1, 1, 1, 1), True) for n in (64, 3))
+    assert matrix_tile(has, large) and not matrix_tile(has, thin)
+    assert not matrix_tile(has_not, large)
+    assert not matrix_tile(has, replace(large, groups=2))
+    assert not matrix_tile(has, replace(large, maps=8))
+    tile = matrix_tile(has, large)
+    assert tile and (tile.maps, tile.pairs) == (16, 16)
+    cycles = matrix_ways.matrix_cycles(large, tile)
+    assert large.maps * large.sources * large.rows.pairs**2 / 32 < cycles
+
+
+# ---- whole nets ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrices wherever they are possible; they are written out where the processor has none."""
+
+    def tile(target: Target, sizes: Correlation, winograd: object = None) -> MatrixTile | None:
+        return matrix_ways._tiles(sizes)[0] if sizes.groups == 1 else None
+
+    monkeypatch.setattr("lanewise.native.rules.convolution.matrix_tile", tile)
+
+
+def compiled(text: str, **options: object) -> Program:
+    choices = {"training": True, "input_gradient": True, "cache": False, **options}
+    return compile_net(parse(text), precision="bf16", **choices)
+
+
+NETS = {
+    "3 × 3, odd numbers": "input 5x7x6; conv 17 k3 pad1; relu; conv 9 k3; relu; conv 3 k2; flatten",
+    "points": "input 8x7x6; conv 12 k1; relu; conv 33 k1 stride2; relu; conv 9 k1; flatten",
+    "strides": "input 3x11x9; conv 6 k3 stride2 pad1; bn; relu; conv 5 k5 stride3 pad2; flatten",
+    "residual": "input 8x6x6; residual { conv 8 k1; relu; conv 8 k3 pad1 }; flatten; linear 3",
+    "winograd's": "input 32x9x9; conv 34 k3 pad1; relu; maxpool 2; conv 18 k3 pad1; flatten",
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_nets_against_torch(name: str, everywhere: None) -> None:
+    pytest.importorskip("torch", reason="the oracle needs PyTorch (extra `torch`)")
+    from lanewise.bridge.oracle import Trial, judge
+
+    with closing(compiled(NETS[name])) as program:
+        rows = judge(program, program.graph, Trial(17, seed=17))
+    assert [(row.name, row.error, row.tolerance) for row in rows if not row.ok] == []
+
+
+def test_the_same_bits_for_any_number_of_threads(everywhere: None) -> None:
+    """In training, and of one slice of inference that threads share."""
+    random = np.random.default_rng(4)
+    images = random.integers(0, 256, (40, 3, 10, 10), np.uint8)
+    labels = random.integers(4, size=40)
+    text = (
+        "input 3x10x10; conv 20 k3 pad1 nobias; bn; relu; maxpool 2; conv 18 k3; flatten; linear 4"
+    )
+
+    def trained(threads: int) -> bytes:
+        with closing(compiled(text, threads=threads)) as program:
+            program.initialise(seed=0)
+            for _ in range(2):
+                program.step(images, labels, lr=0.05)
+            return b"".join(array.tobytes() for array in program.learned.values())
+
+    def logits(threads: int) -> bytes:
+        options = {"training": False, "input_gradient": False, "threads": threads}
+        with closing(compiled(text, **options)) as program:
+            program.initialise(seed=0)
+            return program.forward(images[:16]).tobytes()
+
+    assert trained(1) == trained(3)
+    assert logits(1) == logits(2) == logits(3)
+
+
+# ---- leave to use them --------------------------------------------------------------------------
+
+
+class Kernel18:
+    """A Linux that answers as told: what it keeps, whether it gives leave, what it then allows."""
+
+    def __init__(self, keeps: int | None, gives: bool, allows: int) -> None:
+        self.keeps, self.gives, self.allows = keeps, gives, allows
+        self.asked: list[int] = []
+
+    def mask(self, question: int) -> int | None:
+        return self.keeps if question == 0x1021 else self.allows
+
+    def answer(self, code: int, argument: int) -> int:
+        self.asked.append(code)
+        assert (code, argument) == (0x1023, 18)
+        return 0 if self.gives else -1
+
+
+BOTH = 3 << 17
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    permission.ask.cache_clear()
+    monkeypatch.setattr(permission.sys, "platform", "linux")
+    monkeypatch.setattr(permission.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(permission, "ask", permission.ask.__wrapped__)
+
+
+@pytest.mark.parametrize(
+    ("linux", "leave"),
+    [
+        (Kernel18(BOTH | 7, True, BOTH | 7), True),
+        (Kernel18(None, True, BOTH), False),  # older than 5.16: the question is unknown
+        (Kernel18(7, True, BOTH), False),  # the hypervisor withholds the registers
+        (Kernel18(1 << 18, True, BOTH), False),
+        (Kernel18(BOTH, False, 7), False),  # a thread's signal stack is too small, say
+        (Kernel18(BOTH, True, 1 << 17), False),  # it agrees, yet does not allow
+    ],
+)
+def test_linux_is_asked(
+    linux: Kernel18, leave: bool, fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the processor says alone is not enough; what is refused is not compiled, either."""
+    monkeypatch.setattr(permission, "_mask", linux.mask)
+    monkeypatch.setattr(permission, "_arch_prctl", linux.answer)
+    target = with_matrices("sapphirerapids")
+    allowed = permission.permitted(target)
+    assert multiplies_matrices(allowed) is leave
+    if not leave:
+        assert "-amx-tile" in allowed.features and "+amx" not in allowed.features
+        assert allowed.has("avx512bf16")
+    keys = {fingerprint("input 1x3x3\n", {}, one) for one in (target, allowed)}
+    assert len(keys) == (1 if leave else 2)
+
+
+def test_processors_without_matrices_ask_nothing(
+    fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linux = Kernel18(BOTH, True, BOTH)
+    monkeypatch.setattr(permission, "_mask", linux.mask)
+    monkeypatch.setattr(permission, "_arch_prctl", linux.answer)
+    target = with_matrices("znver4", "amx-tile", "amx-bf16")
+    assert permission.permitted(target) is target and not linux.asked
+    other = replace(with_matrices("sapphirerapids"), native=False)
+    assert not multiplies_matrices(permission.permitted(other)) and not linux.asked
+
+
+def test_other_systems_are_not_asked(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(permission.sys, "platform", "darwin")
+    assert not permission.ask()
+
+
+def test_this_system_answers() -> None:
+    """Whatever it says, it says it twice, and never that it allows what it does not keep."""
+    permission.ask.cache_clear()
+    said = permission.ask()
+    permission.ask.cache_clear()
+    assert permission.ask() is said
