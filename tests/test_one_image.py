@@ -226,6 +226,15 @@ WINOGRAD = {
         "conv 33 k3 pad 1:0x0:1; globalavg"
     ),
     "groups of sources": "input 2x13x14; conv 256 k3 pad1; relu; conv 160 k3 pad1; globalavg",
+    "5 × 5, strips as tasks": (
+        "input 3x25x22; conv 20 k1; relu; conv 33 k5 pad2; bn; relu; conv 40 k5 pad 1:0x2:1;"
+        "relu; conv 18 k5; globalavg"
+    ),
+    "5 × 5, strips": "input 2x33x17; conv 70 k5 pad1; relu; conv 90 k5 pad2; relu; globalavg",
+    "5 × 5, sum": (
+        "input 2x14x14; conv 16 k3; relu; residual { conv 16 k5 pad2; bn }; relu; flatten"
+    ),
+    "few channels": "input 2x20x18; conv 17 k3 pad1; relu; conv 16 k3; relu; conv 31 k3; globalavg",
     "sum": (
         "input 2x14x14; conv 32 k3 pad1; relu; residual { conv 32 k3 pad1; bn }; relu; maxpool 2;"
         "flatten"

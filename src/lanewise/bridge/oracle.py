@@ -26,6 +26,7 @@ import numpy as np
 from lanewise.bridge import require_torch
 from lanewise.bridge.reference import Arrays, Question, Reference, Tensor, Values
 from lanewise.bridge.verdict import Comparison, Disagreement, Row
+from lanewise.native.latency.program import ImageProgram
 from lanewise.net.graph import Graph
 from lanewise.net.layers import Noise
 from lanewise.size.report import size
@@ -227,6 +228,7 @@ def question(
         {name: array.astype("f8") for name, array in program.buffers.items()},
         program.facts.exact,
         program.facts.precision,
+        isinstance(program, ImageProgram),
     )
 
 

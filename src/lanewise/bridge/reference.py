@@ -53,7 +53,8 @@ class Question:
 
     `masks` are the factors of each noise layer in training, by name; `buffers` the running
     statistics before the step. `training=False` asks for the logits only. `exact`: no convolution
-    was computed by Winograd's algorithm, which rounds more. `precision`: "bf16" where maps and
+    was computed by Winograd's algorithm, which rounds more. `one_by_one`: it was the program for
+    single images. `precision`: "bf16" where maps and
     multiplied weights are rounded to that (`halves.py`).
     """
 
@@ -67,6 +68,7 @@ class Question:
     buffers: Arrays = field(default_factory=dict)
     exact: bool = False
     precision: str = "fp32"
+    one_by_one: bool = False
 
     @property
     def batch(self) -> int:
@@ -134,7 +136,12 @@ class Reference:
     def __init__(self, question: Question, seed: int = 0) -> None:
         self._question, self._seed = question, seed
         sizes = {
-            training: Sizes(question.graph, {} if training else question.buffers, question.exact)
+            training: Sizes(
+                question.graph,
+                {} if training else question.buffers,
+                question.exact,
+                question.one_by_one,
+            )
             for training in question.directions
         }
         exact = _run(question, lambda training: sizes[training].watch)

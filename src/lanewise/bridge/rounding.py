@@ -38,12 +38,14 @@ class Sizes:
     """Root mean squares seen in one run: of each node's value, and of the gradient on it.
 
     `buffers`: the running statistics that batch normalisation uses, empty where it uses those of
-    the batch. `exact`: no convolution is computed by Winograd's algorithm.
+    the batch. `exact`: no convolution is computed by Winograd's algorithm. `one_by_one`: by the
+    program for single images, which has its own choice.
     """
 
     graph: Graph
     buffers: dict[str, Any] = field(default_factory=dict)
     exact: bool = False
+    one_by_one: bool = False
     values: dict[str, float] = field(default_factory=dict)
     gradients: dict[str, float] = field(default_factory=dict)
     statistics: dict[str, Statistic] = field(default_factory=dict)
@@ -183,6 +185,7 @@ def seen(node: Node, shapes: dict[str, Shape], sizes: Sizes, weights: dict[str, 
         weights.get(node.name, 0.0),
         sizes.statistics.get(node.name),
         sizes.exact,
+        sizes.one_by_one,
     )
 
 

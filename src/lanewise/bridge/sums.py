@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lanewise.native.algorithms import chosen
 from lanewise.native.kernels.winograd_transforms import Algorithm
+from lanewise.native.latency.winograd import cheapest
 from lanewise.net import layers as kinds
 from lanewise.size.shapes import Shape, resolve_window
 
@@ -87,6 +88,7 @@ class Seen:
     weight: float = 0.0
     statistic: Statistic | None = None
     exact: bool = False
+    one_by_one: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,11 @@ def _conv(layer: kinds.Conv, seen: Seen) -> Arithmetic:
 
 def _algorithm(layer: kinds.Conv, seen: Seen, forward: bool) -> Algorithm | None:
     """Which of Winograd's algorithms the engine takes for this direction."""
-    return None if seen.exact else chosen(layer, seen.in_shapes[0], forward)
+    if seen.exact:
+        return None
+    if seen.one_by_one and forward:
+        return cheapest(layer, seen.in_shapes[0], seen.shape)
+    return chosen(layer, seen.in_shapes[0], forward)
 
 
 def _winograd(algorithm: Algorithm, terms: int, weight: Amount) -> Sum:

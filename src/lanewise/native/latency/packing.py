@@ -127,9 +127,9 @@ def _kernels(given: Given, sizes: tuple[int, ...]) -> np.ndarray:
 
 def _factors(given: Given, sizes: tuple[int, ...]) -> np.ndarray:
     """Winograd's factors G w Gᵀ. Sizes: first kernel, blocks, vectors of a block, channels, results
-    of a tile. (blocks, points, vectors of channels, 16, vectors, 16)."""
-    first, count, wide, channels, outputs = sizes
-    algorithm = Algorithm(outputs, 3)
+    of a tile along an axis, taps. (blocks, points, vectors of channels, 16, vectors, 16)."""
+    first, count, wide, channels, outputs, taps = sizes
+    algorithm = Algorithm(outputs, taps)
     g = np.array(algorithm.kernel, np.float64)
     dense = given.weight[first : first + count * wide * LANES]
     turned = np.matmul(np.matmul(g, dense), g.T).astype(np.float32)

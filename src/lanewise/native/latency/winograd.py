@@ -1,4 +1,4 @@
-"""The rule for convolutions of 3 × 3 and stride 1 by Winograd's algorithm, where it pays."""
+"""The rule for 3 × 3 and 5 × 5 convolutions of stride 1 by Winograd's algorithm, where it pays."""
 
 from __future__ import annotations
 
@@ -30,25 +30,33 @@ NEAR_BYTES = 1000 << 10
 FACTOR_BYTES = 32 << 10
 #: strips that are shared out, and vectors of output channels that one takes, where each is a task
 LEAST_STRIPS, MOST_VECTORS = 6, 4
-ALGORITHMS = (Algorithm(4, 3), Algorithm(2, 3))
+#: taps → the algorithms that are tried
+ALGORITHMS = {3: (Algorithm(4, 3), Algorithm(2, 3)), 5: (Algorithm(4, 5),)}
 #: what a byte of weights that comes from memory costs, and a number that is transformed (in vectors
-#: of 16), in multiply–adds: fitted to layers of 64 to 512 channels on maps of 7 × 7 to 56 × 56
+#: of 16), in multiply–adds: fitted to layers of 16 to 512 channels on maps of 7 × 7 to 56 × 56
 BYTE, TRANSFORMED = 8.7, 120.0
 
 
 def chosen(operation: Operation, plan: ImagePlanner) -> Algorithm | None:
-    """Which algorithm costs least, or None for the direct one."""
-    layer, shape = operation.layer, operation.input_shapes[0]
-    if plan.exact or not isinstance(layer, Conv) or (layer.kernel, layer.groups) != ((3, 3), 1):
+    """Which algorithm the plan takes, or None for the direct one."""
+    shape = operation.input_shapes[0]
+    flattened = shape != plan.by_name[operation.inputs[0]].shape
+    if plan.exact or flattened or not isinstance(operation.layer, Conv):
         return None
-    if (layer.stride, layer.dilation) != ((1, 1), (1, 1)):
+    return cheapest(operation.layer, shape, operation.shape)
+
+
+def cheapest(layer: Conv, source: Shape, result: Shape) -> Algorithm | None:
+    """Which algorithm costs least for maps of these shapes, or None for the direct one."""
+    taps, whole = layer.kernel[0], (1, 1)
+    if layer.groups != 1 or layer.kernel != (taps, taps) or taps not in ALGORITHMS:
         return None
-    if shape != plan.by_name[operation.inputs[0]].shape or min(shape[0], layer.kernels) < 2 * LANES:
+    if (layer.stride, layer.dilation) != (whole, whole) or min(source[0], result[0]) < LANES:
         return None
-    pairs = shape[0] * layer.kernels
-    direct = (9 * prod(operation.shape[1:]) + BYTE * FLOAT * 9) * pairs
-    best = min(ALGORITHMS, key=lambda one: _cost(one, operation.shape, shape[0]))
-    return best if _cost(best, operation.shape, shape[0]) < direct else None
+    pairs = source[0] * layer.kernels
+    direct = taps**2 * (prod(result[1:]) + BYTE * FLOAT) * pairs
+    best = min(ALGORITHMS[taps], key=lambda one: _cost(one, result, source[0]))
+    return best if _cost(best, result, source[0]) < direct else None
 
 
 def _cost(algorithm: Algorithm, shape: Shape, channels: int) -> float:
@@ -128,7 +136,7 @@ def _strips_as_tasks(plan: ImagePlanner, operation: Operation, algorithm: Algori
     points, norm = algorithm.points, operation.norm[0] if operation.norm else ""
     factors = plan.pack(
         "factors", operation.node, (1, points, sources, LANES, total, LANES),
-        0, 1, total, source_shape[0], algorithm.outputs, norm=norm,
+        0, 1, total, source_shape[0], algorithm.outputs, algorithm.taps, norm=norm,
     )  # fmt: skip
     bias = plan.pack("bias", operation.node, (total, LANES), shape[0], total, norm=norm)
     groups = [list(parts) for _, parts in groupby(_strips(operation, algorithm, 1), _strip)]
@@ -193,7 +201,8 @@ def _strips_shared(plan: ImagePlanner, operation: Operation, algorithm: Algorith
     packs = [
         (first, wide, count,
          plan.pack("factors", operation.node, (count, points, sources, LANES, wide, LANES),
-                   first * LANES, count, wide, source_shape[0], algorithm.outputs, norm=norm))
+                   first * LANES, count, wide, source_shape[0], algorithm.outputs, algorithm.taps,
+                   norm=norm))
         for first, wide, count in _cut(total, vectors)
     ]  # fmt: skip
     bias = plan.pack("bias", operation.node, (total, LANES), shape[0], total, norm=norm)
