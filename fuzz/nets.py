@@ -5,6 +5,8 @@
     python fuzz/nets.py --minutes 10    as many as fit, from --seed on
     python fuzz/nets.py --count 50 --winograd    convolutions by Winograd's algorithm, all that can
                                         be, not only where it is quicker
+    python fuzz/nets.py --count 50 --inference      the logits alone, by the program for inference
+    python fuzz/nets.py --count 50 --one-by-one     and by the program for single images
     python fuzz/nets.py --count 50 --small-caches    as if caches were tiny: what may be made piece
                                         by piece is, in the smallest pieces
 
@@ -30,6 +32,7 @@ from lanewise.bridge.oracle import compare
 from lanewise.bridge.verdict import Comparison
 from lanewise.errors import LanewiseError
 from lanewise.native import algorithms, chains
+from lanewise.native.latency import winograd
 from lanewise.native.rules import batch_norm, pointwise
 from lanewise.net.parse import parse
 
@@ -48,6 +51,9 @@ class Case:
     pixels: bool
     target: str = "host"
     precision: str = "fp32"
+    exact: bool = False
+    training: bool = True
+    one_by_one: bool = False  # in inference
 
     @property
     def text(self) -> str:
@@ -57,10 +63,24 @@ class Case:
     @property
     def command(self) -> str:
         """What repeats it in a shell."""
+        return self._verify if self.training else self._fuzz
+
+    @property
+    def _fuzz(self) -> str:
+        """`lanewise verify` trains; the net may have been made smaller since this one was drawn."""
+        way = "--one-by-one" if self.one_by_one else "--inference"
+        words = [f"python fuzz/nets.py --seed {self.seed} {way}"]
+        words += [f"--precision {self.precision}"] if self.precision != "fp32" else []
+        words += ["--exact"] if self.exact else []
+        return " ".join([*words, f'   # "{self.text}" --batch {self.batch}'])
+
+    @property
+    def _verify(self) -> str:
         words = [f'lanewise verify "{self.text}" --batch {self.batch} --seed {self.seed}']
         words += ["--pixels"] if self.pixels else []
         words += [f"--target {self.target}"] if self.target != "host" else []
         words += [f"--precision {self.precision}"] if self.precision != "fp32" else []
+        words += ["--exact"] if self.exact else []
         return " ".join(words)
 
 
@@ -77,6 +97,9 @@ def ask_oracle(case: Case) -> Comparison:
         pixels=case.pixels,
         target=case.target,
         precision=case.precision,
+        exact=case.exact,
+        training=case.training,
+        one_by_one=case.one_by_one,
         cache=False,
     )
 
@@ -162,30 +185,49 @@ def seeds(arguments: Namespace) -> Iterator[int]:
         yield seed
 
 
-def main(arguments: list[str] | None = None, judge: Judge = ask_oracle) -> int:
-    """Runs the command line; 1 if a net failed."""
+def _parser() -> ArgumentParser:
     parser = ArgumentParser(description="Random nets through the oracle.")
     parser.add_argument("--seed", type=int, default=0, help="the first seed (0)")
     parser.add_argument("--count", type=int, default=0, help="how many seeds (1)")
     parser.add_argument("--minutes", type=float, default=0.0, help="stop after this time")
     parser.add_argument("--target", default="host", help="host, avx512 or avx2")
     parser.add_argument("--precision", default="fp32", help="fp32 or bf16")
+    parser.add_argument("--exact", action="store_true", help="no Winograd")
     parser.add_argument("--winograd", action="store_true", help="wherever it can be")
+    parser.add_argument("--inference", action="store_true", help="the logits alone")
+    parser.add_argument("--one-by-one", action="store_true", help="as single images")
     parser.add_argument("--small-caches", action="store_true", help="the smallest pieces")
-    chosen = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None, judge: Judge = ask_oracle) -> int:
+    """Runs the command line; 1 if a net failed."""
+    chosen = _parser().parse_args(arguments)
     if chosen.small_caches:
         chains.CHAIN_BYTES, pointwise.LARGE, batch_norm.AWAY = 1, 0, 0
     if chosen.winograd:
-        algorithms.WORTH = 0.0
+        algorithms.WORTH = winograd.WORTH = 0.0
+        winograd.LEAST_CHANNELS = 1
     one = not (chosen.count or chosen.minutes)
     failed = []
     for seed in seeds(chosen):
-        case = replace(random_case(seed), target=chosen.target, precision=chosen.precision)
-        if not _run(case, judge, verbose=one):
+        if not _run(_case(seed, chosen), judge, verbose=one):
             failed.append(seed)
     if not one:
         print(f"\nfailed seeds: {', '.join(map(str, failed)) or 'none'}")
     return 1 if failed else 0
+
+
+def _case(seed: int, chosen: Namespace) -> Case:
+    """What the seed stands for, run as the command line says."""
+    return replace(
+        random_case(seed),
+        target=chosen.target,
+        precision=chosen.precision,
+        exact=chosen.exact,
+        training=not (chosen.inference or chosen.one_by_one),
+        one_by_one=chosen.one_by_one,
+    )
 
 
 def _run(case: Case, judge: Judge, verbose: bool) -> bool:

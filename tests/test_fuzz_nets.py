@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,6 +32,26 @@ def test_a_seed_stands_for_one_case() -> None:
     assert nets.random_case(74) != nets.random_case(75)
     shown = nets.random_case(74).command
     assert shown.startswith('lanewise verify "input ') and "--seed 74" in shown
+
+
+def test_the_command_repeats_the_case() -> None:
+    drawn = nets.random_case(74)
+    assert replace(drawn, exact=True).command == f"{drawn.command} --exact"
+    alone = replace(drawn, training=False, one_by_one=True, precision="bf16")
+    assert alone.command.startswith("python fuzz/nets.py --seed 74 --one-by-one --precision bf16 ")
+
+
+def test_the_way_to_run_is_that_of_the_command_line() -> None:
+    asked: list[nets.Case] = []
+
+    def noting(case: nets.Case) -> Comparison:
+        asked.append(case)
+        return judge(replace(case, batch=1))
+
+    assert nets.main(["--count", "1", "--one-by-one", "--exact"], judge=noting) == 0
+    assert nets.main(["--count", "1"], judge=noting) == 0
+    ways = [(case.training, case.one_by_one, case.exact) for case in asked]
+    assert ways == [(False, True, True), (True, False, False)]
 
 
 def test_every_net_is_legal_and_every_kind_and_batch_appears() -> None:

@@ -35,6 +35,8 @@ ALGORITHMS = {3: (Algorithm(4, 3), Algorithm(2, 3)), 5: (Algorithm(4, 5),)}
 #: what a byte of weights that comes from memory costs, and a number that is transformed (in vectors
 #: of 16), in multiply–adds: fitted to layers of 16 to 512 channels on maps of 7 × 7 to 56 × 56
 BYTE, TRANSFORMED = 8.7, 120.0
+#: channels on both sides at least; the share of the direct way's cost from which it is not worth it
+LEAST_CHANNELS, WORTH = LANES, 1.0
 
 
 def chosen(operation: Operation, plan: ImagePlanner) -> Algorithm | None:
@@ -51,12 +53,14 @@ def cheapest(layer: Conv, source: Shape, result: Shape) -> Algorithm | None:
     taps, whole = layer.kernel[0], (1, 1)
     if layer.groups != 1 or layer.kernel != (taps, taps) or taps not in ALGORITHMS:
         return None
-    if (layer.stride, layer.dilation) != (whole, whole) or min(source[0], result[0]) < LANES:
+    if (layer.stride, layer.dilation) != (whole, whole) or min(
+        source[0], result[0]
+    ) < LEAST_CHANNELS:
         return None
     pairs = source[0] * layer.kernels
     direct = taps**2 * (prod(result[1:]) + BYTE * FLOAT) * pairs
     best = min(ALGORITHMS[taps], key=lambda one: _cost(one, result, source[0]))
-    return best if _cost(best, result, source[0]) < direct else None
+    return best if WORTH * _cost(best, result, source[0]) < direct else None
 
 
 def _cost(algorithm: Algorithm, shape: Shape, channels: int) -> float:
