@@ -16,8 +16,9 @@ from lanewise.errors import EngineError
 from lanewise.native import Program, compile_net, matrix_ways, permission
 from lanewise.native.cache import fingerprint
 from lanewise.native.compile import write_modules
-from lanewise.native.kernels import conv
+from lanewise.native.kernels import conv, matrix_gradient
 from lanewise.native.kernels.correlation import Correlation, Tile
+from lanewise.native.kernels.images import row_blocks
 from lanewise.native.kernels.matrix_conv import (
     MatrixTile,
     correlate,
@@ -27,10 +28,11 @@ from lanewise.native.kernels.matrix_conv import (
     sums_shape,
     weights_shape,
 )
-from lanewise.native.kernels.taps import forward_taps, gradient_taps
+from lanewise.native.kernels.matrix_gradient import GradientSizes
+from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps
 from lanewise.native.lower_matrices import sizes_of
 from lanewise.native.machine_code import assembly, count_spills
-from lanewise.native.matrix_ways import matrix_tile
+from lanewise.native.matrix_ways import gradient_rows, matrix_tile
 from lanewise.native.nest import LANES, Buffer, Kernel, Matrix
 from lanewise.native.nest_check import NestError, check
 from lanewise.native.nest_count import count
@@ -205,6 +207,70 @@ def test_only_what_meets_the_image_is_multiplied() -> None:
     assert count(kernel).multiply_adds == 16 * 32 * 64 * (6 * 3 - 2) ** 2
 
 
+#: kernels, source maps, high, wide, kernel, padding, stride of rows, dilation; rows of a strip
+GRADIENTS = (
+    (16, 16, 4, 6, 3, 1, 1, 1, 2),
+    (20, 24, 5, 8, 3, 1, 1, 1, 2),  # kernels and maps that do not fill their blocks
+    (40, 64, 7, 4, 3, 1, 2, 1, 2),  # three blocks of kernels, four of maps; rows have a stride
+    (33, 8, 4, 4, 1, 0, 1, 1, 1),
+    (17, 32, 6, 6, 5, 2, 1, 1, 8),  # all rows at once: no sum waits
+    (5, 17, 8, 8, 3, 2, 1, 2, 3),  # dilated; one map at a time
+    (18, 48, 6, 6, 3, 0, 1, 1, 4),
+)
+
+
+def gradient_sizes(maps: int, sources: int, *shape: int) -> GradientSizes:
+    high, wide, kernel, pad, stride, dilation = shape
+
+    def axis(size: int, step: int) -> Taps:
+        out = (size + 2 * pad - dilation * (kernel - 1) - 1) // step + 1
+        return forward_taps(size, out, kernel, step, pad, dilation)
+
+    return GradientSizes(maps, sources, axis(high, stride), axis(wide, 1))
+
+
+def as_pairs(values: np.ndarray, shape: tuple[object, ...]) -> np.ndarray:
+    """bf16 of neighbouring images side by side."""
+    short = placed((values.view(np.uint32) >> 16).astype(np.uint16), np.uint16)
+    return short.view(np.int32).reshape(shape)
+
+
+@pytest.mark.parametrize("numbers", GRADIENTS, ids=str)
+def test_matrices_make_the_gradient_of_the_weights(numbers: tuple[int, ...]) -> None:
+    sizes = gradient_sizes(*numbers[:-1])
+    rows, columns = sizes.rows, sizes.columns
+    random = np.random.default_rng(13)
+    x, dy = (
+        nearest_bf16(random.standard_normal((maps, high, wide, LANES), np.float32))
+        for maps, high, wide in (
+            (sizes.sources, rows.source, columns.source),
+            (sizes.maps, rows.destination, columns.destination),
+        )
+    )
+    expected = np.zeros((sizes.maps, sizes.sources, rows.taps, columns.taps))
+    for p, q, r, s in np.ndindex(rows.destination, columns.destination, *expected.shape[2:]):
+        i, j = rows.sources[p][r], columns.sources[q][s]
+        if i is not None and j is not None:
+            expected[:, :, r, s] += dy[:, p, q].astype("f8") @ x[:, i, j].T
+    kernel = matrix_gradient.weight_gradient("gradient", sizes, numbers[-1])
+    source, gradient = kernel.buffers[:2]
+    turned = aligned(matrix_gradient.turned_shape(sizes, numbers[-1]), np.int32)
+    sums = aligned((row_blocks(sizes.maps), sizes.sources, sizes.area, LANES))
+    given = as_pairs(x, source.shape), as_pairs(dy, gradient.shape)
+    execute(kernel, *given, turned, sums, interpret=sizes.area == 1)
+    found = sums.transpose(0, 3, 1, 2).reshape(-1, *expected.shape[1:])[: sizes.maps]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=5e-5)
+
+
+def test_strides_and_odd_widths_have_no_such_gradient() -> None:
+    even = gradient_sizes(16, 16, 4, 6, 3, 1, 1, 1)
+    assert even.possible
+    odd = gradient_sizes(16, 16, 4, 5, 3, 1, 1, 1)
+    odd_result = gradient_sizes(16, 16, 4, 6, 2, 0, 1, 1)
+    stride = replace(even, columns=forward_taps(6, 3, 3, 2, 1, 1))
+    assert not any(one.possible for one in (odd, odd_result, stride))
+
+
 # ---- assembly -----------------------------------------------------------------------------------
 
 NET = (
@@ -242,11 +308,16 @@ def instructions(target: Target, precision: str = "bf16") -> dict[str, Counter[s
 def test_processors_with_matrices_use_them(cpu: str) -> None:
     found = instructions(with_matrices(cpu))
     convolutions = {name: one for name, one in found.items() if name.startswith("matrix_conv")}
-    assert len(convolutions) == 5 and set(convolutions) == set(found)
-    for name, one in convolutions.items():
+    gradients = {name for name in found if name.startswith("matrix_weight_gradient")}
+    assert (len(convolutions), len(gradients)) == (5, 2)
+    assert {*convolutions, *gradients} == set(found)
+    for name, one in found.items():
         assert (one["ldtilecfg"], one["tilerelease"], one["spills"]) == (1, 1, 0), name
         assert one["tdpbf16ps"] >= 4, name
-        assert one["tileloadd"] <= one["tdpbf16ps"] * (1.25 if one["tdpbf16ps"] > 8 else 1.5), name
+    for name, one in convolutions.items():
+        assert one["tileloadd"] <= one["tdpbf16ps"] * (1.1 if one["tdpbf16ps"] > 8 else 1), name
+    for name in gradients:  # beside two of each factor, the four sums that wait
+        assert found[name]["tileloadd"] <= 2 * found[name]["tdpbf16ps"], name
 
 
 @pytest.mark.parametrize("lacking", ["amx-tile", "amx-bf16", "avx512bf16"])
@@ -274,6 +345,15 @@ def test_the_count_of_cycles_chooses() -> None:
     assert large.maps * large.sources * large.rows.pairs**2 / 32 < cycles
 
 
+def test_the_count_of_cycles_chooses_the_gradient() -> None:
+    has, has_not = with_matrices("sapphirerapids"), with_matrices("icelake-server", "amx-tile")
+    large, thin = (gradient_sizes(64, n, 32, 32, 3, 1, 1, 1) for n in (64, 3))
+    assert gradient_rows(has, large) and not gradient_rows(has, thin)
+    assert not gradient_rows(has_not, large)
+    products = large.maps * large.sources * large.rows.pairs * large.columns.pairs
+    assert products / 32 < matrix_ways.gradient_cycles(large, 1)
+
+
 # ---- whole nets ---------------------------------------------------------------------------------
 
 
@@ -284,7 +364,11 @@ def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     def tile(target: Target, sizes: Correlation, winograd: object = None) -> MatrixTile | None:
         return matrix_ways._tiles(sizes)[0] if sizes.groups == 1 else None
 
+    def rows(target: Target, sizes: GradientSizes, winograd: object = None) -> int | None:
+        return 2 if sizes.possible else None
+
     monkeypatch.setattr("lanewise.native.rules.convolution.matrix_tile", tile)
+    monkeypatch.setattr("lanewise.native.rules.matrices.gradient_rows", rows)
 
 
 def compiled(text: str, **options: object) -> Program:

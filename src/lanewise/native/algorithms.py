@@ -137,15 +137,20 @@ def algorithm(convolution: Convolution) -> Algorithm | None:
 def gradient_algorithm(convolution: Convolution) -> Algorithm | None:
     """The same for the gradient of the weights; the convolution is the forward one."""
     costs = {
-        one: min(_gradient_cycles(sizes, tile, limits) for tile in _gradient_tiles(sizes, limits))
+        one: weight_gradient_cycles(sizes)
         for one in CANDIDATES.get(convolution.taps, ())
         if _fits(sizes := convolution.sizes(one))
-        for limits in (LIMITS["avx512"],)
     }
     best = min(costs, key=lambda one: costs[one], default=None)
     if best is None or costs[best] * WORTH > direct_cycles(convolution):
         return None
     return best
+
+
+def weight_gradient_cycles(sizes: Winograd) -> float:
+    """Cycles with the best tile."""
+    limits = LIMITS["avx512"]
+    return min(_gradient_cycles(sizes, tile, limits) for tile in _gradient_tiles(sizes, limits))
 
 
 def gradient_tile(target: Target, sizes: Winograd) -> GradientTile:

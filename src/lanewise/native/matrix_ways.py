@@ -16,13 +16,18 @@ sums) is counted as vectors, guessed from similar kernels elsewhere.
 from __future__ import annotations
 
 from functools import lru_cache
+from math import prod
 
 from lanewise.native import algorithms
-from lanewise.native.kernels import matrix_conv
+from lanewise.native.kernels import matrix_conv, matrix_gradient
 from lanewise.native.kernels.correlation import Correlation
+from lanewise.native.kernels.images import row_blocks
 from lanewise.native.kernels.matrix_conv import Blocks, MatrixTile, even_block
+from lanewise.native.kernels.matrix_gradient import PIXELS, GradientSizes
+from lanewise.native.kernels.register_tiles import blocks
 from lanewise.native.kernels.taps import column_segments, phases
 from lanewise.native.kernels.winograd_places import Winograd
+from lanewise.native.nest import LANES
 from lanewise.native.precisions import multiplies_matrices
 from lanewise.native.target import Target
 from lanewise.native.tiles import LIMITS
@@ -40,8 +45,10 @@ MATRIX_BYTES = 1024
 STRIPS = (1, 2, 4, 8, 16)
 #: it must be quicker by this factor, because nobody has measured it
 WORTH = 1.5
-#: kernels from which on it is looked at
-FEWEST_MAPS = 16
+#: cycles to transpose 16 × 16 pairs (as `tiles.TRANSPOSITION`)
+TURN = 100.0
+#: kernels from which on it is looked at; source maps of a product of the weights' gradient
+FEWEST_MAPS, FEWEST_SOURCES = 16, 8
 
 
 def matrix_tile(
@@ -62,6 +69,59 @@ def _matrix_tile(sizes: Correlation, winograd: Winograd | None) -> MatrixTile | 
     if best is None or matrix_cycles(sizes, best) * WORTH > (other or _direct_cycles(sizes)):
         return None
     return best
+
+
+def gradient_rows(
+    target: Target, sizes: GradientSizes, winograd: Winograd | None = None
+) -> int | None:
+    """Rows of a strip for the gradient of the weights by small matrices; None where something else
+    is quicker, or all there is."""
+    return _gradient_rows(sizes, winograd) if multiplies_matrices(target) else None
+
+
+@lru_cache(maxsize=4096)
+def _gradient_rows(sizes: GradientSizes, winograd: Winograd | None) -> int | None:
+    if not sizes.possible or sizes.block < FEWEST_SOURCES:
+        return None
+    heights = [n for n in STRIPS if n < 2 * sizes.rows.destination]
+    near = [n for n in heights if _gradient_bytes(sizes, n) <= 2 * STRIP_BYTES]
+    best = min(near or heights[:1], key=lambda rows: gradient_cycles(sizes, rows))
+    products = sizes.maps * sizes.sources * sizes.rows.pairs * sizes.columns.pairs
+    other = products / LIMITS["avx512"].products_per_cycle / algorithms.DIRECT_SHARE
+    if winograd:
+        other = algorithms.weight_gradient_cycles(winograd)
+    return best if gradient_cycles(sizes, best) * WORTH < other else None
+
+
+def _gradient_bytes(sizes: GradientSizes, rows: int) -> int:
+    """Of what a strip reads of x, and of dy transposed."""
+    read = sizes.sources * (rows + sizes.rows.taps - 1) * sizes.columns.source
+    return prod(matrix_gradient.turned_shape(sizes, rows)) * 4 + read * LANES * 2
+
+
+def gradient_cycles(sizes: GradientSizes, rows: int) -> float:
+    """Cycles of a core for 16 images."""
+    kernel_blocks, source_blocks = row_blocks(sizes.maps), sizes.sources // sizes.block
+    strips, turns = -(-sizes.rows.destination // rows), sizes.columns.source // PIXELS
+    total, columns = CONFIGURE, sizes.columns.taps
+    for _, kernels, k_times in blocks(kernel_blocks, matrix_conv.TOGETHER):
+        for _, sources, c_times in blocks(source_blocks, matrix_conv.TOGETHER):
+            for _, taps, t_times in blocks(columns, matrix_gradient.registers(kernels, sources)):
+                cells = kernels * sources * taps
+                load = _gradient_load(sizes, rows, kernels, sources)
+                step = max(PRODUCT * cells, LATENCY, load * (sources + kernels * taps))
+                visits = strips * sizes.rows.taps * cells * (STORE + MIDDLE)
+                each = sizes.rows.pairs * turns * step + visits
+                total += k_times * c_times * t_times * each
+    turned = kernel_blocks * sizes.rows.destination * (sizes.columns.destination // PIXELS)
+    return total + TURN * turned
+
+
+def _gradient_load(sizes: GradientSizes, rows: int, kernels: int, sources: int) -> float:
+    """Cycles of a load of what a strip has for some blocks of kernels and sources."""
+    dy = kernels * rows * sizes.width
+    x = sources * (rows + sizes.rows.taps - 1) * sizes.columns.source
+    return NEAR if (dy + x) * MATRIX_BYTES // PIXELS <= NEAR_BYTES else MIDDLE
 
 
 def _tiles(sizes: Correlation) -> list[MatrixTile]:

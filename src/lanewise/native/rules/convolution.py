@@ -21,7 +21,7 @@ from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import FLOAT, Place, Region, Slot
 from lanewise.native.planner import Planner
 from lanewise.native.point_ways import point_tile
-from lanewise.native.rules import pointwise, winograd
+from lanewise.native.rules import matrices, pointwise, winograd
 from lanewise.native.rules.batch_norm import before_norm, folded_norm, value_again
 from lanewise.native.rules.stores import Store, store_of
 from lanewise.native.rules.windows import masked, packed, taps
@@ -49,15 +49,15 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
         *folded_norm(plan, operation),
     ]
     fast = winograd.chosen(plan, operation, forward=True)
-    matrices = _by_matrices(plan, operation, forward_taps, source, fast)
+    way = _by_matrices(plan, operation, forward_taps, source, fast)
     store = store_of(plan, operation)
-    if fast and not matrices:
+    if fast and not way:
         options |= store.options(plan)
         results = [*constants, *store.places(plan)]
         winograd.correlate(plan, operation, fast, options, source, results, forward=True)
         plan.stored.add(store.written.name)
         return
-    correlate, sizes, tile = matrices or _nest(plan, operation, forward_taps, source)
+    correlate, sizes, tile = way or _nest(plan, operation, forward_taps, source)
     if store.pool:
         even = pooled_way(plan.target, sizes) if isinstance(tile, Tile) else None
         store, tile = (store, even) if even else (Store(operation), tile)
@@ -137,8 +137,8 @@ def conv_gradient(plan: Planner, operation: Operation) -> None:
 def _input_gradient(plan: Planner, operation: Operation) -> None:
     source, dy = operation.inputs[0], plan.gradient(operation.name)
     fast = winograd.chosen(plan, operation, forward=False)
-    matrices = _by_matrices(plan, operation, gradient_taps, dy, fast)
-    nest = matrices or (None if fast else _nest(plan, operation, gradient_taps, dy))
+    way = _by_matrices(plan, operation, gradient_taps, dy, fast)
+    nest = way or (None if fast else _nest(plan, operation, gradient_taps, dy))
 
     def emit(add: bool, target: Slot) -> None:
         options = {"mask": plan.joined_relu(source), "accumulate": add}
@@ -176,7 +176,7 @@ def _weights(plan: Planner, operation: Operation, sizes: Any, tile: Any, directi
     """The parameters; or pairs of them, that every worker makes for itself at the beginning."""
     given = plan.parameter(operation, "weight")
     if isinstance(tile, MatrixTile):
-        return _matrix_weights(plan, operation, sizes, tile, direction)
+        return matrices.weights(plan, operation, sizes, tile, direction)
     if not isinstance(tile, Tile | PointTile) or not tile.pairs:
         return given
     shape = paired_shape(sizes)
@@ -190,22 +190,6 @@ def _weights(plan: Planner, operation: Operation, sizes: Any, tile: Any, directi
         who="worker",
     )
     return pairs
-
-
-def _matrix_weights(
-    plan: Planner, operation: Operation, sizes: Correlation, tile: MatrixTile, direction: str
-) -> Place:
-    shape = matrix_conv.weights_shape(sizes, tile)
-    laid_out = plan.constants(f"matrices {operation.name} {direction}", prod(shape) * FLOAT)
-    plan.call(
-        "matrix_weights",
-        (sizes.weight_map, sizes.weight_source, sizes.maps, sizes.sources, tile, shape),
-        lambda name: matrix_conv.matrix_weights(name, sizes, tile),
-        plan.parameter(operation, "weight"),
-        laid_out,
-        who="worker",
-    )
-    return laid_out
 
 
 def _layer(operation: Operation) -> Conv:
@@ -295,6 +279,8 @@ def _weight_gradient(plan: Planner, operation: Operation) -> None:
         )
         return
     fast = winograd.chosen_for_weights(plan, operation)
+    if groups == 1 and matrices.weight_gradient(plan, operation, places, partial, fast):
+        return
     if fast:
         winograd.weight_gradient(plan, operation, fast, *places, partial)
         return
