@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from convention_values import SAME
 from lanewise.size.axis import Axis, output_size, same_pad
 
 # n, kernel, stride, pad at both sides → floor, ceil as PyTorch drops its last window.
@@ -34,18 +35,6 @@ SINGLE = [
     ((5, 3, 2, 1, 1), 3),
     ((6, 3, 2, 1, 1), 3),
     ((7, 3, 1, 0, 2), 3),
-]
-
-# n, kernel, stride, dilation → out, begin, end (TensorFlow's SAME).
-SAME = [
-    ((13, 6, 5, 1), (3, 1, 2)),
-    ((224, 7, 2, 1), (112, 2, 3)),
-    ((6, 3, 2, 1), (3, 0, 1)),
-    ((7, 3, 2, 1), (4, 1, 1)),
-    ((5, 4, 1, 1), (5, 1, 2)),
-    ((10, 3, 1, 2), (10, 2, 2)),
-    ((10, 3, 2, 3), (5, 2, 3)),
-    ((5, 1, 3, 1), (2, 0, 0)),
 ]
 
 AXES = st.builds(

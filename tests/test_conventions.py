@@ -1,4 +1,4 @@
-"""Every convention along one axis: published vectors, PyTorch, and ONNX's reference evaluator.
+"""Every convention along one axis: published vectors, PyTorch, Keras.
 
 Which pixels a window reads shows in values: a convolution with the weights 1, 7, 49, … over the
 image 1, 2, 3, … has another value for every other way to lie.
@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from convention_values import NUMBERS, SAME, convolved, few, image, padded, spread, weights
 from lanewise.errors import SizeError
 from lanewise.size import conventions
 from lanewise.size.axis import Axis
 from lanewise.size.conventions import (
     CONVENTIONS,
-    Written,
     adaptive,
     convention,
     most_pad,
@@ -49,28 +49,6 @@ POOLS = [
     ((25, 2, 2, 0), 12, 13, 13),
     ((112, 3, 2, 0), 55, 56, 56),
 ]
-
-# n, kernel, stride, dilation → out, begin, end (TensorFlow's SAME).
-SAME = [
-    ((13, 6, 5, 1), (3, 1, 2)),
-    ((224, 7, 2, 1), (112, 2, 3)),
-    ((6, 3, 2, 1), (3, 0, 1)),
-    ((7, 3, 2, 1), (4, 1, 1)),
-    ((5, 4, 1, 1), (5, 1, 2)),
-    ((10, 3, 1, 2), (10, 2, 2)),
-    ((10, 3, 2, 3), (5, 2, 3)),
-    ((5, 1, 3, 1), (2, 0, 0)),
-]
-
-NUMBERS = {
-    "n": st.integers(1, 20),
-    "kernel": st.integers(1, 6),
-    "stride": st.integers(1, 5),
-    "dilation": st.integers(1, 3),
-}
-numbers = given(**NUMBERS)  # type: ignore[arg-type]
-padded = given(**NUMBERS, pad=st.tuples(st.integers(0, 6), st.integers(0, 6)))  # type: ignore[arg-type]
-few = settings(max_examples=150, deadline=None)
 
 
 def test_the_page_s_examples() -> None:
@@ -128,23 +106,6 @@ def test_what_a_convention_cannot_say() -> None:
 
 
 # ---- which pixels: by values ---------------------------------------------------------------------
-
-
-def image(n: int) -> np.ndarray[Any, Any]:
-    return np.arange(1.0, n + 1)
-
-
-def weights(kernel: int) -> np.ndarray[Any, Any]:
-    return 7.0 ** np.arange(kernel)
-
-
-def convolved(axis: Axis) -> list[float]:
-    """By `reads` alone; what is no value of the image is 0."""
-    values, taps = image(axis.n), weights(axis.kernel)
-    return [
-        sum(taps[i] * values[at] for i, at in enumerate(read) if 0 <= at < axis.n)
-        for read in axis.reads
-    ]
 
 
 def test_reads_are_the_positions_under_the_taps() -> None:
@@ -213,16 +174,6 @@ def test_torch_transposed_convolution(
         assert spread(grown) == theirs.ravel().tolist()
 
 
-def spread(grown: conventions.Grown) -> list[float]:
-    """Every value times the weights, laid where the convolution would have read."""
-    out = [0.0] * grown.out
-    for value, read in zip(image(grown.n), grown.axis.reads, strict=True):
-        for weight, at in zip(weights(grown.kernel), read, strict=True):
-            if 0 <= at < grown.out:
-                out[at] += weight * value
-    return out
-
-
 @pytest.mark.parametrize("n", range(1, 12))
 @pytest.mark.parametrize("out", range(1, 8))
 def test_torch_adaptive_pool(n: int, out: int) -> None:
@@ -234,139 +185,6 @@ def test_torch_adaptive_pool(n: int, out: int) -> None:
         assert ours == pytest.approx(theirs)
     if n % out == 0:
         assert adaptive(ONNX, n, out) == adaptive(TORCH, n, out)
-
-
-# ---- ONNX's reference evaluator ------------------------------------------------------------------
-
-
-def evaluated(operator: str, *inputs: np.ndarray[Any, Any], **attributes: Any) -> list[float]:
-    """The operator along a width, the height being 1; any error of the evaluator passes through."""
-    onnx = pytest.importorskip("onnx")
-    from onnx.reference import ReferenceEvaluator
-
-    names = [f"input{i}" for i in range(len(inputs))]
-    both = {
-        "strides": lambda s: s if isinstance(s, tuple) else [1, s],
-        "dilations": lambda d: [1, d],
-        "kernel_shape": lambda k: [1, k],
-        "pads": lambda p: [0, p[0], 0, p[1]],
-        "output_padding": lambda p: [0, p],
-    }
-    given = {name: both.get(name, lambda v: v)(value) for name, value in attributes.items()}
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node(operator, names, ["y"], **given)],
-        "one",
-        [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names],
-        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 22)])
-    feeds = {name: x.reshape(1, 1, 1, -1) for name, x in zip(names, inputs, strict=True)}
-    (result,) = ReferenceEvaluator(model).run(None, feeds)
-    return list(np.asarray(result, float).ravel())
-
-
-# Windows that lie wholly in the padding are not in the standard.
-PADS: list[Written] = ["same", "valid", (0, 0), (1, 1), (2, 0), (1, 3)]
-
-
-@few
-@given(  # type: ignore[arg-type]
-    **NUMBERS, pad=st.sampled_from(PADS), rule=st.sampled_from([ONNX, LOWER])
-)
-def test_onnx_convolution(
-    n: int, kernel: int, stride: int, dilation: int, pad: Written, rule: conventions.Convention
-) -> None:
-    axis = window(rule, n, kernel, stride, pad, dilation)
-    auto = "SAME_LOWER" if rule is LOWER else "SAME_UPPER"
-    how: dict[str, Any] = {"pads": pad}
-    if isinstance(pad, str):
-        how = {"auto_pad": auto if pad == "same" else "VALID"}
-    try:
-        theirs = evaluated(
-            "Conv", image(n), weights(kernel), strides=stride, dilations=dilation, **how
-        )
-    except (ValueError, IndexError):
-        assert axis.out < 1
-    else:
-        # It gives an empty result, or numbers at positions that do not exist, for 0 or less.
-        assert convolved(axis) == theirs or axis.out < 1
-
-
-@few
-@given(**NUMBERS, pad=st.sampled_from(PADS[2:]), ceil=st.booleans())  # type: ignore[arg-type]
-def test_onnx_max_pool(
-    n: int, kernel: int, stride: int, dilation: int, pad: tuple[int, int], ceil: bool
-) -> None:
-    axis = window(ONNX, n, kernel, stride, pad, dilation, ceil, pool=True)
-    assume(axis.out >= 1)
-    # Height 1 may have any stride; with 1 the evaluator takes another way, which mixes up pads.
-    theirs = evaluated(
-        "MaxPool",
-        -image(n),
-        kernel_shape=kernel,
-        strides=(2, stride),
-        dilations=dilation,
-        pads=pad,
-        ceil_mode=int(ceil),
-    )
-    # What reads padding alone is 0 there.
-    assert theirs == [
-        max((-float(at + 1) for at in read if 0 <= at < n), default=0.0) for read in axis.reads
-    ]
-
-
-@few
-@given(  # type: ignore[arg-type]
-    **NUMBERS, pad=st.sampled_from(PADS), rule=st.sampled_from([ONNX, LOWER]), ceil=st.booleans()
-)
-def test_onnx_average_counts_no_padding(
-    n: int,
-    kernel: int,
-    stride: int,
-    dilation: int,
-    pad: Written,
-    rule: conventions.Convention,
-    ceil: bool,
-) -> None:
-    axis = window(rule, n, kernel, stride, pad, dilation, ceil, pool=True)
-    assume(axis.out >= 1 and all(any(0 <= at < n for at in read) for read in axis.reads))
-    # Nor does it follow where ceil drops a window that rounding down would keep.
-    assume(axis.unread < stride)
-    assert not rule.counts
-    how: dict[str, Any] = {"pads": pad, "ceil_mode": int(ceil)}
-    if isinstance(pad, str):
-        # Without SAME's lower bound of 0 the evaluator's padding may be negative.
-        assume(dilation == 1 and not (ceil and pad == "valid"))
-        assume(pad == "valid" or kernel >= stride)
-        auto = "SAME_LOWER" if rule is LOWER else "SAME_UPPER"
-        how = {"auto_pad": auto if pad == "same" else "VALID"}
-    how |= {"dilations": dilation} if dilation > 1 else {}
-    theirs = evaluated("AveragePool", image(n), kernel_shape=kernel, strides=stride, **how)
-    assert len(theirs) == axis.out
-    # The evaluator lays half of what ceil adds at the begin, where the standard has it at the end.
-    if axis.overhang <= 1:
-        ours = [np.mean([at + 1 for at in read if 0 <= at < n]) for read in axis.reads]
-        assert theirs == pytest.approx(ours)
-
-
-@few
-@given(  # type: ignore[arg-type]
-    **NUMBERS, pad=st.sampled_from(PADS), rule=st.sampled_from([ONNX, LOWER])
-)
-def test_onnx_transposed_convolution(
-    n: int, kernel: int, stride: int, dilation: int, pad: Written, rule: conventions.Convention
-) -> None:
-    grown = transposed(rule, n, kernel, stride, pad, dilation)
-    assume(grown.out >= 1)
-    how: dict[str, Any] = {"pads": (grown.begin, grown.end)}
-    if pad == "same":
-        # A kernel shorter than the stride would be a negative padding.
-        assume(grown.output_pad == 0)
-        how = {"auto_pad": "SAME_LOWER" if rule is LOWER else "SAME_UPPER"}
-    theirs = evaluated(
-        "ConvTranspose", image(n), weights(kernel), strides=stride, dilations=dilation, **how
-    )
-    assert spread(grown) == theirs
 
 
 # ---- Keras ---------------------------------------------------------------------------------------

@@ -12,39 +12,16 @@ import pytest
 
 from counting_engine import CountingEngine
 from lanewise.data import DataSet, Preprocessing, Split
-from lanewise.training import keeper, loop, start
+from lanewise.training import loop, start
 from lanewise.training.checkpoint import Checkpoint
 from lanewise.training.loop import Diverged, Loop
 from lanewise.training.progress import Silent
 from lanewise.training.recipe import Recipe
 from lanewise.training.run_folder import STATE, RunFolder, create_run
 from lanewise.training.start import Outcome, execute, prepare, prepare_again
+from stopping import Stop, StopAfter
 
 NET = "input 1x8x8; conv 8 k3 pad1; relu; maxpool 2; flatten; dropout 0.2; linear 10"
-
-
-class Stop(Exception):
-    """Whatever may end a process."""
-
-
-class StopAfter(Silent):
-    """Raises after so many native calls."""
-
-    def __init__(self, calls: int) -> None:
-        self.left = calls
-
-    def stepped(self, checkpoint: Checkpoint) -> None:
-        self.left -= 1
-        if not self.left:
-            raise Stop
-
-
-@pytest.fixture
-def small_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One step a call, and the state saved after every call."""
-    monkeypatch.setattr(loop, "CALL_SECONDS", 0.0)
-    monkeypatch.setattr(keeper, "LEAST_SECONDS", 0.0)
-    monkeypatch.setattr(keeper, "_SHARE", 1e9)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 
 from lanewise.cli.main import main
 from lanewise.native.program import Program
-from lanewise.training import keeper, loop
 from lanewise.training.run_folder import STATE, WEIGHTS
 from lanewise.training.tensors import read_tensors
 
@@ -38,9 +37,7 @@ def _bits(folder: Path) -> dict[str, bytes]:
 
 
 def _interrupt_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
-    """As if Ctrl-C were pressed in a native call; one step a call, all of them saved."""
-    monkeypatch.setattr(loop, "CALL_SECONDS", 0.0)
-    monkeypatch.setattr(keeper, "LEAST_SECONDS", 0.0)
+    """As if Ctrl-C were pressed in a native call."""
     run_steps, left = Program.run_steps, [calls]
 
     def interrupted(self: Program, *given: Any, **settings: Any) -> Any:
@@ -53,6 +50,7 @@ def _interrupt_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="os.kill ends the process there")
+@pytest.mark.usefixtures("small_calls")
 @pytest.mark.parametrize("calls", [3, 8])
 @pytest.mark.parametrize("name", ["exact", "bf16"])
 def test_interrupted_and_resumed_the_bits_are_those_of_an_unbroken_run(

@@ -11,12 +11,12 @@ import pytest
 import lanewise as lw
 from lanewise.cli.main import main
 from lanewise.data import open_data
-from lanewise.training import keeper, loop
-from lanewise.training.checkpoint import Checkpoint
+from lanewise.training import loop
 from lanewise.training.progress import Silent
 from lanewise.training.run_folder import STATE, WEIGHTS, RunFolder, create_run
 from lanewise.training.start import Job, execute, prepare, prepare_again
 from lanewise.training.tensors import read_tensors
+from stopping import Stop, StopAfter
 
 # Statistics of the batch and of slices, every kind of noise, every kind of trained factor.
 NET = """\
@@ -39,30 +39,6 @@ globalavg; flatten; dropout 0.1; linear classes
 FAMILY = "resnet-cifar n=1 width=0.25 size=8"
 # One value a channel and image behind its second convolution.
 NARROW = "input 1x8x8; conv 8 k3 stride2; relu; conv 8 k3; bn; flatten; linear 3"
-
-
-class Stop(Exception):
-    """Whatever may end a process."""
-
-
-class StopAfter(Silent):
-    """Raises after so many native calls."""
-
-    def __init__(self, calls: int) -> None:
-        self.left = calls
-
-    def stepped(self, checkpoint: Checkpoint) -> None:
-        self.left -= 1
-        if not self.left:
-            raise Stop
-
-
-@pytest.fixture
-def small_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One step a call, and the state saved after every call."""
-    monkeypatch.setattr(loop, "CALL_SECONDS", 0.0)
-    monkeypatch.setattr(keeper, "LEAST_SECONDS", 0.0)
-    monkeypatch.setattr(keeper, "_SHARE", 1e9)
 
 
 @pytest.fixture(scope="module")
