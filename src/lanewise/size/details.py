@@ -145,8 +145,8 @@ def _notes(told: Details) -> Iterator[str]:
     )
     yield (
         "Memory is that of values alive at once in fp32; training keeps "
-        f"{show_bytes(memory.kept)} for the backward pass, and computes nothing twice. In bf16 values "
-        "and their gradients take half of that, parameters as much."
+        f"{show_bytes(memory.kept)} for the backward pass, and computes nothing twice. In bf16 "
+        "values and their gradients take half of that, parameters as much."
     )
     yield from _image(told)
     yield from _unused(told)
