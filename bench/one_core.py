@@ -208,12 +208,12 @@ class MachineMeter:
     far. Each measurement takes about a twentieth of a second."""
 
     def __init__(self, target: Target) -> None:
-        self.target, self.peaks = target, [0.0]
-        self.peaks.clear()
+        self.target = target
+        #: what each measurement told: seconds by the probes' names, and the peak beside them
+        self.rounds: list[dict[str, float]] = []
         floats = max(*LEVELS.values(), *BETWEEN) // FLOAT
         self._array = random_numbers(floats, 0)
         self._probes = {name: self._probe(*one) for name, one in _probes().items()}
-        self._found: dict[str, list[float]] = {name: [] for name in self._probes}
 
     def _probe(self, kernel: Kernel, parts: int) -> _Probe:
         call = Made(kernel, tuple(range(len(kernel.buffers))))
@@ -227,14 +227,14 @@ class MachineMeter:
 
     def measure(self, peak: float) -> None:
         """Once more, beside this peak."""
-        self.peaks.append(peak)
-        for name, probe in self._probes.items():
-            self._found[name].append(probe.measure())
+        found = {name: probe.measure() for name, probe in self._probes.items()}
+        self.rounds.append({"peak": peak, **found})
 
     def machine(self) -> Machine:
         """What is known so far."""
-        found = {name: statistics.median(values) for name, values in self._found.items()}
-        peak = statistics.median(self.peaks)
+        names = self.rounds[0]
+        found = {name: statistics.median(one[name] for one in self.rounds) for name in names}
+        peak = found["peak"]
         product = 2 * LANES / peak / 1e9
         lines = {name: tuple(found[f"{name} {kind}"] for kind in range(4)) for name in LEVELS}
         waiting = tuple(
@@ -255,10 +255,9 @@ class MachineMeter:
     def _beside(self) -> float:
         """The share of its own time that a load takes from multiply–adds: the median of what the
         neighbours of each measurement tell, for the clock may differ from one to the next."""
-        near, loading = self._found[f"near {READ}"], self._found["loading"]
         shares = [
-            (turn - 24 * 2 * LANES / peak / 1e9) / (10 * load)
-            for peak, turn, load in zip(self.peaks, loading, near, strict=True)
+            (one["loading"] - 24 * 2 * LANES / one["peak"] / 1e9) / (10 * one[f"near {READ}"])
+            for one in self.rounds
         ]
         return max(0.0, min(1.0, statistics.median(shares)))
 

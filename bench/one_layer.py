@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
@@ -65,6 +65,34 @@ class Layer:
 # ---- one direction of one layer -----------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What was found out of one direction of a layer at one size: seconds of its turns and their
+    shares of the peak; what its kernels need, and the lines that come from afar."""
+
+    layer: Layer
+    size: int
+    direction: str
+    products: int
+    kernels: tuple[str, ...]
+    seconds: tuple[float, ...]
+    shares: tuple[float, ...]
+    counts: Mapping[str, int]
+    lines: Lines
+
+    @property
+    def share(self) -> float:
+        """Of the measured peak, the median."""
+        return statistics.median(self.shares)
+
+    def limits(self, machine: Machine) -> dict[str, float]:
+        """The share of the peak that each of its needs would allow, and all of them."""
+        products = 2 * self.products / machine.peak / 1e9
+        needs = machine.seconds(products, Counter(self.counts), self.lines)
+        needs["all"] = together(needs)
+        return {name: products / need for name, need in needs.items() if need}
+
+
 @dataclass
 class Point:
     """One direction of a layer at one size, ready to run."""
@@ -75,7 +103,6 @@ class Point:
     calls: list[Made]
     run: Callable[[int], None]
     far: Callable[[int], Lines]
-    lines: Lines = field(default_factory=Lines)
     repetitions: int = 0
     seconds: list[float] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
@@ -85,11 +112,6 @@ class Point:
         """Multiply–adds of all its kernels."""
         return sum(made.pieces * count(made.kernel).multiply_adds for made in self.calls)
 
-    @property
-    def share(self) -> float:
-        """Of the measured peak, the median."""
-        return statistics.median(self.shares)
-
     def measure(self, peak: float, turn: float, products: int) -> None:
         """One turn of about so many seconds."""
         if not self.repetitions:
@@ -98,20 +120,25 @@ class Point:
         self.seconds.append(seconds_of(self.run, self.repetitions))
         self.shares.append(2 * products / self.seconds[-1] / 1e9 / peak)
 
-    def look(self, third: int) -> None:
-        """Counts the lines that come from afar; `third`: bytes that the third cache has for us."""
-        self.lines = self.far(third)
-
-    def limits(self, machine: Machine) -> dict[str, float]:
-        """The share of the peak that each of its needs would allow, and all of them."""
-        products = 2 * self.products / machine.peak / 1e9
+    def measured(self, enough: float, third: int) -> Measured:
+        """All of it, no longer changeable. Lines from afar are counted for what is slower than
+        `enough`, and for depthwise layers; `third`: bytes that the third cache has for us."""
         counts: Counter[str] = Counter()
         for made in self.calls:
             for name, number in counted(made.kernel).items():
                 counts[name] += made.pieces * number
-        needs = machine.seconds(products, counts, self.lines)
-        needs["all"] = together(needs)
-        return {name: products / need for name, need in needs.items() if need}
+        slow = statistics.median(self.shares) < enough or not self.layer.kernels
+        return Measured(
+            self.layer,
+            self.size,
+            self.direction,
+            self.products,
+            tuple(made.kernel.name for made in self.calls),
+            tuple(self.seconds),
+            tuple(self.shares),
+            dict(counts),
+            self.far(third) if slow else Lines(),
+        )
 
 
 def points(layer: Layer, size: int, target: Target) -> list[Point]:

@@ -4,6 +4,8 @@
     python bench/sweep.py --quick              a part of it (under a minute)
     python bench/sweep.py --only "k3 16→"      only layers whose label holds these words
     python bench/sweep.py --json sweep.json    the same for programs
+    python bench/sweep.py --keep DIR --seconds 60    a part; the same command goes on where it ended
+    python bench/sweep.py --keep DIR --docs    the block for docs/performance.md, when all are there
 
 A point is one layer as the engine runs it on 16 images: the calls of its forward direction, of the
 gradient of its input and of its weights, taken from the plan of a net of that layer alone. In each
@@ -28,17 +30,21 @@ import argparse
 import json
 import os
 import statistics
+import time
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from math import inf
 from pathlib import Path
+from textwrap import fill
 
-from caches import Lines
+from kept import Kept
 from lanewise.native.peak import PeakMeter
 from lanewise.native.target import Target, find_target
 from lanewise.size.table import aligned as table_of
 from measure import circumstances, load
 from one_core import NEEDS, Machine, MachineMeter
-from one_layer import DIRECTIONS, Layer, Point, points
+from one_layer import DIRECTIONS, Layer, Measured, points
 
 PIXELS = (4, 8, 16, 32, 64)
 MOST_PRODUCTS = 2.6e9  # of a slice of 16 images; more would take too long
@@ -46,6 +52,18 @@ ENOUGH, EXPLAINED = 0.5, 0.75
 SQUARE = [(1, 16), (3, 16), (16, 16), (32, 32), (64, 64), (128, 128), (256, 256)]
 OTHERS = [(1, 1), (16, 64), (64, 16), (64, 256), (256, 64)]
 CHANNELS = (16, 64, 256)
+#: what the table calls the directions
+TITLES = dict(zip(DIRECTIONS, ("y", "dx", "dw"), strict=True))
+#: the layers that docs/performance.md shows
+PAGE = (
+    *(f"k1 {pair}" for pair in ("3→16", "16→16", "64→64", "256→256", "64→256")),
+    *(f"k3 {pair}" for pair in ("1→16", "3→16", "16→16", "32→32", "64→64", "128→128")),
+    *(f"k3 {pair}" for pair in ("256→256", "256→64")),
+    *("k5 1→16", "k5 16→16", "k5 64→64", "k7 3→16", "k7 64→64", "k1 /2 64→64"),
+    *(f"k3 /2 {pair}" for pair in ("16→16", "64→64", "256→256")),
+    *("k5 /2 32→32", "k3 depthwise 64", "k3 /2 depthwise 64", "k5 depthwise 64"),
+    "k7 depthwise 64",
+)
 
 
 def layers(quick: bool) -> Iterator[Layer]:
@@ -67,26 +85,49 @@ def layers(quick: bool) -> Iterator[Layer]:
 # ---- all of them ----
 
 
+def measured(
+    layer: Layer, target: Target, meter: PeakMeter, machines: MachineMeter, options: Namespace
+) -> list[Measured]:
+    """The points of a layer, each round next to the peak, and the machine beside them."""
+    sizes = [n for n in PIXELS if layer.products(n) <= MOST_PRODUCTS]
+    ready = [points(layer, size, target) for size in sizes]
+    products = [[point.products for point in some] for some in ready]
+    for _ in range(options.rounds):
+        for some, each in zip(ready, products, strict=True):
+            peak = meter.measure()
+            for point, operations in zip(some, each, strict=True):
+                point.measure(peak, options.turn, operations)
+    for _ in range(2):
+        machines.measure(meter.measure())
+    third = machines.machine().third
+    return [point.measured(ENOUGH, third) for some in ready for point in some]
+
+
 def sweep(
-    wanted: Sequence[Layer], target: Target, meter: PeakMeter, rounds: int, turn: float
-) -> Iterator[list[Point]]:
-    """The points of one layer after the other, each round next to the peak."""
+    wanted: Sequence[Layer],
+    target: Target,
+    machines: MachineMeter,
+    kept: Kept,
+    options: Namespace,
+) -> Iterator[list[Measured]]:
+    """The points of one layer after the other, until the time is over."""
+    meter, end = PeakMeter(target, 1), time.monotonic() + options.seconds
     for layer in wanted:
-        sizes = [n for n in PIXELS if layer.products(n) <= MOST_PRODUCTS]
-        ready = [points(layer, size, target) for size in sizes]
-        products = [[point.products for point in some] for some in ready]
-        for _ in range(rounds):
-            for some, each in zip(ready, products, strict=True):
-                peak = meter.measure()
-                for point, operations in zip(some, each, strict=True):
-                    point.measure(peak, turn, operations)
-        yield [point for some in ready for point in some]
+        known = kept.read(layer)
+        if known:
+            machines.rounds += known[1]
+            yield known[0]
+        elif time.monotonic() < end:
+            before = len(machines.rounds)
+            found = measured(layer, target, meter, machines, options)
+            kept.write(layer, found, machines.rounds[before:])
+            yield found
 
 
 # ---- tables -------------------------------------------------------------------------------------
 
 
-def shown(points: Sequence[Point], machine: Machine) -> list[str]:
+def shown(points: Sequence[Measured], machine: Machine) -> list[str]:
     """The cells of a layer's line: three directions, each at every size."""
     cells = {(point.direction, point.size): point for point in points}
 
@@ -105,7 +146,7 @@ def shown(points: Sequence[Point], machine: Machine) -> list[str]:
 def heading() -> list[str]:
     """Forward (y), input gradient (dx), weight gradient (dw), each at every size."""
     blank = [""] * (len(PIXELS) - 1)
-    titles = [text for title in ("y", "dx", "dw") for text in (title, *blank)]
+    titles = [text for title in TITLES.values() for text in (title, *blank)]
     return [line("", titles), line("pixels", [str(size) for _ in DIRECTIONS for size in PIXELS])]
 
 
@@ -115,7 +156,7 @@ def line(label: str, cells: Sequence[str]) -> str:
     return f"{label:<18}" + " ".join("".join(f"{cell:>4}" for cell in group) for group in groups)
 
 
-def explained(points: Sequence[Point], machine: Machine) -> list[str]:
+def explained(points: Sequence[Measured], machine: Machine) -> list[str]:
     """The points under half of the peak, the slowest first: what is reached, what all needs allow,
     and the needs that take at least a tenth of that time, with what each alone would allow."""
     rows: list[tuple[str, ...]] = [("layer", "px", "", "%", "all", "of which")]
@@ -140,7 +181,7 @@ def weighty(limits: Mapping[str, float]) -> list[str]:
     return [name for name in most if times[name] >= 0.1 / limits["all"] and name in limits]
 
 
-def told(points: Sequence[Point], machine: Machine) -> str:
+def told(points: Sequence[Measured], machine: Machine) -> str:
     """How many reach half, the medians, how many are slow and why, and how well that is known."""
     plain = [point for point in points if point.layer.kernels]
     slow = [point for point in plain if point.share < ENOUGH]
@@ -163,19 +204,20 @@ def told(points: Sequence[Point], machine: Machine) -> str:
     )
 
 
-def medians(plain: Sequence[Point]) -> list[str]:
+def is_large(point: Measured) -> bool:
+    """Whether its kernels are larger than 1 × 1 and channels at least 16."""
+    return point.layer.kernel > 1 and min(point.layer.channels, point.layer.kernels) >= 16
+
+
+def medians(plain: Sequence[Measured]) -> list[str]:
     """Of each direction, and of kernels larger than 1 × 1 with many channels."""
 
-    def median(some: Sequence[Point]) -> str:
+    def median(some: Sequence[Measured]) -> str:
         shares = [point.share for point in some]
         return f"{100 * statistics.median(shares):.0f} %" if shares else "·"
 
     ways = [[one for one in plain if one.direction == name] for name in DIRECTIONS]
-    large = [
-        one
-        for one in plain
-        if one.layer.kernel > 1 and min(one.layer.channels, one.layer.kernels) >= 16
-    ]
+    large = [one for one in plain if is_large(one)]
     under = sum(one.share < ENOUGH for one in large)
     forward, back, weight = map(median, ways)
     told = [f"Medians: {forward} forward, {back} input gradients, {weight} weight gradients."]
@@ -187,7 +229,40 @@ def medians(plain: Sequence[Point]) -> list[str]:
     return told
 
 
-def as_json(points: Sequence[Point], machine: Machine) -> list[dict[str, object]]:
+def large_and_slow(points: Sequence[Measured]) -> str:
+    """The points under half with kernels larger than 1 × 1 and at least 16 channels, by layers."""
+    found: dict[str, list[str]] = {}
+    for one in points:
+        if is_large(one) and one.share < ENOUGH:
+            title = TITLES[one.direction]
+            found.setdefault(one.layer.label, []).append(f"{title} {one.size}")
+    told = "; ".join(f"{label} {', '.join(some)}" for label, some in found.items())
+    return fill(f"Of these: {told or 'none'}.", 96)
+
+
+def block(points: Sequence[Measured], machine: Machine, at: str) -> str:
+    """What docs/performance.md shows: a part of the table, the counts, the exceptions."""
+    layers = {point.layer.label: point.layer for point in points}
+    rows = [
+        line(label, shown([one for one in points if one.layer == layers[label]], machine))
+        for label in PAGE
+        if label in layers
+    ]
+    told_of = f"{at}; {machine}", "", *heading(), *rows, "", told(points, machine)
+    return "\n".join([*told_of, large_and_slow(points), unexplained(points, machine)])
+
+
+def unexplained(points: Sequence[Measured], machine: Machine) -> str:
+    """The slow points that took longer than their needs tell."""
+    found = [
+        f"{one.layer.label} {TITLES[one.direction]} {one.size}"
+        for one in points
+        if one.layer.kernels and one.share < min(ENOUGH, EXPLAINED * one.limits(machine)["all"])
+    ]
+    return fill(f"Not explained: {'; '.join(found) or 'none'}.", 96)
+
+
+def as_json(points: Sequence[Measured], machine: Machine) -> list[dict[str, object]]:
     """The same for programs."""
     return [
         {
@@ -197,7 +272,7 @@ def as_json(points: Sequence[Point], machine: Machine) -> list[dict[str, object]
             "share": round(point.share, 3),
             "microseconds": round(1e6 * statistics.median(point.seconds), 2),
             "limits": {name: round(share, 3) for name, share in point.limits(machine).items()},
-            "kernels": [made.kernel.name for made in point.calls],
+            "kernels": point.kernels,
         }
         for point in points
     ]
@@ -222,35 +297,46 @@ def main() -> None:
     parser.add_argument("--turn", type=float, default=0.008, help="seconds of a turn")
     parser.add_argument("--core", type=int, help="which core to stay on")
     parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="what is known of each layer")
+    parser.add_argument("--seconds", type=float, default=inf, help="begin no layer after so many")
+    parser.add_argument("--docs", action="store_true", help="print the block for the docs alone")
     options = parser.parse_args()
     before, where, target = load(), one_core(options.core), find_target(options.target)
-    meter, machines = PeakMeter(target, 1), MachineMeter(target)
-    print(f"{where}, {target.name}")
-    print("Percent of the peak; depthwise: of what loads, caches and sums allow.\n")
     wanted = [one for one in layers(options.quick) if options.only in one.label]
-    done: list[Point] = []
-    print("\n".join(heading()))
-    machines.measure(meter.measure())
-    for some in sweep(wanted, target, meter, options.rounds, options.turn):
-        for _ in range(2):
-            machines.measure(meter.measure())
-        machine = machines.machine()
-        for point in some:
-            if point.share < ENOUGH or not point.layer.kernels:
-                point.look(machine.third)
-            point.run, point.far = (lambda times: None), (lambda size: Lines())  # no arrays now
-        print(line(some[0].layer.label, shown(some, machine)), flush=True)
+    machines, at = MachineMeter(target), circumstances(before).commit
+
+    def say(text: str) -> None:
+        if not options.docs:
+            print(text, flush=True)
+
+    say(f"{where}, {target.name}")
+    say("Percent of the peak; depthwise: of what loads, caches and sums allow.\n")
+    say("\n".join(heading()))
+    done: list[Measured] = []
+    count = 0
+    for some in sweep(wanted, target, machines, Kept(options.keep, at), options):
+        say(line(some[0].layer.label, shown(some, machines.machine())))
         done += some
+        count += 1
+    if count < len(wanted):
+        print(f"\n{count} of {len(wanted)} layers are there: the same command goes on.")
+        return
     machine = machines.machine()
-    print(f"\n{machine}")
-    slow = [point for point in done if point.share < ENOUGH]
-    print(f"\n{told(done, machine)}")
-    print("\n".join(explained(slow, machine)) if slow else "", "\n")
-    around = circumstances(before)
-    print("\n".join(around.lines()))
+    if options.docs:
+        print(block(done, machine, at))
+    else:
+        print(summary(done, machine), "\n")
+        print("\n".join(circumstances(before).lines()))
     if options.json:
-        figures = {"peak": machine.peak, "at": around.commit, "points": as_json(done, machine)}
+        figures = {"peak": machine.peak, "at": at, "points": as_json(done, machine)}
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def summary(points: Sequence[Measured], machine: Machine) -> str:
+    """The machine, the counts, and the slow points with their reasons."""
+    slow = [point for point in points if point.share < ENOUGH]
+    parts = f"\n{machine}", told(points, machine), large_and_slow(points)
+    return "\n\n".join([*parts, "\n".join(explained(slow, machine)) if slow else ""])
 
 
 if __name__ == "__main__":

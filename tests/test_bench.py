@@ -304,7 +304,7 @@ def test_a_busy_machine_writes_no_table() -> None:
         everything.refuse_if_busy(0.8)
 
 
-def test_the_sweep_times_what_the_engine_runs() -> None:
+def test_the_sweep_times_what_the_engine_runs(tmp_path: Path) -> None:
     from lanewise.native.peak import PeakMeter
     from lanewise.native.target import find_target
 
@@ -320,14 +320,20 @@ def test_the_sweep_times_what_the_engine_runs() -> None:
     for point in found:
         assert point.products == 16 * 2 * 3 * 8 * 8  # of 9 × 9 pairs, 17 lie on padding
         point.measure(meter.measure(), 1e-4, point.products)
-        assert 0 < point.share < 1.5
-        point.look(machine.third)
-        assert (
-            point.lines == script("caches").Lines()
-        )  # small arrays, which stay in the first cache
-        assert 0 < point.limits(machine)["all"] <= 1
-    assert "lanes" in found[2].limits(machine) and "lanes" not in found[0].limits(machine)
-    assert len(sweep.line("x", sweep.shown(found, machine)).split()) == 16
+    done = [point.measured(2.0, machine.third) for point in found]
+    for one in done:
+        assert 0 < one.share < 1.5
+        # small arrays, which stay in the first cache
+        assert one.lines == script("caches").Lines()
+        assert 0 < one.limits(machine)["all"] <= 1
+    assert "lanes" in done[2].limits(machine) and "lanes" not in done[0].limits(machine)
+    assert len(sweep.line("x", sweep.shown(done, machine)).split()) == 16
+    kept = sweep.Kept(tmp_path / "kept", "commit 1")
+    assert kept.read(layer) is None
+    kept.write(layer, done, [{"peak": 100.0}])
+    assert kept.read(layer) == (done, [{"peak": 100.0}])
+    assert sweep.Kept(tmp_path / "kept", "commit 2").read(layer) is None
+    assert sweep.block(done, machine, "commit 1").endswith(".")
 
 
 def test_the_model_of_the_caches_counts_lines() -> None:
