@@ -313,7 +313,7 @@ class _Nest:
         """A value of source map i, times every vector that it meets: (tap, column of dy)."""
         writer = self.writer
         x = writer.load(self.source, here.source + i, here.x_row, x_column, n, lanes=1)
-        wide = {one.lanes: writer.let(spread(x, one.lanes), "x") for one in here.vectors}
+        wide = {n: writer.let(spread(x, n), "x") for n in {one.lanes for one in here.vectors}}
         for v, one in enumerate(here.vectors):
             for tap, column in met:
                 add_product(writer, plane[tap][v], wide[one.lanes], error(column, v))
