@@ -1,15 +1,16 @@
 """What kernels need besides multiply–adds: counted, and put in seconds by what was measured.
 
-Counted in the loop nest: loads, stores, sums of lanes, transpositions of 16 × 16 values, and the
-longest chain of multiply–adds that wait for one another. Lines of 64 bytes that come from beyond
-the first cache are counted by running the machine code once more with a model of three caches
-beside it (`caches.py`): every load and store tells its address.
+Counted in the loop nest: loads, stores, turns of loops, sums of lanes, transpositions of 16 × 16
+values, and the longest chain of multiply–adds that wait for one another. Lines of 64 bytes that
+come from beyond the first cache are counted by running the machine code once more with a model of
+three caches beside it (`caches.py`): every load and store tells its address.
 
 Measured on this machine, again with every layer, in kernels of the same code generator: what a line
 takes that is read or written in a row, or alone, from each cache and from memory; how large the
-third cache is for us; what a load takes from the multiply–adds beside it; what a multiply–add takes
-that waits for a line that comes alone. Few of them have room to wait: with 24 for a line, a line
-from the third cache takes thrice as long as with none, and twice as long as the 24.
+third cache is for us; what a load takes from the multiply–adds beside it; a turn of a loop; what a
+multiply–add takes that waits for a line that comes alone. Few of them have room to wait: with 24
+for a line, a line from the third cache takes thrice as long as with none, and twice as long as the
+24.
 """
 
 from __future__ import annotations
@@ -149,7 +150,8 @@ def far_lines(
 
 
 def counted(kernel: Kernel) -> Counter[str]:
-    """Loads, lane sums, transpositions of one call, and links of chains of multiply–adds."""
+    """Loads, stores, turns of loops, lane sums, transpositions of one call, and links of chains of
+    multiply–adds."""
     total: Counter[str] = Counter()
     _add_body(kernel.body, Domain({}, kernel.buffers), total)
     return total
@@ -162,6 +164,7 @@ def _add_body(body: tuple[Statement, ...], domain: Domain, total: Counter[str]) 
         if isinstance(statement, Loop):
             domain.enter(statement)
             if not domain.never_runs():
+                total["turns"] += domain.trips()
                 _add_body(statement.body, domain, total)
             domain.leave()
             continue

@@ -14,14 +14,24 @@ import numpy as np
 
 from caches import Lines
 from lanewise.native.machine_code import Library, compile_ir
-from lanewise.native.nest import LANES, Buffer, Constant, Kernel, Read, as_index, op
+from lanewise.native.nest import (
+    LANES,
+    Buffer,
+    Constant,
+    Entry,
+    Kernel,
+    Read,
+    as_index,
+    op,
+    table,
+)
 from lanewise.native.target import Target
 from lanewise.native.tiles import LATENCY
 from lanewise.native.writer import Writer
 from needs import FLOAT, LINE, Made, driver, module, random_numbers, runner, seconds_of
 
 #: what kernels need, and all of it
-NEEDS = ("loads", "stores", "chains", "second", "third", "memory", "alone", "lanes", "all")
+NEEDS = ("loads", "turns", "stores", "chains", "second", "third", "memory", "alone", "lanes", "all")
 #: the kinds of lines: read in a row or alone, written likewise
 READ, READ_ALONE, WRITTEN, WRITTEN_ALONE = range(4)
 #: bytes of the arrays that stand for the caches and for memory, and those between the last two
@@ -36,8 +46,8 @@ class Machine:
     """One core: GFLOP/s, cycles a second; seconds of a line of 64 bytes of each kind from each
     level, as a kernel takes that does nothing else, and past the caches; how much of the seconds of
     its loads a multiply–add loses beside them; seconds of a multiply–add that waits for a line that
-    comes alone from the third cache, from memory; of a sum of lanes, of a transposition; the bytes
-    that the third cache has for us."""
+    comes alone from the third cache, from memory; of a turn of a loop, of a sum of lanes, of a
+    transposition; the bytes that the third cache has for us."""
 
     peak: float
     clock: float
@@ -45,6 +55,7 @@ class Machine:
     away: float
     beside: float
     waiting: tuple[float, float]
+    turn: float
     lane_sum: float
     transposition: float
     third: int
@@ -61,8 +72,9 @@ class Machine:
             f"the third has {self.third / 2**20:.0f} MB for us. A load takes "
             f"{100 * self.beside:.0f} % of its time\nfrom multiply–adds beside it, one that waits "
             f"for a line of the third or of memory\n{waiting} cycles, "
-            f"a sum of lanes {self.lane_sum * self.clock:.0f}, "
-            f"a transposition {self.transposition * self.clock:.0f}."
+            f"a turn of a loop {self.turn * self.clock:.1f}, "
+            f"a sum of lanes {self.lane_sum * self.clock:.0f}, a transposition "
+            f"{self.transposition * self.clock:.0f}."
         )
 
     def seconds(self, products: float, needs: Counter[str], lines: Lines) -> dict[str, float]:
@@ -74,6 +86,7 @@ class Machine:
         alone = self._alone(lines)
         return {
             "loads": max(needs["loads"] * read, products + self.beside * needs["loads"] * read),
+            "turns": needs["turns"] * self.turn,
             "stores": needs["stores"] * write,
             "chains": needs["links"] * LATENCY / self.clock,
             "second": self._beyond(lines.second, "second"),
@@ -100,10 +113,12 @@ class Machine:
 
 
 def together(needs: dict[str, float]) -> float:
-    """Seconds of all: multiply–adds among loads, or chains; stores, lines of the second cache and
-    work on lanes; those for which the rest waits; and rows of lines from the third cache, half of
-    them under the work, and from memory (both shares are fitted to layers of 1 × 1)."""
-    work = max(needs["loads"], needs["chains"]) + needs["stores"] + needs["second"]
+    """Seconds of all: multiply–adds among loads, and turns of loops, or chains; stores, lines of
+    the second cache and work on lanes; those for which the rest waits; and rows of lines from the
+    third cache, half of them under the work, and from memory (both shares are fitted to layers of
+    1 × 1)."""
+    work = max(needs["loads"] + needs["turns"], needs["chains"])
+    work += needs["stores"] + needs["second"]
     work += needs["lanes"] + needs["alone"]
     return work + needs["third"] - min(work, needs["third"]) / 2 + needs["memory"]
 
@@ -162,6 +177,27 @@ def loading() -> Kernel:
             weight = writer.let(writer.splat(numbers, c, i), "w")
             for cell, value in zip(cells[6 * i : 6 * i + 6], values, strict=True):
                 writer.assign(cell, op("fma", weight, value, Read(cell)))
+    for j, cell in enumerate(cells):
+        writer.store(total, j, 0, value=Read(cell))
+    return writer.finish()
+
+
+def looping() -> Kernel:
+    """256 turns of a loop, in each a single turn of another one, whose end stands in a table as
+    that of a loop over kernel rows does; 24 multiply–adds and 2 vectors from the first cache."""
+    vectors, ends = Buffer("vectors", (32, 2, LANES)), table("ends", [1] * 8, below=2)
+    total = Buffer("total", (24, LANES), access="write")
+    writer = Writer("looping", [vectors, total])
+    cells = writer.accumulators("a", 24)
+    factor = writer.let(writer.load(vectors, 0, 0, 0), "factor")
+    with (
+        writer.loop("r", 8) as r,
+        writer.loop("c", 32) as c,
+        writer.loop("m", Entry(ends, as_index(r))) as m,
+    ):
+        values = [writer.let(writer.load(vectors, as_index(c) + m, j, 0), "x") for j in range(2)]
+        for j, cell in enumerate(cells):
+            writer.assign(cell, op("fma", factor, values[j % 2], Read(cell)))
     for j, cell in enumerate(cells):
         writer.store(total, j, 0, value=Read(cell))
     return writer.finish()
@@ -247,10 +283,22 @@ class MachineMeter:
             found["away"],
             self._beside(),
             waiting,  # type: ignore[arg-type]
+            self._turn(),
             found["sum"],
             found["transposition"],
             _room(found),
         )
+
+    def _turn(self) -> float:
+        """Seconds of a turn of a loop: of the two in which 24 multiply–adds and 2 loads stand,
+        likewise."""
+        beside = self._beside()
+        turns = [
+            (one["looping"] - 24 * 2 * LANES / one["peak"] / 1e9 - 2 * beside * one[f"near {READ}"])
+            / 2
+            for one in self.rounds
+        ]
+        return max(0.0, statistics.median(turns))
 
     def _beside(self) -> float:
         """The share of its own time that a load takes from multiply–adds: the median of what the
@@ -294,6 +342,7 @@ def _probes() -> dict[str, tuple[Kernel, int]]:
     return found | {
         "away": (writing(n, away=True), n),
         "loading": (loading(), 256),
+        "looping": (looping(), 256),
         "sum": (summing(), 64),
         "transposition": (turning(), 8),
     }

@@ -92,6 +92,13 @@ class Measured:
         needs["all"] = together(needs)
         return {name: products / need for name, need in needs.items() if need}
 
+    def bound(self, machine: Machine) -> float:
+        """The share of the peak that the strictest of its needs would allow, if all others were
+        hidden behind it; lines from the second cache, the third and memory are one need."""
+        times = {name: 1 / share for name, share in self.limits(machine).items() if name != "all"}
+        lines = sum(times.pop(name, 0.0) for name in ("second", "third", "memory", "alone"))
+        return 1 / max(lines, *times.values())
+
 
 @dataclass
 class Point:

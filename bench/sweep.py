@@ -15,13 +15,13 @@ registers; told is its share of that peak, the median of the rounds, on one core
 
 A point under half of the peak is listed with what its kernels need besides multiply–adds
 (`needs.py`), each as the share of the peak that it alone would allow: `loads` of vectors and
-numbers among the multiply–adds, `stores`, `chains` of multiply–adds that wait for one another,
-lines from the `second` cache, from the `third` and from `memory` in rows, and those that come
-`alone` (counted by running the kernel beside a model of the caches), `lanes`: sums of lanes and
-transpositions. `all` is what they take together, each at the speed that was measured in the same
-run: the median of measurements beside every layer. A point is explained where that is at least
-three quarters of the time it took. For depthwise convolutions the table shows the share of `all`
-instead of the peak's.
+numbers among the multiply–adds, `turns` of loops, `stores`, `chains` of multiply–adds that wait
+for one another, lines from the `second` cache, from the `third` and from `memory` in rows, and
+those that come `alone` (counted by running the kernel beside a model of the caches), `lanes`: sums
+of lanes and transpositions. `all` is what they take together, each at the speed that was measured
+in the same run: the median of measurements beside every layer. A point is explained where that is
+at least three quarters of the time it took. For depthwise convolutions the table shows the share of
+what the strictest need allows (lines from everywhere being one) instead of the peak's.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def shown(points: Sequence[Measured], machine: Machine) -> list[str]:
             return "·"
         share = point.share
         if not point.layer.kernels:
-            share /= point.limits(machine)["all"]
+            share /= point.bound(machine)
         return f"{100 * share:.0f}"
 
     return [cell(direction, size) for direction in DIRECTIONS for size in PIXELS]
@@ -176,7 +176,8 @@ def weighty(limits: Mapping[str, float]) -> list[str]:
     """The needs that take at least a tenth of the time of all, the longest first."""
     times = {name: 1 / limits[name] for name in NEEDS[:-1] if name in limits}
     work = times.get("loads", 1.0)
-    times |= {"loads": work - 1.0, "chains": times.get("chains", 0.0) - work}  # beside the products
+    chains = times.get("chains", 0.0) - work - times.get("turns", 0.0)
+    times |= {"loads": work - 1.0, "chains": chains}  # beside the products
     most = sorted(times, key=lambda name: -times[name])
     return [name for name in most if times[name] >= 0.1 / limits["all"] and name in limits]
 
@@ -200,8 +201,21 @@ def told(points: Sequence[Measured], machine: Machine) -> str:
             f"{1 / EXPLAINED:.2f}; {over} were faster",
             f"than that, {len(slow) - near - over} slower and not explained.",
             f"What takes most beside multiply–adds: {why or 'nothing'}.",
+            *depthwise(points, machine),
         ]
     )
+
+
+def depthwise(points: Sequence[Measured], machine: Machine) -> list[str]:
+    """How near depthwise layers come to what they need most."""
+    shares = [one.share / one.bound(machine) for one in points if not one.layer.kernels]
+    if not shares:
+        return []
+    enough = sum(share >= ENOUGH for share in shares)
+    return [
+        f"{len(shares)} depthwise points, {enough} at {100 * ENOUGH:.0f} % or more of what the "
+        f"strictest need allows, the median at {100 * statistics.median(shares):.0f} %."
+    ]
 
 
 def is_large(point: Measured) -> bool:
@@ -310,7 +324,7 @@ def main() -> None:
             print(text, flush=True)
 
     say(f"{where}, {target.name}")
-    say("Percent of the peak; depthwise: of what loads, caches and sums allow.\n")
+    say("Percent of the peak; depthwise: of what the strictest need allows.\n")
     say("\n".join(heading()))
     done: list[Measured] = []
     count = 0
