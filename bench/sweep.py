@@ -153,7 +153,8 @@ def heading() -> list[str]:
 def line(label: str, cells: Sequence[str]) -> str:
     """One line of the table: it is printed as soon as it is known."""
     groups = [cells[i : i + len(PIXELS)] for i in range(0, len(cells), len(PIXELS))]
-    return f"{label:<18}" + " ".join("".join(f"{cell:>4}" for cell in group) for group in groups)
+    cells_of = " ".join("".join(f"{cell:>4}" for cell in group) for group in groups)
+    return f"{label:<18}{cells_of}".rstrip()
 
 
 def explained(points: Sequence[Measured], machine: Machine) -> list[str]:
