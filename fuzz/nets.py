@@ -5,6 +5,8 @@
     python fuzz/nets.py --minutes 10    as many as fit, from --seed on
     python fuzz/nets.py --count 50 --winograd    convolutions by Winograd's algorithm, all that can
                                         be, not only where it is quicker
+    python fuzz/nets.py --count 50 --matrices    in bf16, convolutions by small matrices, all that
+                                        can be; written out where the processor has none
     python fuzz/nets.py --count 50 --inference      the logits alone, by the program for inference
     python fuzz/nets.py --count 50 --one-by-one     and by the program for single images
     python fuzz/nets.py --count 50 --small-caches    as if caches were tiny: what may be made piece
@@ -31,7 +33,7 @@ from random_nets import Block, Items, random_net, shape_of, text_of
 from lanewise.bridge.oracle import compare
 from lanewise.bridge.verdict import Comparison
 from lanewise.errors import LanewiseError
-from lanewise.native import algorithms, chains
+from lanewise.native import algorithms, chains, matrix_ways
 from lanewise.native.latency import winograd
 from lanewise.native.rules import batch_norm, pointwise
 from lanewise.net.parse import parse
@@ -194,6 +196,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--precision", default="fp32", help="fp32 or bf16")
     parser.add_argument("--exact", action="store_true", help="no Winograd")
     parser.add_argument("--winograd", action="store_true", help="wherever it can be")
+    parser.add_argument("--matrices", action="store_true", help="of bf16, wherever they can be")
     parser.add_argument("--inference", action="store_true", help="the logits alone")
     parser.add_argument("--one-by-one", action="store_true", help="as single images")
     parser.add_argument("--small-caches", action="store_true", help="the smallest pieces")
@@ -208,6 +211,10 @@ def main(arguments: list[str] | None = None, judge: Judge = ask_oracle) -> int:
     if chosen.winograd:
         algorithms.WORTH = winograd.WORTH = 0.0
         winograd.LEAST_CHANNELS = 1
+    if chosen.matrices:
+        matrix_ways.multiplies_matrices = lambda target: True
+        matrix_ways.WORTH, matrix_ways.FEWEST_MAPS, matrix_ways.FEWEST_SOURCES = 0.0, 1, 1
+        chosen.precision = "bf16"
     one = not (chosen.count or chosen.minutes)
     failed = []
     for seed in seeds(chosen):
