@@ -1,13 +1,18 @@
 """Products of small matrices of bf16 (AMX). No processor that has them is at hand: the assembly is
-looked at, and the same kernels are run with every instruction written out in ordinary ones."""
+looked at, the same kernels are run with every instruction written out in ordinary ones, and the
+machine code with every instruction carried out by a signal handler."""
 
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,7 +45,7 @@ from lanewise.native.nest_run import run
 from lanewise.native.nest_show import show
 from lanewise.native.optimizers import SGD
 from lanewise.native.precisions import multiplies_matrices, nearest_bf16
-from lanewise.native.target import Target, find_target
+from lanewise.native.target import Target, find_target, read_host
 from lanewise.native.writer import Writer
 from lanewise.net.parse import parse
 from native_kernel import aligned, compile_kernel, execute, placed
@@ -298,9 +303,10 @@ def instructions(target: Target, precision: str = "bf16") -> dict[str, Counter[s
         text = assembly(module.text, target, module.quick)
         for name, spills in count_spills(text, target).items():
             body = text.split(f"\n{name}:", 1)[1].split(f".size\t{name},", 1)[0]
-            counted = Counter(re.findall(r"\t(tdpbf16ps|tile\w+|ldtilecfg)\b", body))
-            if counted:
-                found[name] = counted + Counter(spills=spills)
+            used = re.findall(r"\t(tdpbf16ps|tile\w+|ldtilecfg)\b", body)
+            if used:
+                found[name] = Counter(used) + Counter(spills=spills)
+                assert (used[0], used[-1]) == ("ldtilecfg", "tilerelease"), name
     return found
 
 
@@ -419,6 +425,34 @@ def test_the_same_bits_for_any_number_of_threads(everywhere: None) -> None:
 
     assert trained(1) == trained(3)
     assert logits(1) == logits(2) == logits(3)
+
+
+def has_amx() -> bool:
+    return any(on for word, on in read_host().features.items() if word.startswith("amx"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the signal handler is for Linux")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="the signal handler needs a C compiler")
+@pytest.mark.skipif(has_amx(), reason="this processor carries out the instructions itself")
+def test_the_machine_code_does_what_the_written_out_does(tmp_path: Path) -> None:
+    """AMX's instructions are illegal here; a signal handler carries out each as it stands in memory
+    (`amx_instructions.c`). Parameters after a training step agree in every bit."""
+    with_matrices("icelake-server")  # skips where there is no AVX-512
+    here = Path(__file__).parent
+    library = tmp_path / "amx.so"
+    flags = ["-O2", "-mfma", "-ffp-contract=off", "-fPIC", "-shared", "-o"]
+    source = str(here / "amx_instructions.c")
+    subprocess.run(["cc", *flags, str(library), source, "-lm"], check=True)
+    net = (
+        "input 9x6x6; conv 18 k3 pad1; relu; conv 34 k3 stride2 pad1; relu; conv 5 k1; "
+        "flatten; linear 3"
+    )
+    command = [sys.executable, str(here / "amx_stand_in.py"), str(library), net]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    products, by_instructions, written_out = done.stdout.split()
+    assert int(products) > 500
+    assert by_instructions == written_out
 
 
 # ---- leave to use them --------------------------------------------------------------------------
