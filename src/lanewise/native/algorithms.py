@@ -21,7 +21,7 @@ from math import prod
 from lanewise.native.kernels.images import row_blocks
 from lanewise.native.kernels.winograd_factors import WinogradTile, factors_shape, shares_blocks
 from lanewise.native.kernels.winograd_gradient import GradientTile
-from lanewise.native.kernels.winograd_places import Axis, Winograd
+from lanewise.native.kernels.winograd_places import Axis, Winograd, block_tiles
 from lanewise.native.kernels.winograd_transforms import Algorithm
 from lanewise.native.nest import LANES
 from lanewise.native.target import Target
@@ -193,7 +193,7 @@ def _best_tile(name: str, sizes: Winograd, shared: bool) -> WinogradTile:
 
 def _cycles_of_two(sizes: Winograd, tile: WinogradTile, limits: Limits) -> float:
     """Cycles of two threads together, the waiting of one for the other included."""
-    blocks, chunks = -(-sizes.tiles // tile.block), -(-sizes.maps // tile.chunk)
+    blocks, chunks = len(block_tiles(sizes, tile.block)), -(-sizes.maps // tile.chunk)
     by_block = shares_blocks(blocks, chunks)
     all, part, count = (
         (sizes.tiles, tile.block, blocks) if by_block else (sizes.maps, tile.chunk, chunks)
@@ -268,7 +268,7 @@ def _cycles(sizes: Winograd, tile: WinogradTile, limits: Limits) -> float:
     transforms = sizes.tiles * (sizes.sources * read * again + sizes.maps * back)
     transforms += (sizes.tiles - whole) * sizes.maps * PART
     factors = prod(factors_shape(sizes, tile)) * FLOAT
-    blocks = -(-sizes.tiles // tile.block)
+    blocks = len(block_tiles(sizes, tile.block))
     afar = blocks * factors / FACTORS_RATE if factors > NEAR_FACTORS else 0.0
     afar += blocks * _third(sizes, tile) / THIRD_RATE
     once = FACTORS[sizes.algorithm] * sizes.maps * sizes.sources / SLICES
@@ -287,8 +287,7 @@ def _third(sizes: Winograd, tile: WinogradTile) -> float:
 
 def _products(sizes: Winograd, tile: WinogradTile, limits: Limits) -> float:
     """Cycles of the small matrix products."""
-    whole, rest = divmod(sizes.tiles, tile.block)
-    across = whole * (tile.block // tile.tiles) + -(-rest // tile.tiles)
+    across = sum(-(-tiles // tile.tiles) for tiles in block_tiles(sizes, tile.block))
     parts = sizes.sources // tile.sources
     total = 0.0
     for maps, count in ((tile.maps, sizes.maps // tile.maps), (sizes.maps % tile.maps, 1)):
@@ -318,7 +317,7 @@ def _gradient_tiles(sizes: Winograd, limits: Limits) -> Iterator[GradientTile]:
 def _gradient_cycles(sizes: Winograd, tile: GradientTile, limits: Limits) -> float:
     read, turn = GRADIENT_TRANSFORM[sizes.algorithm]
     vectors = row_blocks(sizes.maps)
-    kernels, blocks = vectors * LANES, -(-sizes.tiles // tile.block)
+    kernels, blocks = vectors * LANES, len(block_tiles(sizes, tile.block))
     transforms = sizes.tiles * (sizes.sources * read + kernels * turn)
     waiting = _bytes(sizes, sizes.sources + kernels, tile.block)
     sums = sizes.algorithm.points * sizes.sources * kernels * FLOAT
@@ -331,7 +330,7 @@ def _gradient_cycles(sizes: Winograd, tile: GradientTile, limits: Limits) -> flo
 
 def _gradient_products(sizes: Winograd, tile: GradientTile, limits: Limits) -> float:
     """Cycles of the small matrix products."""
-    blocks, total = -(-sizes.tiles // tile.block), 0.0
+    blocks, total = len(block_tiles(sizes, tile.block)), 0.0
     for sources, s_count in _cut(sizes.sources, tile.sources):
         for vectors, v_count in _cut(row_blocks(sizes.maps), tile.vectors):
             cells = sources * vectors

@@ -75,6 +75,13 @@ class Planner:
     near_gradients: dict[str, Slot] = field(default_factory=dict)
     #: operations whose values a convolution has written in their place
     stored: set[str] = field(default_factory=set)
+    #: normalised values that their first reader will make, and convolutions whose gradients are
+    #: made while they are read (`rules/fused_norm.py`)
+    unwritten: dict[str, Operation] = field(default_factory=dict)
+    unpulled: dict[str, tuple[Operation, Slot]] = field(default_factory=dict)
+    #: normalisations whose statistics, or sums of gradients, a convolution has told
+    told: set[str] = field(default_factory=set)
+    told_gradients: set[str] = field(default_factory=set)
     _written: set[str] = field(default_factory=set)
     _unmasked: set[str] = field(default_factory=set)
     _gradients: dict[str, Slot] = field(default_factory=dict)

@@ -44,7 +44,7 @@ from lanewise.native.writer import Writer
 SLOPE, OFFSET = range(2)
 
 
-def _through(rectifier: str, normalised: Value, gradient: Value) -> Value:
+def through(rectifier: str, normalised: Value, gradient: Value) -> Value:
     """The gradient through a rectifier of `normalised`."""
     if not rectifier:
         return gradient
@@ -108,7 +108,7 @@ def gradient_sums(
                 at = as_index(s) * strip + i + k
                 x = writer.let(writer.load(source, c, at, 0), "x")
                 given = writer.let(writer.load(gradient, c, at, 0), "given")
-                dy = writer.let(_through(rectifier, op("fma", x, scale, begin), given), "dy")
+                dy = writer.let(through(rectifier, op("fma", x, scale, begin), given), "dy")
                 if push:
                     writer.store(further, s, c, i + k, 0, value=op("mul", scale, dy))
                 if copy:
@@ -209,7 +209,7 @@ def gradient(
     def result(c: Var, at: IndexLike, constants: list[Value]) -> Value:
         mean, scale, begin, slope, offset = constants
         x = writer.let(writer.load(source, c, at, 0), "x")
-        dy = _through(rectifier, op("fma", x, scale, begin), writer.load(gradient_, c, at, 0))
+        dy = through(rectifier, op("fma", x, scale, begin), writer.load(gradient_, c, at, 0))
         pulled = op("fma", op("sub", x, mean), slope, offset)
         dx = keep_where(living, op("fma", scale, dy, pulled))
         dx = op("add", writer.load(target, c, at, 0), dx) if add else dx

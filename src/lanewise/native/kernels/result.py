@@ -86,6 +86,11 @@ class Result:
     ) -> None:
         """Finish one vector and write it at the index, whose first entry is the map; `away`: past
         the caches."""
+        value = self.finish(writer, at, value)
+        writer.store(self.buffers[-1], *at, value=value, away=away)
+
+    def finish(self, writer: Writer, at: tuple[IndexLike, ...], value: Value) -> Value:
+        """What is written there."""
         value = self._normalised(writer, at, value)
         if self.plus:
             value = op("add", value, writer.load(self._buffer("summand"), *at))
@@ -93,7 +98,7 @@ class Result:
             value = rectified(value)
         if self.mask:
             value = keep_where(is_positive(writer.load(self._buffer("value"), *at)), value)
-        writer.store(self.buffers[-1], *at, value=value, away=away)
+        return value
 
     def _normalised(self, writer: Writer, at: tuple[IndexLike, ...], value: Value) -> Value:
         if not self.affine:

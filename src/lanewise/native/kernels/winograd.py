@@ -15,12 +15,14 @@ that stick out over the result only what exists is stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import product
 from typing import TypeAlias
 
+from lanewise.native.kernels.batch_norm import summed
 from lanewise.native.kernels.functions import number
+from lanewise.native.kernels.fused_norm import AsItStands, Reads, Sums, Tells
 from lanewise.native.kernels.register_tiles import add_product, blocks
 from lanewise.native.kernels.result import Result
 from lanewise.native.kernels.winograd_factors import (
@@ -34,12 +36,10 @@ from lanewise.native.kernels.winograd_places import (
     Winograd,
     block_tiles,
     clear,
-    edges_shape,
     pooled_places,
-    read_places,
     written_places,
 )
-from lanewise.native.kernels.winograd_sources import SourceTransform
+from lanewise.native.kernels.winograd_sources import SourceTransform, room_shape
 from lanewise.native.kernels.winograd_transforms import gather
 from lanewise.native.nest import (
     LANES,
@@ -65,10 +65,13 @@ _Result: TypeAlias = tuple[int, int, Value]
 WINDOW = ((0, 0), (0, 1), (1, 0), (1, 1))
 #: sources that are written out in the products' inner loop
 UNROLLED = 4
+PLAIN = AsItStands()
 
 
-def workspace_shapes(sizes: Winograd, tile: WinogradTile) -> dict[str, tuple[int, ...]]:
-    """Arrays of one call's own: transformed sources, products, tiles at the edges.
+def workspace_shapes(
+    sizes: Winograd, tile: WinogradTile, reads: Reads = PLAIN
+) -> dict[str, tuple[int, ...]]:
+    """Arrays of one call's own: transformed sources, products, what is copied of the sources.
 
     The arrays of the points are one row longer than needed, so that they do not all begin in the
     same set of a cache.
@@ -79,7 +82,7 @@ def workspace_shapes(sizes: Winograd, tile: WinogradTile) -> dict[str, tuple[int
         "sources": (algorithm.points, tile.sources + 1, tile.block, LANES),
         "products": (algorithm.points, chunk + 1, tile.block, LANES),
         "spare": (algorithm.outputs, algorithm.outputs, LANES),
-        "edges": edges_shape(read_places(sizes), algorithm.size),
+        "room": room_shape(sizes, tile.block, reads),
     }
 
 
@@ -96,46 +99,65 @@ def correlate(
     plus: bool = False,
     pool: bool = False,
     argument: bool = False,
+    away: bool = False,
+    reads: Reads = PLAIN,
+    tells: Tells | None = None,
 ) -> Kernel:
-    """Buffers source, factors, sources, products, spare, edges, those of `Result`."""
+    """Buffers source (or those of `reads`), factors, sources, products, spare, room, those of
+    what it `tells` of its result, those of `Result`."""
     shape = (sizes.maps, sizes.rows.destination, sizes.columns.destination, LANES)
     result = Result(
         shape, bias, affine, accumulate, relu, mask, plus=plus, pool=pool, argument=argument
     )
-    return _Nest(name, sizes, tile, result).write()
+    return _Nest(name, sizes, tile, result, reads, tells, away).write()
 
 
 class _Nest:
     """Writes `correlate`."""
 
-    def __init__(self, name: str, sizes: Winograd, tile: WinogradTile, result: Result) -> None:
-        self.sizes, self.tile, self.result = sizes, tile, result
+    def __init__(
+        self,
+        name: str,
+        sizes: Winograd,
+        tile: WinogradTile,
+        result: Result,
+        reads: Reads = PLAIN,
+        tells: Tells | None = None,
+        away: bool = False,
+    ) -> None:
+        self.sizes, self.tile, self.result, self.away = sizes, tile, result, away
+        self.tally = tells.tally(result.shape) if tells else None
         self.algorithm = sizes.algorithm
         self.chunks = Chunks.of(sizes, tile)
         planes = (sizes.sources, sizes.rows.source, sizes.columns.source, LANES)
-        self.source = Buffer("source", planes)
+        reading = self.reading = reads.reading(planes)
         self.factors = Buffer("factors", factors_shape(sizes, tile))
-        self.sources, self.products, self.spare, self.edges = (
+        self.sources, self.products, self.spare, self.room = (
             Buffer(name, shape, access="update", own=True)
-            for name, shape in workspace_shapes(sizes, tile).items()
+            for name, shape in workspace_shapes(sizes, tile, reads).items()
         )
         self.writer = Writer(
             name,
             [
-                self.source,
+                *reading.buffers,
                 self.factors,
                 self.sources,
                 self.products,
                 self.spare,
-                self.edges,
+                self.room,
+                *(self.tally.buffers if self.tally else []),
                 *result.buffers,
             ],
         )
         self.transform = SourceTransform(
-            self.writer, sizes, self.source, self.sources, self.edges, tile.block
+            self.writer, sizes, reading, self.sources, self.room, tile.block
         )
-        self.written = TileTables("written", written_places(sizes), self.algorithm.outputs)
-        self.windows = TileTables("windows", pooled_places(sizes), self.algorithm.outputs // 2)
+        self.written = TileTables(
+            "written", written_places(sizes, tile.block), self.algorithm.outputs
+        )
+        self.windows = TileTables(
+            "windows", pooled_places(sizes, tile.block), self.algorithm.outputs // 2
+        )
 
     @cached_property
     def blocks(self) -> tuple[int, Buffer, Buffer]:
@@ -151,10 +173,11 @@ class _Nest:
         self.transform.clear()
         blocks, chunks = self.blocks[0], self.chunks.number
         by_block = shares_blocks(blocks, chunks)
-        with writer.loop("b", blocks, shared=by_block) as b:
+        alone = self.tally is not None or self.reading.kept is not None  # only in training
+        with writer.loop("b", blocks, shared=by_block and not alone) as b:
             if once:
                 self.transform.block(b, Index(), tile.sources)
-            with writer.loop("h", chunks, shared=not by_block) as h:
+            with writer.loop("h", chunks, shared=not (by_block or alone)) as h:
                 if not once:
                     clear(writer, self.products)
                 with writer.loop("s", sizes.sources // tile.sources) as s:
@@ -163,6 +186,8 @@ class _Nest:
                         self.transform.block(b, first, tile.sources)
                     self._multiply(b, h, s, once)
                 self._transform_back(b, h)
+        if self.tally:
+            self.tally.finish(writer)
         return writer.finish()
 
     # -- the products
@@ -221,23 +246,54 @@ class _Nest:
 
     def _transform_back(self, b: Var, h: Var) -> None:
         writer = self.writer
-        with (
-            writer.loop("k", Entry(self.chunks.maps, as_index(h))) as k,
-            writer.loop("i", Entry(self.blocks[1], as_index(b))) as i,
-        ):
-            n = as_index(b) * self.tile.block + i
+        with writer.loop("k", Entry(self.chunks.maps, as_index(h))) as k:
             map = as_index(h) * self.tile.chunk + k
-            if self.result.pool:
-                self._store_windows(n, map, self._results(k, i), self._results(k, i))
-                return
-            row, column = (as_index(Entry(t, n)) for t in (self.written.row, self.written.column))
-            if self.written.any_whole:
-                with writer.loop("w", Entry(self.written.whole, n)):
-                    for r, s, value in self._results(k, i):
-                        self._finish((map, row + r, column + s, 0), value)
-            if self.written.any_part:
-                with writer.loop("w", Entry(self.written.part, n)):
-                    self._finish_part(n, map, self._results(k, i))
+            self._begin_sums(b, k, map)
+            sums = Sums(writer, self.tally, map) if self.tally else None
+            with writer.loop("i", Entry(self.blocks[1], as_index(b))) as i:
+                n = as_index(b) * self.tile.block + i
+                if self.result.pool:
+                    self._store_windows(n, map, self._results(k, i), self._results(k, i))
+                else:
+                    self._tile_back(n, map, k, i, sums)
+            if sums:
+                sums.store()
+
+    def _begin_sums(self, b: Var, k: Var, map: Index) -> None:
+        """Before the first block: sums are taken about a pixel of the first tile, not in a corner,
+        where padding would show."""
+        writer, tally, m = self.writer, self.tally, self.algorithm.outputs
+        if tally is None:
+            return
+        row, column = (min(m, a.destination) - 1 for a in (self.sizes.rows, self.sizes.columns))
+        with writer.loop("w", Entry(self.begins, as_index(b))):
+            pivot = None
+            if tally.pivots:
+                values = {(r, s): value for r, s, value in self._results(k, Index())}
+                pivot = values[row, column]
+            tally.begin(writer, map, pivot)
+
+    @cached_property
+    def begins(self) -> Buffer:
+        """Whether a block is the first."""
+        return table("begins", [int(b == 0) for b in range(self.blocks[0])])
+
+    def _tile_back(self, n: Index, map: Index, k: Var, i: Var, sums: Sums | None) -> None:
+        writer = self.writer
+        row, column = (as_index(Entry(t, n)) for t in (self.written.row, self.written.column))
+        if self.written.any_whole:
+            with writer.loop("w", Entry(self.written.whole, n)):
+                told = []
+                for r, s, value in self._results(k, i):
+                    at = map, row + r, column + s, 0
+                    y = self._finish(at, value)
+                    if sums:
+                        told.append(sums.terms(at, y))
+                if sums:
+                    sums.add(_added(writer, told, self.algorithm.outputs))
+        if self.written.any_part:
+            with writer.loop("w", Entry(self.written.part, n)):
+                self._finish_part(n, map, self._results(k, i), sums)
 
     def _store_windows(
         self, n: Index, map: Index, whole: Iterator[_Result], part: Iterator[_Result]
@@ -269,21 +325,30 @@ class _Nest:
             value = op("add", self.result.start(self.writer, (map, 0, 0, 0)), value)
         return self.writer.let(value, "y")
 
-    def _finish_part(self, n: Index, map: Index, results: Iterator[_Result]) -> None:
+    def _finish_part(
+        self, n: Index, map: Index, results: Iterator[_Result], sums: Sums | None
+    ) -> None:
         """What exists of a tile that sticks out over the result. (A loop cannot choose among
         registers, so it goes through memory.)"""
         writer, written = self.writer, self.written
         for row, column, value in results:
             writer.store(self.spare, row, column, 0, value=value)
+        parts = writer.accumulators("part", 2 if sums else 0)
         with (
             writer.loop("r", Entry(written.rows, n)) as r,
             writer.loop("s", Entry(written.columns, n)) as s,
         ):
-            at = as_index(Entry(written.row, n)) + r, as_index(Entry(written.column, n)) + s
-            value = writer.let(writer.load(self.spare, r, s, 0))
-            self._finish((map, *at, 0), value)
+            inside = as_index(Entry(written.row, n)) + r, as_index(Entry(written.column, n)) + s
+            at = (map, *inside, 0)
+            y = self._finish(at, writer.let(writer.load(self.spare, r, s, 0)))
+            if sums:
+                a, b, c = sums.terms(at, y)
+                writer.assign(parts[0], op("add", Read(parts[0]), a))
+                writer.assign(parts[1], op("fma", b, c, Read(parts[1])))
+        if sums:
+            sums.add([Read(part) for part in parts])
 
-    def _results(self, k: Var, i: Var) -> Iterator[_Result]:
+    def _results(self, k: Var, i: IndexLike) -> Iterator[_Result]:
         """Aᵀ M A of one tile of one map: (row, column, value). Of eight points even rows come
         first, then odd ones: registers hold no more."""
         writer, matrix, size = self.writer, self.algorithm.result, self.algorithm.size
@@ -301,8 +366,26 @@ class _Nest:
                 for s, value in enumerate(line):
                     yield r, s, value
 
-    def _finish(self, at: tuple[IndexLike, ...], value: Value) -> None:
+    def _finish(self, at: tuple[IndexLike, ...], value: Value) -> Value:
         result = self.result
         if result.bias or result.accumulate:
             value = op("add", result.start(self.writer, at), value)
-        result.store(self.writer, at, self.writer.let(value, "y"))
+        value = self.writer.let(result.finish(self.writer, at, self.writer.let(value, "y")), "y")
+        self.writer.store(result.buffers[-1], *at, value=value, away=self.away)
+        return value
+
+
+def _added(
+    writer: Writer, told: Sequence[tuple[Value, Value, Value]], columns: int
+) -> tuple[Value, Value]:
+    """Σ a and Σ b · c of a tile: row by row, then the rows."""
+    totals: list[Value] = []
+    products: list[Value] = []
+    for first in range(0, len(told), columns):
+        row = told[first : first + columns]
+        totals.append(writer.let(summed([a for a, _, _ in row]), "part"))
+        product: Value = writer.let(op("mul", row[0][1], row[0][2]), "part")
+        for _, b, c in row[1:]:
+            product = writer.let(op("fma", b, c, product), "part")
+        products.append(product)
+    return writer.let(summed(totals), "part"), writer.let(summed(products), "part")

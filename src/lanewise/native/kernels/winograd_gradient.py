@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lanewise.native.kernels.functions import number
+from lanewise.native.kernels.fused_norm import AsItStands, Reads
 from lanewise.native.kernels.images import row_blocks
 from lanewise.native.kernels.register_tiles import add_product, blocks
 from lanewise.native.kernels.winograd_places import (
@@ -25,11 +26,9 @@ from lanewise.native.kernels.winograd_places import (
     Winograd,
     block_tiles,
     clear,
-    edges_shape,
-    read_places,
     written_places,
 )
-from lanewise.native.kernels.winograd_sources import SourceTransform
+from lanewise.native.kernels.winograd_sources import SourceTransform, room_shape
 from lanewise.native.kernels.winograd_transforms import gather, spread
 from lanewise.native.nest import (
     LANES,
@@ -46,6 +45,8 @@ from lanewise.native.nest import (
 )
 from lanewise.native.writer import Writer
 
+PLAIN = AsItStands()
+
 
 @dataclass(frozen=True)
 class GradientTile:
@@ -56,47 +57,55 @@ class GradientTile:
     block: int
 
 
-def workspace_shapes(sizes: Winograd, tile: GradientTile) -> dict[str, tuple[int, ...]]:
-    """Arrays of one call's own: transformed sources and gradients, sums, tiles at the edges."""
+def workspace_shapes(
+    sizes: Winograd, tile: GradientTile, reads: Reads = PLAIN
+) -> dict[str, tuple[int, ...]]:
+    """Arrays of one call's own: transformed sources and gradients, sums, what is copied of the
+    sources."""
     algorithm = sizes.algorithm
     points, vectors = algorithm.points, row_blocks(sizes.maps)
     return {
         "sources": (points, sizes.sources + 1, tile.block, LANES),
         "gradients": (points, vectors, tile.block * LANES + 1, LANES),
         "sums": (points, sizes.sources, vectors, LANES),
-        "edges": edges_shape(read_places(sizes), algorithm.size),
+        "room": room_shape(sizes, tile.block, reads),
         "turned": (algorithm.outputs, algorithm.outputs, LANES, LANES),
     }
 
 
-def weight_gradient(name: str, sizes: Winograd, tile: GradientTile) -> Kernel:
-    """target[k, (c, r, s)] = dw: buffers source, gradient, sources, gradients, sums, edges, turned,
-    target (blocks of 16 kernels, C · r · r, 16). `sizes` are those of the forward direction."""
-    return _Nest(name, sizes, tile).write()
+def weight_gradient(name: str, sizes: Winograd, tile: GradientTile, reads: Reads = PLAIN) -> Kernel:
+    """target[k, (c, r, s)] = dw: buffers source (or those of `reads`), gradient, sources,
+    gradients, sums, room, turned, target (blocks of 16 kernels, C · r · r, 16). `sizes` are
+    those of the forward direction."""
+    return _Nest(name, sizes, tile, reads).write()
 
 
 class _Nest:
     """Writes `weight_gradient`."""
 
-    def __init__(self, name: str, sizes: Winograd, tile: GradientTile) -> None:
+    def __init__(
+        self, name: str, sizes: Winograd, tile: GradientTile, reads: Reads = PLAIN
+    ) -> None:
         self.sizes, self.tile, self.algorithm = sizes, tile, sizes.algorithm
         rows, columns = sizes.rows, sizes.columns
         self.vectors = row_blocks(sizes.maps)
-        source = Buffer("source", (sizes.sources, rows.source, columns.source, LANES))
+        reading = reads.reading((sizes.sources, rows.source, columns.source, LANES))
         maps = (sizes.maps, rows.destination, columns.destination, LANES)
         self.gradient = Buffer("gradient", maps)
-        self.sources, self.gradients, self.sums, self.edges, self.turned = (
+        self.sources, self.gradients, self.sums, self.room, self.turned = (
             Buffer(name, shape, access="update")
-            for name, shape in workspace_shapes(sizes, tile).items()
+            for name, shape in workspace_shapes(sizes, tile, reads).items()
         )
         weights = sizes.sources * self.algorithm.taps**2
         self.target = Buffer("target", (self.vectors, weights, LANES), access="write")
-        own = [self.sources, self.gradients, self.sums, self.edges, self.turned]
-        self.writer = Writer(name, [source, self.gradient, *own, self.target])
+        own = [self.sources, self.gradients, self.sums, self.room, self.turned]
+        self.writer = Writer(name, [*reading.buffers, self.gradient, *own, self.target])
         self.transform = SourceTransform(
-            self.writer, sizes, source, self.sources, self.edges, tile.block
+            self.writer, sizes, reading, self.sources, self.room, tile.block
         )
-        self.written = TileTables("written", written_places(sizes), self.algorithm.outputs)
+        self.written = TileTables(
+            "written", written_places(sizes, tile.block), self.algorithm.outputs
+        )
 
     @cached_property
     def tiles(self) -> Buffer:

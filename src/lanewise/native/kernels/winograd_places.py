@@ -1,22 +1,18 @@
-"""Winograd's tiles: where they lie in the source and in the result, and how a nest reads them.
+"""Winograd's tiles: where they lie in the source and in the result, block by block.
 
-A tile may stick out over an array. What it reads is then copied to a place of its own, which has
-zeros around it: one for each way to stick out, cleared once.
+Tiles are taken in their order, row by row; a block is some tiles of one row, or some whole rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import lru_cache
 
 from lanewise.native.kernels.functions import number
 from lanewise.native.kernels.winograd_transforms import Algorithm
-from lanewise.native.nest import LANES, Buffer, Entry, Index, IndexLike, Value, as_index, table
+from lanewise.native.nest import Buffer, table
 from lanewise.native.writer import Writer
-
-#: row and column inside a tile → the value there
-Load: TypeAlias = Callable[[int, int], Value]
 
 
 @dataclass(frozen=True)
@@ -44,9 +40,14 @@ class Winograd:
         return -(-self.columns.destination // self.algorithm.outputs)
 
     @property
+    def down(self) -> int:
+        """Tiles one below the other."""
+        return -(-self.rows.destination // self.algorithm.outputs)
+
+    @property
     def tiles(self) -> int:
         """Tiles of one map."""
-        return self.across * -(-self.rows.destination // self.algorithm.outputs)
+        return self.across * self.down
 
 
 @dataclass(frozen=True)
@@ -84,59 +85,89 @@ class Place:
         return self.row.count == width and self.column.count == width
 
 
-def read_places(sizes: Winograd) -> list[Place]:
-    m, size = sizes.algorithm.outputs, sizes.algorithm.size
+@dataclass(frozen=True)
+class Block:
+    """Tiles that go together: the first one's row and column, so many of them down and across."""
+
+    row: int
+    column: int
+    down: int
+    across: int
+
+
+def rectangle(sizes: Winograd, block: int) -> tuple[int, int]:
+    """Tiles of a block down and across: of `block` tiles, what is part of a row or whole rows."""
+    if block < sizes.across:
+        return 1, _share(sizes.across, block)
+    return _share(sizes.down, block // sizes.across), sizes.across
+
+
+def _share(all: int, most: int) -> int:
+    """The largest of even shares, none of them more than `most`."""
+    return -(-all // -(-all // most))
+
+
+def blocks_of(sizes: Winograd, block: int) -> list[Block]:
+    """All tiles in their order, some at a time."""
+    down, across = rectangle(sizes, block)
     return [
-        Place.of(
-            Span.of(row * m - sizes.rows.before, size, sizes.rows.source),
-            Span.of(column * m - sizes.columns.before, size, sizes.columns.source),
-        )
-        for row, column in (divmod(n, sizes.across) for n in range(sizes.tiles))
+        Block(row, column, min(down, sizes.down - row), min(across, sizes.across - column))
+        for row in range(0, sizes.down, down)
+        for column in range(0, sizes.across, across)
     ]
 
 
-def written_places(sizes: Winograd) -> list[Place]:
+@lru_cache(maxsize=4096)
+def block_tiles(sizes: Winograd, block: int) -> list[int]:
+    """Tiles of each block."""
+    return [one.down * one.across for one in blocks_of(sizes, block)]
+
+
+def read_places(sizes: Winograd, block: int) -> list[Place]:
+    """What each block reads."""
+    m, more = sizes.algorithm.outputs, sizes.algorithm.taps - 1
+    return [
+        Place.of(
+            Span.of(one.row * m - sizes.rows.before, one.down * m + more, sizes.rows.source),
+            Span.of(
+                one.column * m - sizes.columns.before, one.across * m + more, sizes.columns.source
+            ),
+        )
+        for one in blocks_of(sizes, block)
+    ]
+
+
+def written_places(sizes: Winograd, block: int) -> list[Place]:
+    """What tile i of block b writes, at b · block + i."""
     m = sizes.algorithm.outputs
     return [
         Place.of(
             Span.of(row * m, m, sizes.rows.destination),
             Span.of(column * m, m, sizes.columns.destination),
         )
-        for row, column in (divmod(n, sizes.across) for n in range(sizes.tiles))
+        for row, column in tile_places(sizes, block)
     ]
 
 
-def pooled_places(sizes: Winograd) -> list[Place]:
+def pooled_places(sizes: Winograd, block: int) -> list[Place]:
     """Where the windows of 2 × 2 results lie, for results of even rows and columns."""
 
     def halved(span: Span) -> Span:
         return Span(span.at // 2, span.first // 2, span.count // 2)
 
-    return [Place(halved(place.row), halved(place.column)) for place in written_places(sizes)]
+    return [
+        Place(halved(place.row), halved(place.column)) for place in written_places(sizes, block)
+    ]
 
 
-def block_tiles(sizes: Winograd, block: int) -> list[int]:
-    """Tiles of each block."""
-    return [min(block, left) for left in range(sizes.tiles, 0, -block)]
-
-
-def edges_shape(places: Sequence[Place], width: int) -> tuple[int, int, int, int]:
-    """The copies of tiles that stick out: each in a strip of its own, with room for neighbours on
-    both sides (`_margin`)."""
-    return max(1, len(_ways(places, width))), width, width + 2 * _margin(width), LANES
-
-
-def _margin(width: int) -> int:
-    return width - 1
-
-
-def _ways(places: Sequence[Place], width: int) -> list[tuple[int, int, int, int]]:
-    """The different ways in which tiles stick out."""
-    return sorted({_way(place) for place in places if not place.whole(width)})
-
-
-def _way(place: Place) -> tuple[int, int, int, int]:
-    return place.row.at, place.row.count, place.column.at, place.column.count
+def tile_places(sizes: Winograd, block: int, inside: bool = False) -> list[tuple[int, int]]:
+    """Row and column of tile i of block b, at b · block + i; `inside` the block."""
+    found = []
+    for one in blocks_of(sizes, block):
+        row, column = (0, 0) if inside else (one.row, one.column)
+        mine = [(row + r, column + s) for r in range(one.down) for s in range(one.across)]
+        found += mine + [(0, 0)] * (block - len(mine))
+    return found
 
 
 class TileTables:
@@ -152,64 +183,6 @@ class TileTables:
         self.row_at = table(f"{stem}_row_at", [p.row.at for p in places])
         self.column = table(f"{stem}_column", [p.column.first for p in places])
         self.columns = table(f"{stem}_columns", [p.column.count for p in places])
-
-
-class TileReader:
-    """Reads tiles of an array; where they stick out, by way of `edges` (`edges_shape`)."""
-
-    def __init__(
-        self, writer: Writer, array: Buffer, edges: Buffer, places: Sequence[Place], columns: int
-    ) -> None:
-        """`columns`: how many the array has."""
-        width = edges.shape[1]
-        assert isinstance(width, int)
-        self.writer, self.array, self.edges = writer, array, edges
-        self.tables = TileTables(f"{array.name}_tile", places, width)
-        self.strip, self.margin = min(width, columns), _margin(width)
-        ways = _ways(places, width)
-        numbers = [0 if p.whole(width) else ways.index(_way(p)) for p in places]
-        begins = [min(p.column.first, columns - self.strip) for p in places]
-        shifts = [
-            self.margin + p.column.at + begin - p.column.first
-            for p, begin in zip(places, begins, strict=True)
-        ]
-        self.number = table(f"{array.name}_edge", numbers)
-        self.begin = table(f"{array.name}_edge_begin", begins)
-        self.column = table(f"{array.name}_edge_column", shifts)
-
-    def clear(self) -> None:
-        """Zeros around all that will be copied."""
-        if self.tables.any_part:
-            clear(self.writer, self.edges)
-
-    def read(
-        self,
-        n: Index,
-        place: Callable[[Index, Index], tuple[IndexLike, ...]],
-        then: Callable[[Load], None],
-    ) -> None:
-        """`then` with what loads a value of tile n; `place`: row and column → index."""
-        writer, tables = self.writer, self.tables
-        if tables.any_whole:
-            with writer.loop("w", Entry(tables.whole, n)):
-                row, column = as_index(Entry(tables.row, n)), as_index(Entry(tables.column, n))
-                then(lambda r, s: writer.load(self.array, *place(row + r, column + s)))
-        if tables.any_part:
-            with writer.loop("w", Entry(tables.part, n)):
-                self._copy(n, place)
-                edge = Entry(self.number, n)
-                then(lambda r, s: writer.load(self.edges, edge, r, self.margin + s, 0))
-
-    def _copy(self, n: Index, place: Callable[[Index, Index], tuple[IndexLike, ...]]) -> None:
-        """What of a tile lies inside. Columns are copied in strips as wide as a tile, which may
-        reach over it on one side."""
-        writer, tables, edge = self.writer, self.tables, Entry(self.number, n)
-        begin, column = as_index(Entry(self.begin, n)), as_index(Entry(self.column, n))
-        with writer.loop("r", Entry(tables.rows, n)) as r:
-            row, to = (as_index(Entry(t, n)) + r for t in (tables.row, tables.row_at))
-            for j in range(self.strip):
-                value = writer.load(self.array, *place(row, begin + j))
-                writer.store(self.edges, edge, to, column + j, 0, value=value)
 
 
 def clear(writer: Writer, array: Buffer) -> None:

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from math import prod
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import batch_norm, joins
-from lanewise.native.nest import LANES
-from lanewise.native.plan import FLOAT, PROLOGUE, Call, Region, Slot
+from lanewise.native.plan import FLOAT, Call, Region, Slot
 from lanewise.native.planner import Planner
+from lanewise.native.rules import fused_norm
+from lanewise.native.rules.fused_norm import made_again
+from lanewise.native.rules.norm_places import (
+    VECTOR,
+    lane_weight,
+    layer_of,
+    map_bytes,
+    moments_of,
+    rectifier_of,
+    size_of,
+    told_by,
+)
 from lanewise.net.layers import BatchNorm
-
-
-def layer_of(operation: Operation) -> BatchNorm:
-    assert isinstance(operation.layer, BatchNorm)
-    return operation.layer
-
-
-def size_of(operation: Operation) -> tuple[int, int]:
-    """Channels, and values of each in one image."""
-    return operation.shape[0], prod(operation.shape[1:])
-
-
-def told_by(plan: Planner, operation: Operation, what: str, rows: int) -> Slot:
-    """What a slice tells of each channel: some vectors of lanes."""
-    return plan.scratch(f"{what} {operation.name}", rows * operation.shape[0] * VECTOR)
 
 
 def cleared(plan: Planner, place: Slot) -> Call:
@@ -35,40 +30,19 @@ def cleared(plan: Planner, place: Slot) -> Call:
     return plan.made("clear", vectors, lambda name: joins.clear(name, vectors), place)
 
 
-def constants_of(plan: Planner, operation: Operation, what: str, rows: int) -> Slot:
-    """Rows of a number a channel: a worker's, or in ghost normalisation every slice's own."""
-    name, size = f"{what} {operation.name}", rows * operation.shape[0] * FLOAT
-    return plan.scratch(name, size) if layer_of(operation).ghost else plan.constants(name, size)
-
-
-def moments_of(plan: Planner, operation: Operation) -> Slot:
-    return constants_of(plan, operation, "moments", batch_norm.MOMENTS)
-
-
-def lane_weight() -> Slot:
-    return Slot("lane_weight", PROLOGUE["lane_weight"])
-
-
 def _parameters(plan: Planner, operation: Operation) -> list[Region]:
     affine = layer_of(operation).affine
     return [plan.parameter(operation, which) for which in ("weight", "bias")] if affine else []
 
 
-def map_bytes(operation: Operation) -> int:
-    """Bytes of one channel of a slice."""
-    return size_of(operation)[1] * LANES * FLOAT
-
-
-VECTOR = LANES * FLOAT  # bytes
-
-
 def forward(plan: Planner, operation: Operation) -> None:
     if plan.training:
         moments = _batch_moments(plan, operation)
-        _normalise(plan, operation, moments, plan.value(operation.name))
+        if not fused_norm.reads_unwritten(plan, operation):
+            _normalise(plan, operation, moments, plan.value(operation.name))
         return
     constants = inference_constants(plan, operation.node, layer_of(operation), operation.shape)
-    rectifier, plus = _rectifier(operation), len(operation.inputs) > 1
+    rectifier, plus = rectifier_of(operation), len(operation.inputs) > 1
     plan.call(
         "normalise_fixed",
         (size_of(operation), plus, rectifier),
@@ -82,15 +56,9 @@ def forward(plan: Planner, operation: Operation) -> None:
     )
 
 
-def _rectifier(operation: Operation) -> str:
-    """What follows in the same pass. (The gradient of a joined ReLU is masked by those who write
-    it, that of a rectifier by this layer itself.)"""
-    return "relu" if operation.relu else operation.rectifier
-
-
 def _normalise(plan: Planner, operation: Operation, moments: Slot, target: Slot) -> None:
     (channels, pixels), plus = size_of(operation), len(operation.inputs) > 1
-    rectifier, one = _rectifier(operation), map_bytes(operation)
+    rectifier, one = rectifier_of(operation), map_bytes(operation)
     others = tuple(plan.value(name) for name in operation.inputs[1:])
     key = (plus, rectifier)
     write = partial(batch_norm.normalise, moments=True, plus=plus, rectifier=rectifier)
@@ -123,8 +91,7 @@ def value_again(plan: Planner, name: str) -> Slot:
     from the value before it, which the gradient of the normalisation needs anyway. To keep it for
     every slice until then would cost more, in memory and in time to fetch it."""
     operation = plan.by_name[name]
-    alone = plan.uses[name] == 1 and len(operation.inputs) == 1
-    if not (isinstance(operation.layer, BatchNorm) and alone and len(operation.shape) == 3):
+    if not (isinstance(operation.layer, BatchNorm) and made_again(plan, operation)):
         return plan.value(name)
     size = operation.elements * VECTOR
     again = plan.scratch(f"{name} again {plan.phase}", size, maps=True)
@@ -164,7 +131,8 @@ def _batch_moments(plan: Planner, operation: Operation) -> Slot:
     layer, size = layer_of(operation), size_of(operation)
     told = told_by(plan, operation, "statistics", batch_norm.TOLD)
     moments = moments_of(plan, operation)
-    _statistics(plan, operation, told)
+    if operation.name not in plan.told:
+        _statistics(plan, operation, told)
     key = (*size, layer.eps, layer.affine)
     parameters = _parameters(plan, operation)
     if layer.ghost:

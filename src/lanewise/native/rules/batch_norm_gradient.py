@@ -8,17 +8,18 @@ from functools import partial
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import batch_norm_gradient
 from lanewise.native.kernels.batch_norm import MOMENTS
-from lanewise.native.plan import FLOAT, Place, Region, Slot, Strips
+from lanewise.native.plan import FLOAT, Place, Slot, Strips
 from lanewise.native.planner import Planner
-from lanewise.native.rules.batch_norm import (
+from lanewise.native.rules import fused_norm
+from lanewise.native.rules.batch_norm import cleared, sends_away
+from lanewise.native.rules.norm_places import (
     VECTOR,
-    cleared,
     constants_of,
     lane_weight,
     layer_of,
     map_bytes,
     moments_of,
-    sends_away,
+    partials_of,
     size_of,
     told_by,
 )
@@ -41,7 +42,8 @@ def gradient(plan: Planner, operation: Operation) -> None:
     wanted = plan.wants_gradient(source)
     if layer_of(operation).affine or wanted:
         told = told_by(plan, operation, "gradient sums", 2)
-        _gradient_sums(plan, operation, told)
+        if operation.name not in plan.told_gradients:
+            _gradient_sums(plan, operation, told)
     if wanted:
         _input_gradient(plan, operation, told)
     for other in operation.inputs[1:]:
@@ -56,7 +58,7 @@ def _gradient_sums(
     strips: Strips | None = None,
 ) -> None:
     (channels, pixels), one = size_of(operation), map_bytes(operation)
-    parameters = tuple(_partials(plan, operation))
+    parameters = tuple(partials_of(plan, operation))
     kept = plan.gradient(operation.name)
     near = plan.near_gradients.get(operation.name)
     further = (pushed,) if pushed else (kept,) if near else ()
@@ -112,24 +114,19 @@ def gradient_sums(plan: Planner, operation: Operation, strips: Strips) -> tuple[
     return told, pushed
 
 
-def _partials(plan: Planner, operation: Operation) -> list[Region]:
-    affine = layer_of(operation).affine
-    return [plan.partial(operation, which) for which in ("weight", "bias")] if affine else []
-
-
 def _input_gradient(plan: Planner, operation: Operation, told: Slot) -> None:
     source = operation.inputs[0]
     pull = collect_pull(plan, operation, told)
+    if fused_norm.pulls_later(plan, operation, pull):
+        return
     plan.contribute(
         source,
-        lambda target: _emit_gradient(plan, operation, pull, False, target),
-        lambda target: _emit_gradient(plan, operation, pull, True, target),
+        lambda target: emit_gradient(plan, operation, pull, False, target),
+        lambda target: emit_gradient(plan, operation, pull, True, target),
     )
 
 
-def _emit_gradient(
-    plan: Planner, operation: Operation, pull: Slot, add: bool, target: Slot
-) -> None:
+def emit_gradient(plan: Planner, operation: Operation, pull: Slot, add: bool, target: Slot) -> None:
     source, (channels, pixels) = operation.inputs[0], size_of(operation)
     values, one = masked(plan, source), map_bytes(operation)
     key = (operation.rectifier, bool(values), add)

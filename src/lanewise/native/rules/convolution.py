@@ -21,7 +21,7 @@ from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import FLOAT, Place, Region, Slot
 from lanewise.native.planner import Planner
 from lanewise.native.point_ways import point_tile
-from lanewise.native.rules import matrices, pointwise, winograd
+from lanewise.native.rules import fused_norm, matrices, pointwise, winograd
 from lanewise.native.rules.batch_norm import before_norm, folded_norm, value_again
 from lanewise.native.rules.stores import Store, store_of
 from lanewise.native.rules.windows import masked, packed, taps
@@ -54,7 +54,10 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
     if fast and not way:
         options |= store.options(plan)
         results = [*constants, *store.places(plan)]
-        winograd.correlate(plan, operation, fast, options, source, results, forward=True)
+        reads = fused_norm.forward_source(plan, operation)
+        tells = fused_norm.statistics(plan, operation)
+        options["away"] = bool(tells.way) and fused_norm.goes_away(operation)
+        winograd.correlate(plan, operation, fast, options, reads, tells, results, forward=True)
         plan.stored.add(store.written.name)
         return
     correlate, sizes, tile = way or _nest(plan, operation, forward_taps, source)
@@ -120,6 +123,10 @@ def conv_gradient(plan: Planner, operation: Operation) -> None:
     if pointwise.applies(plan, operation):
         pointwise.gradient(plan, operation)
         return
+    inward = plan.wants_gradient(operation.inputs[0])
+    first = operation.name in plan.unpulled  # who reads dy first makes it
+    if inward and first:
+        _input_gradient(plan, operation)
     _weight_gradient(plan, operation)
     if layer.bias:
         pixels = operation.shape[1] * operation.shape[2]
@@ -130,7 +137,7 @@ def conv_gradient(plan: Planner, operation: Operation) -> None:
             dy,
             plan.partial(operation, "bias"),
         )
-    if plan.wants_gradient(operation.inputs[0]):
+    if inward and not first:
         _input_gradient(plan, operation)
 
 
@@ -146,7 +153,11 @@ def _input_gradient(plan: Planner, operation: Operation) -> None:
         if nest:
             _direct_input_gradient(plan, operation, nest, options, results)
         elif fast:
-            winograd.correlate(plan, operation, fast, options, dy, results, forward=False)
+            reads = fused_norm.error_source(plan, operation)
+            tells = fused_norm.gradient_sums(plan, operation)
+            large = fused_norm.goes_away(plan.by_name[source])
+            options["away"] = bool(tells.way) and not add and large
+            winograd.correlate(plan, operation, fast, options, reads, tells, results, forward=False)
 
     plan.contribute(source, lambda target: emit(False, target), lambda target: emit(True, target))
 
@@ -262,8 +273,14 @@ def _sizes(operation: Operation, make: Callable[..., Taps]) -> Correlation:
 def _weight_gradient(plan: Planner, operation: Operation) -> None:
     groups, kernels, channels = _parts(operation)
     rows, columns = taps(operation, forward_taps)
-    places = value_again(plan, operation.inputs[0]), plan.gradient(operation.name)
     partial = plan.partial(operation, "weight")
+    fast = winograd.chosen_for_weights(plan, operation)
+    reads = fused_norm.gradient_source(plan, operation) if fast else None
+    if fast and reads:
+        dy = plan.gradient(operation.name)
+        winograd.weight_gradient(plan, operation, fast, reads, dy, partial)
+        return
+    places = value_again(plan, operation.inputs[0]), plan.gradient(operation.name)
     line = map_weight_tile(plan.target, rows, columns) if _is_depthwise(operation) else None
     if line:
         sizes = Depthwise(1, kernels, 1, rows, columns)
@@ -278,11 +295,12 @@ def _weight_gradient(plan: Planner, operation: Operation) -> None:
             (partial, kernels * sizes.taps * FLOAT),
         )
         return
-    fast = winograd.chosen_for_weights(plan, operation)
     if groups == 1 and matrices.weight_gradient(plan, operation, places, partial, fast):
         return
     if fast:
-        winograd.weight_gradient(plan, operation, fast, *places, partial)
+        x, dy = places
+        reads = fused_norm.as_it_stands(x)
+        winograd.weight_gradient(plan, operation, fast, reads, dy, partial)
         return
     if prefers_lanes(kernels, channels, rows, columns):
         _gradient_in_lanes(plan, operation, places, partial)

@@ -21,7 +21,8 @@ from lanewise.native.nest import LANES
 from lanewise.native.plan import FLOAT, Call, Slot
 from lanewise.native.planner import Planner
 from lanewise.native.rules import batch_norm_gradient, convolution, pointwise
-from lanewise.native.rules.batch_norm import cleared, lane_weight, moments_of, value_again
+from lanewise.native.rules.batch_norm import cleared, value_again
+from lanewise.native.rules.norm_places import lane_weight, moments_of
 from lanewise.native.rules.windows import masked
 from lanewise.native.tiles import pair_tile
 from lanewise.net.layers import BatchNorm

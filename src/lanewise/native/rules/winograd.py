@@ -6,7 +6,9 @@ The transformed weights are worked out by every worker for itself at the beginni
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
+from typing import Generic, TypeVar
 
 from lanewise.native import algorithms
 from lanewise.native.fuse import Operation
@@ -16,12 +18,23 @@ from lanewise.native.kernels import (
     winograd_factors,
     winograd_gradient,
 )
+from lanewise.native.kernels.fused_norm import Reads, Tells
 from lanewise.native.kernels.images import row_blocks
 from lanewise.native.kernels.winograd_places import Winograd
 from lanewise.native.nest import LANES
 from lanewise.native.plan import FLOAT, Place, Slot
 from lanewise.native.planner import Planner
 from lanewise.net.layers import Conv, DepthwiseConv
+
+Way = TypeVar("Way")
+
+
+@dataclass(frozen=True)
+class Fused(Generic[Way]):
+    """What a kernel does beside its own work (`kernels/fused_norm.py`), and its places."""
+
+    way: Way
+    places: Sequence[Place] = ()
 
 
 def chosen(plan: Planner, operation: Operation, forward: bool) -> Winograd | None:
@@ -47,7 +60,8 @@ def correlate(
     operation: Operation,
     sizes: Winograd,
     options: Mapping[str, bool],
-    source: Place,
+    reads: Fused[Reads],
+    tells: Fused[Tells | None],
     results: Sequence[Place],
     *,
     forward: bool,
@@ -67,14 +81,17 @@ def correlate(
         factors,
         who="worker",
     )
-    shapes = winograd.workspace_shapes(sizes, tile)
+    shapes = winograd.workspace_shapes(sizes, tile, reads.way)
     plan.call(
         f"winograd_{direction}",
-        (sizes, tile, tuple(options.items())),
-        lambda name: winograd.correlate(name, sizes, tile, **options),
-        source,
+        (sizes, tile, tuple(options.items()), reads.way, tells.way),
+        lambda name: winograd.correlate(
+            name, sizes, tile, **options, reads=reads.way, tells=tells.way
+        ),
+        *reads.places,
         factors,
         *_workspace(plan, operation, shapes),
+        *tells.places,
         *results,
     )
 
@@ -90,18 +107,23 @@ def _workspace(
 
 
 def weight_gradient(
-    plan: Planner, operation: Operation, sizes: Winograd, x: Place, dy: Place, partial: Place
+    plan: Planner,
+    operation: Operation,
+    sizes: Winograd,
+    reads: Fused[Reads],
+    dy: Place,
+    partial: Place,
 ) -> None:
     """Kernels in the lanes; then 16 × 16 weights at a time into their place."""
     tile = algorithms.gradient_tile(plan.target, sizes)
     weights = sizes.sources * sizes.algorithm.taps**2
     sums = plan.scratch(f"sums {operation.name}", row_blocks(sizes.maps) * weights * LANES * FLOAT)
-    shapes = winograd_gradient.workspace_shapes(sizes, tile)
+    shapes = winograd_gradient.workspace_shapes(sizes, tile, reads.way)
     plan.call(
         "winograd_weight_gradient",
-        (sizes, tile),
-        lambda name: winograd_gradient.weight_gradient(name, sizes, tile),
-        x,
+        (sizes, tile, reads.way),
+        lambda name: winograd_gradient.weight_gradient(name, sizes, tile, reads.way),
+        *reads.places,
         dy,
         *_workspace(plan, operation, shapes),
         sums,
