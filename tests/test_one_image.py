@@ -257,6 +257,16 @@ def test_winograd_agrees_with_pytorch(name: str, exact: bool) -> None:
     assert any("winograd" in kernel.name for kernel in plan.kernels) != exact
 
 
+def test_bf16_rounds_the_weights_alone() -> None:
+    """Rounded maps would be wrong by a thousand times the tolerance."""
+    pytest.importorskip("torch", reason="the oracle needs PyTorch (extra `torch`)")
+    from lanewise.bridge.oracle import check
+
+    text = "input 3x9x11; conv 5 k3 pad1; bn; relu; conv 20 k1; globalavg; flatten; linear 4"
+    table = check(parse(text), batch=3, training=False, one_by_one=True, precision="bf16")
+    assert all(row.tolerance < 1e-4 for row in table.rows)
+
+
 def test_denormals_are_flushed_and_the_caller_s_mode_is_restored() -> None:
     """Numbers below 1.2e-38 cost up to a hundred times as much where they are not flushed."""
     text = "input 1x24x24; conv 32 k3; relu; conv 32 k3; relu; flatten; linear 10"

@@ -53,9 +53,9 @@ class Question:
 
     `masks` are the factors of each noise layer in training, by name; `buffers` the running
     statistics before the step. `training=False` asks for the logits only. `exact`: no convolution
-    was computed by Winograd's algorithm, which rounds more. `one_by_one`: it was the program for
-    single images. `precision`: "bf16" where maps and
-    multiplied weights are rounded to that (`halves.py`).
+    was computed by Winograd's algorithm, which rounds more. `precision`: "bf16" where maps and
+    multiplied weights are rounded to that (`halves.py`). `one_by_one`: it was the program for
+    single images, which rounds weights alone.
     """
 
     graph: Graph
@@ -80,9 +80,14 @@ class Question:
         """Whether training and inference compute different values."""
         return any(isinstance(node.layer, (*NOISES, BatchNorm)) for node in self.graph.nodes)
 
+    @property
+    def halved(self) -> bool:
+        """Whether maps are rounded to bf16."""
+        return self.precision == "bf16" and not self.one_by_one
+
     def rounded(self, training: bool) -> frozenset[str]:
         """The layers whose values are rounded to bf16."""
-        return rounded_nodes(self.graph, training) if self.precision == "bf16" else frozenset()
+        return rounded_nodes(self.graph, training) if self.halved else frozenset()
 
     @property
     def multiplied(self) -> Arrays:
@@ -146,10 +151,9 @@ class Reference:
         }
         exact = _run(question, lambda training: sizes[training].watch)
         sums = _last_sums(question, sizes, exact)
-        halved = question.precision == "bf16"
         self.tensors = {
             name: _tensor(
-                values, sums.get(name, LastSum(1, 0.0)), BF16_STEADY if halved else STEADY
+                values, sums.get(name, LastSum(1, 0.0)), BF16_STEADY if question.halved else STEADY
             )
             for name, values in exact.items()
         }
@@ -163,8 +167,7 @@ class Reference:
     @property
     def steady(self) -> bool:
         """Whether no kink has been met; steps between neighbouring bf16 meet them in every draw."""
-        halved = self._question.precision == "bf16"
-        return halved or all(tensor.steady for tensor in self.tensors.values())
+        return self._question.halved or all(tensor.steady for tensor in self.tensors.values())
 
     def shake(self) -> None:
         """Two more disturbed runs: tolerances grow where they meet kinks not met before."""
@@ -174,7 +177,7 @@ class Reference:
             run = _run(self._question, self._noisy(seed, sign))
             for name, tensor in self.tensors.items():
                 tensor.moved = max(tensor.moved, _largest(run[name] - tensor.values))
-        if self._question.precision == "bf16" and "loss" in self.tensors:
+        if self._question.halved and "loss" in self.tensors:
             # A single number stays where it is by chance, a few steps here or there.
             loss = self.tensors["loss"]
             loss.moved = max(loss.moved, self.tensors["logits"].moved)

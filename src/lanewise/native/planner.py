@@ -307,7 +307,7 @@ class Planner:
             self._unmasked.discard(name)
         else:
             size = self.by_name[name].elements * LANES * FLOAT
-            more = self.scratch(f"more {len(self.calls)} {name}", size, maps=True)
+            more = self.scratch(f"more {len(self.calls)} {name}", size, maps=target.maps)
             emit(more)
             self._sum(name, more, target)
 
