@@ -39,6 +39,7 @@ from lanewise.native.nest import (
     Store,
     Transpose,
     Value,
+    trips,
 )
 from lanewise.native.nest_domain import Domain
 from lanewise.native.target import Target
@@ -164,7 +165,7 @@ def _add_body(body: tuple[Statement, ...], domain: Domain, total: Counter[str]) 
         if isinstance(statement, Loop):
             domain.enter(statement)
             if not domain.never_runs():
-                total["turns"] += domain.trips()
+                total["turns"] += 0 if _is_single(statement) else domain.trips()
                 _add_body(statement.body, domain, total)
             domain.leave()
             continue
@@ -182,6 +183,11 @@ def _add_body(body: tuple[Statement, ...], domain: Domain, total: Counter[str]) 
     trips = domain.trips() if any(here.values()) else 0
     for name, amount in here.items():
         total[name] += amount * trips
+
+
+def _is_single(loop: Loop) -> bool:
+    """Whether a loop is known to turn once: then it is written as its body alone."""
+    return not (loop.start.terms or loop.stop.terms) and trips(loop) == 1
 
 
 def _goes_on(statement: Assign) -> bool:
