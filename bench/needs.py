@@ -29,7 +29,6 @@ from lanewise.native.lower import lower
 from lanewise.native.machine_code import Library, compile_ir
 from lanewise.native.nest import (
     Assign,
-    Fetch,
     Kernel,
     Load,
     Loop,
@@ -169,8 +168,8 @@ def _add_body(body: tuple[Statement, ...], domain: Domain, total: Counter[str]) 
                 _add_body(statement.body, domain, total)
             domain.leave()
             continue
-        if isinstance(statement, Fetch):
-            continue  # what it brings is counted where it is read
+        if not isinstance(statement, Assign | Store | Transpose):
+            continue  # what is fetched is counted where it is read; matrix registers are not
         values = statement.values if isinstance(statement, Transpose) else (statement.value,)
         here["transpositions"] += isinstance(statement, Transpose)
         seen: set[int] = set()
