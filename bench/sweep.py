@@ -252,7 +252,9 @@ def large_and_slow(points: Sequence[Measured]) -> str:
             title = TITLES[one.direction]
             found.setdefault(one.layer.label, []).append(f"{title} {one.size}")
     told = "; ".join(f"{label} {', '.join(some)}" for label, some in found.items())
-    return fill(f"Of these: {told or 'none'}.", 96)
+    return fill(
+        f"Slow, of kernels larger than 1 × 1 and at least 16 channels: {told or 'none'}.", 96
+    )
 
 
 def block(points: Sequence[Measured], machine: Machine, at: str) -> str:
