@@ -16,7 +16,7 @@ from lanewise.native.machine_code import Library, compile_ir
 from lanewise.native.nest import LANES, Kernel
 from lanewise.native.nest_count import count
 from lanewise.native.plan import FLOAT, Call, Region
-from lanewise.native.planner import KernelShelf
+from lanewise.native.shelf import KernelShelf
 from lanewise.native.target import Target
 from lanewise.net.parse import parse
 from needs import (

@@ -10,7 +10,7 @@ from lanewise.native.directions import plan_training
 from lanewise.native.nest import LANES, Kernel
 from lanewise.native.nest_count import count
 from lanewise.native.plan import Choice
-from lanewise.native.planner import KernelShelf
+from lanewise.native.shelf import KernelShelf
 from lanewise.native.target import find_target
 from lanewise.net.graph import Graph
 from lanewise.net.layers import CONVOLUTIONS, Linear

@@ -6,8 +6,8 @@ import pytest
 
 from lanewise.native.directions import plan_training
 from lanewise.native.fuse import operations
-from lanewise.native.planner import KernelShelf
 from lanewise.native.sharing import value_places
+from lanewise.native.shelf import KernelShelf
 from lanewise.native.target import find_target
 from lanewise.net.parse import parse
 

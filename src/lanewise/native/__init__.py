@@ -9,7 +9,8 @@ A graph passes through this room in one direction, and the files are its station
     kernels/          sizes → loop nests, forward and gradients as neighbours
     tiles.py          which register tile a nest gets;  ways.py  the loops around it
     target.py         knows the CPU
-    planner.py        operations → plan.py, phases of calls;  chains.py  few channels at a time
+    planner.py        operations → plan.py, phases of calls, with kernels from shelf.py
+    chains.py         few channels at a time
     precision.py      the plan's maps as bf16, where that is asked for
     sharing.py        who stands in whose place;  lifetimes.py, memory.py  all places in one arena
     nest.py           the loop-nest language; nest_*.py show, check, count and run it

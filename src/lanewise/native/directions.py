@@ -16,8 +16,9 @@ from lanewise.native.plan import (
     Region,
     Slot,
 )
-from lanewise.native.planner import KernelShelf, Planner
+from lanewise.native.planner import Planner
 from lanewise.native.rules import FORWARD, GRADIENT
+from lanewise.native.shelf import KernelShelf
 from lanewise.native.target import Target
 from lanewise.native.tiles import slices_together
 from lanewise.net.graph import Graph

@@ -32,22 +32,10 @@ from lanewise.native.plan import (
 from lanewise.native.precision import Narrowed
 from lanewise.native.precisions import multiplied_weights
 from lanewise.native.sharing import GradientSharing, value_places
+from lanewise.native.shelf import KernelShelf
 from lanewise.native.target import Target
 from lanewise.net.layers import Input, Linear
 from lanewise.size.cost import layer_parameters
-
-
-@dataclass
-class KernelShelf:
-    """Each distinct kernel is written once, whoever asks for it."""
-
-    made: dict[object, Kernel] = field(default_factory=dict)
-
-    def get(self, stem: str, key: object, write: Callable[[str], Kernel]) -> Kernel:
-        """The kernel of this stem and key; `write(name)` makes it."""
-        if (stem, key) not in self.made:
-            self.made[stem, key] = write(f"{stem}_{len(self.made)}")
-        return self.made[stem, key]
 
 
 @dataclass

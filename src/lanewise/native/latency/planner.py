@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import TypeVar
 
 from lanewise.native.fuse import Operation, consumers
 from lanewise.native.kernels import image_moves as moves
@@ -16,7 +17,7 @@ from lanewise.native.latency.packing import Pack, floats_of
 from lanewise.native.memory import Arena, Interval, plan_arena, rounded
 from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import FLOAT, Call, Choice, Layout, Place, Plan, Region, Slot
-from lanewise.native.planner import KernelShelf
+from lanewise.native.shelf import KernelShelf
 from lanewise.native.target import Target
 from lanewise.net.layers import Add
 from lanewise.size.shapes import Shape
@@ -36,6 +37,14 @@ def size_of(shape: Shape) -> tuple[int, int]:
 def vectors_of(shape: Shape) -> int:
     """Vectors of 16 channels."""
     return moves.vectors_of(shape[0])
+
+
+Bytes = TypeVar("Bytes", Slot, Region)
+
+
+def moved(place: Bytes, by: int) -> Bytes:
+    """The place so many bytes further on."""
+    return replace(place, offset=place.offset + by)
 
 
 @dataclass(frozen=True)

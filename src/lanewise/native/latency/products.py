@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 from lanewise.native.fuse import Operation
@@ -12,15 +12,21 @@ from lanewise.native.kernels.image_products import ImageCorrelation, ImageTile
 from lanewise.native.kernels.in_lanes import parameters_in_lanes
 from lanewise.native.kernels.taps import LONGEST_LINE, Taps, forward_taps, gradient_taps, joined
 from lanewise.native.latency.columns import convolution_in_columns, fits_columns
-from lanewise.native.latency.planner import VECTOR, Ending, ImagePlanner, size_of, vectors_of
-from lanewise.native.latency.tiles import connection_vectors, product_tile
+from lanewise.native.latency.planner import (
+    VECTOR,
+    Ending,
+    ImagePlanner,
+    moved,
+    size_of,
+    vectors_of,
+)
+from lanewise.native.latency.tiles import connection_vectors, cut, product_tile
 from lanewise.native.latency.winograd import chosen, convolution_by_winograd
 from lanewise.native.nest import LANES
-from lanewise.native.plan import FLOAT, Slot
-from lanewise.native.rules.windows import taps
+from lanewise.native.plan import FLOAT, Region, Slot
+from lanewise.native.rules.windows import taps, transposed_taps
 from lanewise.native.tiles import map_tile
 from lanewise.net.layers import Conv, DepthwiseConv, Linear, PartialConv, TransposedConv
-from lanewise.size.shapes import resolve_transposed
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,33 @@ def _correlate(
     barrier: bool,
 ) -> None:
     tile = ImageTile(columns, _groups_together(sizes))
-    norm = operation.norm[0] if operation.norm else ""
     map_bytes = prod(operation.shape[1:]) * VECTOR
-    weight_bytes = prod(sizes.weight_shape) * FLOAT
-    total = vectors_of(operation.shape)
-    kernels = operation.shape[0]
+    begin = block.begin // LANES * prod(operation.input_shapes[0][1:]) * VECTOR
+    weight, bias = _weights(plan, operation, block, sizes)
+    maps = [
+        (moved(slot, block.first * map_bytes), block.vectors * map_bytes)
+        for slot in (*ending.summands, ending.target)
+    ]
+    relu, adds = ending.relu, bool(ending.summands)
+    plan.tasks(
+        "image_conv",
+        (sizes, tile, relu, adds),
+        lambda name: image_products.correlate(name, sizes, tile, relu=relu, adds=adds),
+        block.count,
+        (moved(source, begin), 0),
+        (weight, prod(sizes.weight_shape) * FLOAT),
+        (bias, block.vectors * VECTOR),
+        *maps,
+        barrier=barrier,
+    )
+
+
+def _weights(
+    plan: ImagePlanner, operation: Operation, block: Block, sizes: ImageCorrelation
+) -> tuple[Region, Region]:
+    """The kernels of the blocks, and their biases."""
+    norm = operation.norm[0] if operation.norm else ""
+    total, kernels = vectors_of(operation.shape), operation.shape[0]
     weight = plan.pack(
         "kernels",
         operation.node,
@@ -90,24 +118,7 @@ def _correlate(
         norm=norm,
     )
     bias = plan.pack("bias", operation.node, (total, LANES), kernels, total, norm=norm)
-    bias = replace(bias, offset=bias.offset + block.first * VECTOR)
-    begin = block.begin // LANES * prod(operation.input_shapes[0][1:]) * VECTOR
-    maps = [
-        (replace(slot, offset=slot.offset + block.first * map_bytes), block.vectors * map_bytes)
-        for slot in (*ending.summands, ending.target)
-    ]
-    relu, adds = ending.relu, bool(ending.summands)
-    plan.tasks(
-        "image_conv",
-        (sizes, tile, relu, adds),
-        lambda name: image_products.correlate(name, sizes, tile, relu=relu, adds=adds),
-        block.count,
-        (replace(source, offset=source.offset + begin), 0),
-        (weight, weight_bytes),
-        (bias, block.vectors * VECTOR),
-        *maps,
-        barrier=barrier,
-    )
+    return weight, moved(bias, block.first * VECTOR)
 
 
 #: bytes of weights that a pass over the pixels should find in the first cache
@@ -161,19 +172,7 @@ def _taps(operation: Operation) -> tuple[Taps, Taps]:
     if not isinstance(layer, TransposedConv):
         assert isinstance(layer, Conv | DepthwiseConv | PartialConv)
         return taps(operation, forward_taps)
-    moves = resolve_transposed(layer, operation.input_shapes[0])
-    rows, columns = (
-        gradient_taps(
-            moves.axes[axis].n,
-            moves.out[axis],
-            moves.kernel[axis],
-            moves.stride[axis],
-            moves.pad[axis][0],
-            moves.dilation[axis],
-        )
-        for axis in (0, 1)
-    )
-    return rows, columns
+    return transposed_taps(operation, gradient_taps)
 
 
 def depthwise_convolution(plan: ImagePlanner, operation: Operation) -> None:
@@ -239,45 +238,39 @@ def connection(plan: ImagePlanner, operation: Operation) -> None:
     planes = plan.planes(name)
     if planes and planes.pitch != shape[-1]:
         planes, shape = None, operation.input_shapes[0]
-    channels, pixels = size_of(shape)
     lanes = 1 if planes else LANES
-    inputs = -(-channels // lanes) * lanes * pixels
     source = planes.slot if planes else plan.read(name, shape)
     total, features = vectors_of(operation.shape), layer.features
     bias = plan.pack("bias", operation.node, (total, LANES), features, total)
-    wide = connection_vectors(plan.target, total)
-    for first, vectors, count in _cut(total, wide):
-        weight = plan.pack(
-            "connection",
-            operation.node,
-            (count, inputs, vectors, LANES),
-            first * LANES,
-            count,
-            vectors,
-            channels,
-            pixels,
-            lanes,
-        )
-        target = plan.value(operation.name)
-        plan.tasks(
-            "image_linear",
-            (inputs, vectors, operation.relu),
-            lambda name, vectors=vectors: image_products.connect(  # type: ignore[misc]
-                name, inputs, vectors, relu=operation.relu
-            ),
-            count,
-            (source, 0),
-            (weight, inputs * vectors * VECTOR),
-            (replace(bias, offset=bias.offset + first * VECTOR), vectors * VECTOR),
-            (replace(target, offset=target.offset + first * VECTOR), vectors * VECTOR),
-            barrier=first + vectors * count == total,
-        )
+    for first, vectors, count in cut(total, connection_vectors(plan.target, total)):
+        block = Block(first, vectors, count, 0, shape[0])
+        _connect(plan, operation, source, bias, block, (*size_of(shape), lanes))
 
 
-def _cut(total: int, wide: int) -> Iterator[tuple[int, int, int]]:
-    """(first vector, vectors of a block, blocks)."""
-    whole, rest = divmod(total, wide)
-    if whole:
-        yield 0, wide, whole
-    if rest:
-        yield whole * wide, rest, 1
+def _connect(
+    plan: ImagePlanner,
+    operation: Operation,
+    source: Slot,
+    bias: Region,
+    block: Block,
+    lie: tuple[int, int, int],
+) -> None:
+    """Blocks of outputs. `lie`: how the inputs do: channels, pixels, lanes."""
+    channels, pixels, lanes = lie
+    inputs = -(-channels // lanes) * lanes * pixels
+    first, vectors, count, relu = block.first, block.vectors, block.count, operation.relu
+    shape = (count, inputs, vectors, LANES)
+    weight = plan.pack(
+        "connection", operation.node, shape, first * LANES, count, vectors, channels, pixels, lanes
+    )
+    plan.tasks(
+        "image_linear",
+        (inputs, vectors, relu),
+        lambda name: image_products.connect(name, inputs, vectors, relu=relu),
+        count,
+        (source, 0),
+        (weight, inputs * vectors * VECTOR),
+        (moved(bias, first * VECTOR), vectors * VECTOR),
+        (moved(plan.value(operation.name), first * VECTOR), vectors * VECTOR),
+        barrier=first + vectors * count == vectors_of(operation.shape),
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from lanewise.native.kernels.image_products import WRITTEN_TAPS
 from lanewise.native.kernels.taps import Taps
 from lanewise.native.nest import LANES
@@ -66,3 +68,12 @@ def connection_vectors(target: Target, vectors: int) -> int:
     blocks = -(-vectors // (8 if registers(target) >= 32 else 4))
     blocks += blocks % 2 if blocks > 1 else 0
     return -(-vectors // blocks)
+
+
+def cut(total: int, wide: int) -> Iterator[tuple[int, int, int]]:
+    """(first vector, vectors of a block, blocks)."""
+    whole, rest = divmod(total, wide)
+    if whole:
+        yield 0, wide, whole
+    if rest:
+        yield whole * wide, rest, 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from math import prod
 
@@ -12,10 +12,10 @@ from lanewise.native.kernels import image_winograd
 from lanewise.native.kernels.image_winograd import Products, Strip, strip_taps
 from lanewise.native.kernels.taps import forward_taps
 from lanewise.native.kernels.winograd_transforms import Algorithm
-from lanewise.native.latency.planner import VECTOR, ImagePlanner, vectors_of
-from lanewise.native.latency.tiles import accumulators, product_tile
+from lanewise.native.latency.planner import VECTOR, Ending, ImagePlanner, moved, vectors_of
+from lanewise.native.latency.tiles import accumulators, cut, product_tile
 from lanewise.native.nest import LANES
-from lanewise.native.plan import FLOAT, Slot
+from lanewise.native.plan import FLOAT, Region, Slot
 from lanewise.native.rules.windows import window
 from lanewise.net.layers import Conv
 from lanewise.size.shapes import Shape
@@ -132,48 +132,77 @@ def near_bytes(operation: Operation, algorithm: Algorithm) -> int:
 
 def _strips_as_tasks(plan: ImagePlanner, operation: Operation, algorithm: Algorithm) -> None:
     """One thread takes a strip through everything, near itself."""
-    source_shape, shape = operation.input_shapes[0], operation.shape
-    ending = plan.ending(operation)
-    relu, adds = ending.relu, bool(ending.summands)
-    sources, total = vectors_of(source_shape), vectors_of(shape)
-    source = plan.read(operation.inputs[0], source_shape)
-    points, norm = algorithm.points, operation.norm[0] if operation.norm else ""
-    factors = plan.pack(
-        "factors", operation.node, (1, points, sources, LANES, total, LANES),
-        0, 1, total, source_shape[0], algorithm.outputs, algorithm.taps, norm=norm,
-    )  # fmt: skip
-    bias = plan.pack("bias", operation.node, (total, LANES), shape[0], total, norm=norm)
+    ending, total = plan.ending(operation), vectors_of(operation.shape)
+    source = plan.read(operation.inputs[0], operation.input_shapes[0])
+    ((_, _, _, factors),) = _factors(plan, operation, algorithm, total)
+    bias = _bias(plan, operation)
     groups = [list(parts) for _, parts in groupby(_strips(operation, algorithm, 1), _strip)]
     for number, parts in enumerate(groups):
-        strip, count = parts[0].strip, len(parts)
-        together = accumulators(plan.target) // total
-        together = -(-strip.tiles // -(-strip.tiles // together))
-        sizes = Products(total, sources, together, _group(sources, total), near=True)
-        turned = points * sources * strip.tiles * VECTOR
-        room = turned + points * total * strip.tiles * VECTOR
-        work = Slot(f"products {operation.name}", room, worker=True)
-        row, step = source_shape[2] * VECTOR, shape[2] * VECTOR
-        places = [
-            (replace(slot, offset=slot.offset + parts[0].result_row * step),
-             algorithm.outputs * step)
-            for slot in (*ending.summands, ending.target)
-        ]  # fmt: skip
-        plan.tasks(
-            "image_winograd_strip",
-            (strip, sizes, relu, adds),
-            lambda name, strip=strip, sizes=sizes: image_winograd.convolve(  # type: ignore[misc]
-                name, strip, sizes, relu=relu, adds=adds
-            ),
-            count,
-            (replace(source, offset=source.offset + parts[0].source_row * row),
-             algorithm.outputs * row),
-            (work, 0),
-            (factors, 0),
-            (bias, 0),
-            (replace(work, offset=turned), 0),
-            *places,
-            barrier=number == len(groups) - 1,
-        )  # fmt: skip
+        last = number == len(groups) - 1
+        _strip_tasks(plan, operation, parts, source, (factors, bias), ending, last)
+
+
+def _strip_tasks(
+    plan: ImagePlanner,
+    operation: Operation,
+    parts: list[_Part],
+    source: Slot,
+    weights: tuple[Region, Region],
+    ending: Ending,
+    barrier: bool,
+) -> None:
+    """Strips that are alike, a task each. `weights`: factors and bias."""
+    strip, relu, adds = parts[0].strip, ending.relu, bool(ending.summands)
+    algorithm = strip.algorithm
+    sources, total = vectors_of(operation.input_shapes[0]), vectors_of(operation.shape)
+    together = accumulators(plan.target) // total
+    together = -(-strip.tiles // -(-strip.tiles // together))
+    sizes = Products(total, sources, together, _group(sources, total), near=True)
+    turned = algorithm.points * sources * strip.tiles * VECTOR
+    room = turned + algorithm.points * total * strip.tiles * VECTOR
+    work = Slot(f"products {operation.name}", room, worker=True)
+    row, step = operation.input_shapes[0][2] * VECTOR, operation.shape[2] * VECTOR
+    places = [
+        (moved(slot, parts[0].result_row * step), algorithm.outputs * step)
+        for slot in (*ending.summands, ending.target)
+    ]
+    factors, bias = weights
+    plan.tasks(
+        "image_winograd_strip",
+        (strip, sizes, relu, adds),
+        lambda name: image_winograd.convolve(name, strip, sizes, relu=relu, adds=adds),
+        len(parts),
+        (moved(source, parts[0].source_row * row), algorithm.outputs * row),
+        (work, 0),
+        (factors, 0),
+        (bias, 0),
+        (moved(work, turned), 0),
+        *places,
+        barrier=barrier,
+    )
+
+
+def _factors(
+    plan: ImagePlanner, operation: Operation, algorithm: Algorithm, vectors: int
+) -> list[tuple[int, int, int, Region]]:
+    """Of blocks of so many vectors of output channels: first, vectors, blocks, and factors."""
+    channels, total = operation.input_shapes[0][0], vectors_of(operation.shape)
+    sources, norm = vectors_of((channels,)), operation.norm[0] if operation.norm else ""
+    return [
+        (first, wide, count, plan.pack(
+            "factors",
+            operation.node,
+            (count, algorithm.points, sources, LANES, wide, LANES),
+            first * LANES, count, wide, channels, algorithm.outputs, algorithm.taps,
+            norm=norm,
+        ))
+        for first, wide, count in cut(total, vectors)
+    ]  # fmt: skip
+
+
+def _bias(plan: ImagePlanner, operation: Operation) -> Region:
+    norm, total = operation.norm[0] if operation.norm else "", vectors_of(operation.shape)
+    return plan.pack("bias", operation.node, (total, LANES), operation.shape[0], total, norm=norm)
 
 
 def _group(sources: int, vectors: int) -> int:
@@ -190,68 +219,70 @@ def _strip(part: _Part) -> Strip:
 
 def _strips_shared(plan: ImagePlanner, operation: Operation, algorithm: Algorithm) -> None:
     """Strip by strip: transform (tasks of source channels), multiply (tasks of output channels)."""
-    source_shape, shape = operation.input_shapes[0], operation.shape
-    source = plan.read(operation.inputs[0], source_shape)
+    source = plan.read(operation.inputs[0], operation.input_shapes[0])
     ending = plan.ending(operation)
-    relu, adds = ending.relu, bool(ending.summands)
-    sources, total = vectors_of(source_shape), vectors_of(shape)
+    sources, total = vectors_of(operation.input_shapes[0]), vectors_of(operation.shape)
     parts = list(_strips(operation, algorithm))
     tiles = parts[0].strip.tiles
     line = forward_taps(tiles, tiles, 1, 1, 0, 1)
     work = algorithm.points * tiles * sources * total * LANES * LANES
     vectors, together = product_tile(plan.target, total, line, work)
-    points = algorithm.points
-    norm = operation.norm[0] if operation.norm else ""
-    packs = [
-        (first, wide, count,
-         plan.pack("factors", operation.node, (count, points, sources, LANES, wide, LANES),
-                   first * LANES, count, wide, source_shape[0], algorithm.outputs, algorithm.taps,
-                   norm=norm))
-        for first, wide, count in _cut(total, vectors)
-    ]  # fmt: skip
-    bias = plan.pack("bias", operation.node, (total, LANES), shape[0], total, norm=norm)
-    source_map, result_map = (prod(size[1:]) * VECTOR for size in (source_shape, shape))
+    blocks = _factors(plan, operation, algorithm, vectors)
+    bias = _bias(plan, operation)
     for part in parts:
-        strip = part.strip
-        bytes_ = points * sources * strip.tiles * VECTOR
-        turned = plan.scratch(f"transformed {operation.name}", bytes_)
-        at = replace(source, offset=source.offset + part.source_row * source_shape[2] * VECTOR)
-        plan.tasks(
-            "image_transform",
-            (strip, sources),
-            lambda name, strip=strip: image_winograd.transform_source(name, strip, sources),  # type: ignore[misc]
-            sources,
-            (at, source_map),
-            (turned, strip.tiles * VECTOR),
-        )
-        before = part.result_row * shape[2] * VECTOR
-        for first, wide, count, factors in packs:
+        turned = _transformed(plan, operation, part, source)
+        for first, wide, count, factors in blocks:
             sizes = Products(wide, sources, together, _group(sources, wide))
-            room = points * wide * strip.tiles * VECTOR
-            maps = [
-                (replace(slot, offset=slot.offset + before + first * result_map), wide * result_map)
-                for slot in (*ending.summands, ending.target)
-            ]
-            plan.tasks(
-                "image_winograd",
-                (strip, sizes, relu, adds),
-                lambda name, strip=strip, sizes=sizes: image_winograd.multiply(  # type: ignore[misc]
-                    name, strip, sizes, relu=relu, adds=adds
-                ),
-                count,
-                (turned, 0),
-                (factors, points * sources * LANES * wide * VECTOR),
-                (replace(bias, offset=bias.offset + first * VECTOR), wide * VECTOR),
-                (Slot(f"products {operation.name}", room, worker=True), 0),
-                *maps,
-                barrier=first + wide * count == total,
-            )
+            weights = factors, moved(bias, first * VECTOR)
+            last = first + wide * count == total
+            _products(plan, operation, part, turned, sizes, weights, ending, (first, count), last)
 
 
-def _cut(total: int, wide: int) -> Iterator[tuple[int, int, int]]:
-    """(first vector, vectors of a block, blocks)."""
-    whole, rest = divmod(total, wide)
-    if whole:
-        yield 0, wide, whole
-    if rest:
-        yield whole * wide, rest, 1
+def _transformed(plan: ImagePlanner, operation: Operation, part: _Part, source: Slot) -> Slot:
+    """The strip's tiles of all sources."""
+    strip, shape = part.strip, operation.input_shapes[0]
+    sources = vectors_of(shape)
+    size = strip.algorithm.points * sources * strip.tiles * VECTOR
+    turned = plan.scratch(f"transformed {operation.name}", size)
+    plan.tasks(
+        "image_transform",
+        (strip, sources),
+        lambda name: image_winograd.transform_source(name, strip, sources),
+        sources,
+        (moved(source, part.source_row * shape[2] * VECTOR), prod(shape[1:]) * VECTOR),
+        (turned, strip.tiles * VECTOR),
+    )
+    return turned
+
+
+def _products(
+    plan: ImagePlanner,
+    operation: Operation,
+    part: _Part,
+    turned: Slot,
+    sizes: Products,
+    weights: tuple[Region, Region],
+    ending: Ending,
+    block: tuple[int, int],
+    barrier: bool,
+) -> None:
+    """Blocks of output channels of a strip, a task each. `weights`: factors and bias; `block`: the
+    first vector, and how many blocks."""
+    strip, relu, adds = part.strip, ending.relu, bool(ending.summands)
+    (first, count), (factors, bias), wide = block, weights, sizes.vectors
+    points, shape = strip.algorithm.points, operation.shape
+    result_map = prod(shape[1:]) * VECTOR
+    before = part.result_row * shape[2] * VECTOR + first * result_map
+    room = points * wide * strip.tiles * VECTOR
+    plan.tasks(
+        "image_winograd",
+        (strip, sizes, relu, adds),
+        lambda name: image_winograd.multiply(name, strip, sizes, relu=relu, adds=adds),
+        count,
+        (turned, 0),
+        (factors, points * sizes.sources * LANES * wide * VECTOR),
+        (bias, wide * VECTOR),
+        (Slot(f"products {operation.name}", room, worker=True), 0),
+        *((moved(slot, before), wide * result_map) for slot in (*ending.summands, ending.target)),
+        barrier=barrier,
+    )

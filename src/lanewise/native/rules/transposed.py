@@ -7,43 +7,23 @@ gradient takes the layer's gradient as source and the layer's input as gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import conv, weights
 from lanewise.native.kernels.correlation import Correlation
-from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps
+from lanewise.native.kernels.taps import forward_taps, gradient_taps
 from lanewise.native.nest import LANES
 from lanewise.native.plan import FLOAT, Slot
 from lanewise.native.planner import Planner
 from lanewise.native.rules.batch_norm import folded_norm
-from lanewise.native.rules.windows import masked, packed
+from lanewise.native.rules.windows import masked, packed, transposed_taps
 from lanewise.native.ways import correlation_way
 from lanewise.native.weight_ways import weight_tile
 from lanewise.net.layers import TransposedConv
-from lanewise.size.shapes import resolve_transposed
 
 
 def _layer(operation: Operation) -> TransposedConv:
     assert isinstance(operation.layer, TransposedConv)
     return operation.layer
-
-
-def _taps(operation: Operation, make: Callable[..., Taps]) -> tuple[Taps, Taps]:
-    """`gradient_taps`: this layer's output × tap → its input; `forward_taps`: the other way."""
-    moves = resolve_transposed(_layer(operation), operation.input_shapes[0])
-    rows, columns = (
-        make(
-            moves.axes[axis].n,
-            moves.out[axis],
-            moves.kernel[axis],
-            moves.stride[axis],
-            moves.pad[axis][0],
-            moves.dilation[axis],
-        )
-        for axis in (0, 1)
-    )
-    return rows, columns
 
 
 def _maps(operation: Operation) -> tuple[int, int]:
@@ -54,7 +34,7 @@ def _maps(operation: Operation) -> tuple[int, int]:
 
 def transposed_forward(plan: Planner, operation: Operation) -> None:
     layer, (kernels, channels) = _layer(operation), _maps(operation)
-    rows, columns = _taps(operation, gradient_taps)
+    rows, columns = transposed_taps(operation, gradient_taps)
     area = rows.taps * columns.taps
     sizes = Correlation(
         layer.groups,
@@ -101,7 +81,7 @@ def transposed_gradient(plan: Planner, operation: Operation) -> None:
 
 def _weight_gradient(plan: Planner, operation: Operation) -> None:
     layer, (kernels, channels) = _layer(operation), _maps(operation)
-    rows, columns = _taps(operation, forward_taps)
+    rows, columns = transposed_taps(operation, forward_taps)
     tile = weight_tile(plan.target, channels, kernels, rows, columns)
     key = (layer.groups, channels, kernels, rows, columns, tile)
     sums = layer.groups * channels * kernels * rows.taps * columns.taps * LANES * FLOAT
@@ -118,7 +98,7 @@ def _weight_gradient(plan: Planner, operation: Operation) -> None:
 
 def _input_gradient(plan: Planner, operation: Operation) -> None:
     layer, source, (kernels, channels) = _layer(operation), operation.inputs[0], _maps(operation)
-    rows, columns = _taps(operation, forward_taps)
+    rows, columns = transposed_taps(operation, forward_taps)
     area = rows.taps * columns.taps
     sizes = Correlation(
         layer.groups,

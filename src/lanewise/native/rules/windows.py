@@ -15,10 +15,10 @@ from lanewise.native.kernels.points import PointTile
 from lanewise.native.kernels.taps import Taps
 from lanewise.native.plan import FLOAT, Slot
 from lanewise.native.planner import Planner
-from lanewise.net.layers import Conv, DepthwiseConv, PartialConv, Pool
+from lanewise.net.layers import Conv, DepthwiseConv, PartialConv, Pool, TransposedConv
 from lanewise.net.show import show_layer
 from lanewise.size.axis import Axis
-from lanewise.size.shapes import Window, resolve_window, show_shape
+from lanewise.size.shapes import Window, resolve_transposed, resolve_window, show_shape
 
 
 def window(operation: Operation) -> Window:
@@ -42,11 +42,20 @@ def _has_values(axis: Axis) -> bool:
 
 def taps(operation: Operation, make: Callable[..., Taps]) -> tuple[Taps, Taps]:
     """Row taps and column taps of a window, forward or gradient."""
-    moves = window(operation)
-    _, *sizes = operation.input_shapes[0]
+    return _both(window(operation), make)
+
+
+def transposed_taps(operation: Operation, make: Callable[..., Taps]) -> tuple[Taps, Taps]:
+    """The same of a transposed convolution. `gradient_taps`: its output × tap → its input;
+    `forward_taps`: the other way."""
+    assert isinstance(operation.layer, TransposedConv)
+    return _both(resolve_transposed(operation.layer, operation.input_shapes[0]), make)
+
+
+def _both(moves: Window, make: Callable[..., Taps]) -> tuple[Taps, Taps]:
     rows, columns = (
         make(
-            sizes[axis],
+            moves.axes[axis].n,
             moves.out[axis],
             moves.kernel[axis],
             moves.stride[axis],
