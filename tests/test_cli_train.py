@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lanewise.cli.main import main
+from lanewise.cli.main import VERBS, main
 
 NET = "input 1x8x8; conv 8 k3 pad1; relu; maxpool 2; flatten; linear 10"
 TRAIN = ["train", "digits", "--net", NET, "--batch", "64"]
@@ -123,8 +123,11 @@ def test_a_net_for_other_classes_is_said(
     assert len(record["class_names"]) == classes and record["net"]["notes"]
 
 
-@pytest.mark.parametrize("verb", ["train", "test", "predict"])
-def test_help_has_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_examples_and_fits_a_terminal(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert main([verb, "--help"]) == 0
     out = capsys.readouterr().out
     assert "examples:" in out and "--json" in out and "--quiet" in out

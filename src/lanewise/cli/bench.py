@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from lanewise.native.profile import LayerWork, Profile, Work
 
 EXAMPLES = """\
-Trains for some seconds on random images, or with --inference predicts them. The
-peak is what a loop of independent multiply–adds reaches on the same threads;
-GFLOP/s count the multiply–adds of convolutions and linear, twice: those of the
-direct sum, so that a convolution by Winograd's algorithm may reach more than the
-peak. Other work on the machine makes the shares smaller, and the last lines then
-say so.
+Trains for some seconds on random images, or with --inference predicts them.
+The peak is what a loop of independent multiply–adds reaches on the same
+threads; GFLOP/s count the multiply–adds of convolutions and linear, twice:
+those of the direct sum, so that a convolution by Winograd's algorithm may reach
+more than the peak. Other work on the machine makes the shares smaller, and the
+last lines then say so.
 
 examples:
   lanewise bench

@@ -19,8 +19,8 @@ A row a tensor: the largest difference between the engine (float32) and PyTorch
 size. Weights and images are random. Exit code 1 where a tensor differs.
 Convolutions that Winograd's algorithm makes quicker round more, and are allowed
 to; --exact computes every one of them directly. With --precision bf16 PyTorch
-rounds maps and weights where the engine does, and the tolerance is what one value
-in a hundred does that is rounded to the other neighbour.
+rounds maps and weights where the engine does, and the tolerance is what one
+value in a hundred does that is rounded to the other neighbour.
 
 examples:
   lanewise verify lenet5
