@@ -35,7 +35,7 @@ from lanewise.bridge.verdict import Comparison
 from lanewise.errors import LanewiseError
 from lanewise.native import algorithms, chains, matrix_ways
 from lanewise.native.latency import winograd
-from lanewise.native.rules import batch_norm, pointwise
+from lanewise.native.rules import batch_norm, pointwise, units
 from lanewise.net.parse import parse
 
 __all__ = ["Block", "Case", "main", "random_case", "shrink", "text_of"]
@@ -207,7 +207,8 @@ def main(arguments: list[str] | None = None, judge: Judge = ask_oracle) -> int:
     """Runs the command line; 1 if a net failed."""
     chosen = _parser().parse_args(arguments)
     if chosen.small_caches:
-        chains.CHAIN_BYTES, pointwise.LARGE, batch_norm.AWAY = 1, 0, 0
+        chains.CHAIN_BYTES, pointwise.LARGE, batch_norm.AWAY, units.LARGE = 1, 0, 0, 0
+        units.FORWARD_BYTES, units.BACKWARD_BYTES = 8 << 10, 32 << 10
     if chosen.winograd:
         algorithms.WORTH = winograd.WORTH = 0.0
         winograd.LEAST_CHANNELS = 1

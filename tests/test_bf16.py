@@ -228,8 +228,9 @@ def test_pairs_of_sources_make_the_same_sums(sizes: tuple[int, ...], forward: bo
 
 @pytest.mark.parametrize("net", ["bn3", "mobilenet-v2-small"])
 def test_maps_take_half_the_memory(net: str) -> None:
+    # `exact`: in fp32 some maps are otherwise not kept at all (`test_inverted.py`).
     plans = [
-        plan_directions(load(net), find_target(), True, precision=precision)["train"]
+        plan_directions(load(net), find_target(), True, precision=precision, exact=True)["train"]
         for precision in ("fp32", "bf16")
     ]
     assert plans[1].kept.size < 0.56 * plans[0].kept.size

@@ -65,7 +65,9 @@ def test_some_pixels_at_a_time_are_the_same(net: str, monkeypatch: pytest.Monkey
 
 
 def _train_calls(net: str) -> Sequence[Call]:
-    return plan_directions(load(net), find_target("avx512"), training=True)["train"].calls
+    """With many maps that are kept (of those that are not: `test_inverted.py`)."""
+    plans = plan_directions(load(net), find_target("avx512"), training=True, exact=True)
+    return plans["train"].calls
 
 
 def test_maps_that_leave_the_cache_are_taken_some_pixels_at_a_time() -> None:

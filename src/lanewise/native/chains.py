@@ -27,8 +27,8 @@ PIXEL_BYTES = LANES * 4
 #: two would meet in few sets of the caches
 APART = 1
 
-#: what neighbours must have in common to form a chain: phase, axis, extent
-_Key: TypeAlias = tuple[int, str, int]
+#: what neighbours must have in common to form a chain: phase, axis, extent, part
+_Key: TypeAlias = tuple[int, str, int, int]
 
 
 @dataclass
@@ -134,11 +134,15 @@ def _accesses(kernel: Kernel | Choice) -> list[str]:
 def _keys(call: Call) -> frozenset[_Key]:
     if call.who != "slice":
         return frozenset()
-    return frozenset((call.phase, way.axis, way.extent) for way in call.ways)
+    return frozenset(_key(call, way) for way in call.ways)
+
+
+def _key(call: Call, way: Along) -> _Key:
+    return call.phase, way.axis, way.extent, way.part
 
 
 def _way(call: Call, key: _Key) -> Along:
-    return next(way for way in call.ways if (call.phase, way.axis, way.extent) == key)
+    return next(way for way in call.ways if _key(call, way) == key)
 
 
 def _runs(calls: Sequence[Call]) -> Iterator[_Run]:
@@ -164,7 +168,7 @@ def _runs(calls: Sequence[Call]) -> Iterator[_Run]:
 
 def _settled(run: _Run) -> Iterator[_Run]:
     """Pixels only where a call of the run knows no other way: else as many channels as agree."""
-    if min(run.keys, default=(0, "", 0))[1] != "pixels" or any(
+    if min(run.keys, default=(0, "", 0, 0))[1] != "pixels" or any(
         all(way.axis == "pixels" for way in call.ways) for call in run.calls
     ):
         yield run

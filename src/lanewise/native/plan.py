@@ -126,10 +126,12 @@ class Along:
     # who makes such a kernel (with maps and pitch of that place).
     fetches: tuple[int, ...] = ()
     make_fetching: Callable[[int, tuple[int, ...], tuple[int, int]], Kernel] | None = None
-    # Pixels of a piece, if a place is laid out in strips of so many; and at every place pixels from
-    # map to map, where it is laid out otherwise than whole.
+    # Channels or pixels of a piece where that is settled: a place may lie in strips of so many; and
+    # at every place pixels from map to map, where it is laid out otherwise than whole.
     strip: int = 0
     pitches: tuple[int, ...] = ()
+    # Calls of different parts never take turns.
+    part: int = 0
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,15 @@ class Strips:
     def fits(self, pixels: int) -> bool:
         """Whether so many pixels can be laid out so, `apart` a whole number, in bf16 too."""
         return pixels % self.pixels == 0 and self.maps * LANES * FLOAT // 2 % self.pixels == 0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of maps: a place from which on each has `pixels`, and all of a map `pitch`."""
+
+    pixels: int
+    pitch: int
+    apart: int = LANES * FLOAT
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from lanewise.native.plan import (
     Place,
     Plan,
     Region,
+    Rows,
     Slot,
     Strips,
     Who,
@@ -171,14 +172,17 @@ class Planner:
         write: Callable[[str, int], Kernel],
         channels: int,
         *apart: int,
+        opening: tuple[Call, ...] = (),
+        strip: int = 0,
+        part: int = 0,
     ) -> Along:
         """Some channels at a time: `write(name, block)`; at every place, bytes from one channel to
-        the next."""
+        the next. `strip`: so many, if that is settled."""
 
         def make(block: int, pitches: tuple[int, ...]) -> Kernel:
             return self.shelf.get(stem, (key, block), lambda name: write(name, block))
 
-        return Along("channels", channels, apart, make)
+        return Along("channels", channels, apart, make, opening, strip=strip, part=part)
 
     def by_pixels(
         self,
@@ -186,17 +190,19 @@ class Planner:
         key: object,
         write: Callable[..., Kernel],
         pixels: int,
-        *maps: bool | Strips,
+        *maps: bool | Strips | Rows,
         opening: tuple[Call, ...] = (),
         closing: tuple[Call, ...] = (),
         fetches: tuple[int, ...] = (),
+        strip: int = 0,
+        part: int = 0,
     ) -> Along:
         """Some pixels at a time: `write(name, block, pitches)`; `maps`: whether a place has maps of
         which a piece sees some pixels, else it sees all of it; `pitches` are of those. `fetches`:
         how many maps `write(…, ahead)` can fetch beside its work."""
-        apart = tuple(m.apart if isinstance(m, Strips) else LANES * FLOAT * m for m in maps)
-        pitches = tuple(m.pitch if isinstance(m, Strips) else pixels for m in maps)
-        strip = max((m.pixels for m in maps if isinstance(m, Strips)), default=0)
+        apart = tuple(LANES * FLOAT * m if isinstance(m, bool) else m.apart for m in maps)
+        pitches = tuple(pixels if isinstance(m, bool) else m.pitch for m in maps)
+        strip = max((m.pixels for m in maps if isinstance(m, Strips)), default=strip)
 
         def make(block: int, pitches: tuple[int, ...]) -> Kernel:
             mine = tuple(pitch for pitch, has in zip(pitches, maps, strict=True) if has)
@@ -212,18 +218,8 @@ class Planner:
                 lambda name: write(name, block, mine, ahead=ahead),
             )
 
-        return Along(
-            "pixels",
-            pixels,
-            apart,
-            make,
-            opening,
-            closing,
-            fetches,
-            make_fetching,
-            strip,
-            pitches,
-        )
+        pieces = (opening, closing, fetches, make_fetching, strip, pitches, part)
+        return Along("pixels", pixels, apart, make, *pieces)
 
     def made(self, stem: str, key: object, write: Callable[[str], Kernel], *places: Place) -> Call:
         """A call that is not made here: for the opening or closing of another."""

@@ -80,10 +80,12 @@ def statistics(
     pitches: Sequence[int] = (0, 0),
     join: bool = False,
     copy: bool = False,
+    away: bool = True,
 ) -> Kernel:
     """Buffers source, told (channels, 3, 16), [copied]: each lane's mean, squares about it, and, if
     they are to `join` what is told already (zeros at first), of how many pixels that is. `copy`:
-    the source goes on to where it is kept. `pitches`: of the maps of source and copied.
+    the source goes on to where it is kept, past the caches if `away`. `pitches`: of the maps of
+    source and copied.
 
     One pass: sums are taken about a pixel of the lane's middle, which lies among the values (one of
     a corner would see mostly padding), strip by strip, so that no long sum loses small terms.
@@ -93,11 +95,11 @@ def statistics(
     copied = maps("copied", channels, pixels, pitches[-1], "write")
     writer = Writer(name, [source, told, *[copied] * copy])
     with writer.loop("c", channels) as c:
-        pivot = writer.let(writer.load(source, c, _middle(pixels), 0), "pivot")
+        pivot = writer.let(writer.load(source, c, middle(pixels), 0), "pivot")
         total, square = writer.accumulators("total", 2)
         for begin, size, strips in blocks(pixels, STRIP):
             with writer.loop("strip", begin + size * strips, begin, size) as strip:
-                to = copied if copy else None
+                to = (copied, away) if copy else None
                 parts = _strip_sums(writer, source, to, c, strip, size, pivot)
                 for register, part in zip((total, square), parts, strict=True):
                     writer.assign(register, op("add", Read(register), part))
@@ -130,7 +132,7 @@ def _joined(
     )
 
 
-def _middle(pixels: int) -> int:
+def middle(pixels: int) -> int:
     """About the middle of a square map, whose sides are not known here."""
     return min(pixels - 1, (pixels + isqrt(pixels)) // 2)
 
@@ -138,7 +140,7 @@ def _middle(pixels: int) -> int:
 def _strip_sums(
     writer: Writer,
     source: Buffer,
-    copied: Buffer | None,
+    copied: tuple[Buffer, bool] | None,
     c: Var,
     strip: Var,
     size: int,
@@ -153,7 +155,7 @@ def _strip_sums(
                 at = as_index(strip) + i + k
                 x = writer.let(writer.load(source, c, at, 0), "x")
                 if copied:
-                    writer.store(copied, c, at, 0, value=x, away=True)
+                    writer.store(copied[0], c, at, 0, value=x, away=copied[1])
                 away = writer.let(op("sub", x, pivot), "away")
                 writer.assign(sums[k], op("add", Read(sums[k]), away))
                 writer.assign(squares[k], op("fma", away, away, Read(squares[k])))
@@ -174,7 +176,7 @@ def collect(name: str, channels: int, pixels: int, eps: float, *, affine: bool) 
     slices, images. The last is the unbiased variance, for the running statistics."""
     slices, images = Symbol("slices"), Symbol("images")
     told = Buffer("told", (slices, channels, TOLD, LANES))
-    parameters = _parameters(channels, affine)
+    parameters = affine_parameters(channels, affine)
     moments = Buffer("moments", (channels, MOMENTS), access="write", align=4)
     writer = Writer(name, [told, *parameters, moments], [slices, images])
     count = writer.let(op("tofloat", FromIndex(as_index(images), lanes=1)), "images")
@@ -198,7 +200,7 @@ def collect(name: str, channels: int, pixels: int, eps: float, *, affine: bool) 
             writer.assign(squares, op("add", Read(squares), part))
         values = writer.let(op("mul", count, one(float(pixels))), "values")
         square = writer.let(op("lanesum", Read(squares)), "square")
-        _store_moments(writer, moments, parameters, c, mean, square, values, eps)
+        store_moments(writer, moments, parameters, c, mean, square, values, eps)
     return writer.finish()
 
 
@@ -207,7 +209,7 @@ def collect_slice(name: str, channels: int, pixels: int, eps: float, *, affine: 
     lane_weight, [weight, bias], moments (channels, 5)."""
     told = Buffer("told", (channels, TOLD, LANES))
     weights = Buffer("lane_weight", (LANES,))
-    parameters = _parameters(channels, affine)
+    parameters = affine_parameters(channels, affine)
     moments = Buffer("moments", (channels, MOMENTS), access="write", align=4)
     writer = Writer(name, [told, weights, *parameters, moments])
     living = writer.let(is_positive(writer.load(weights, 0)), "living")
@@ -220,15 +222,15 @@ def collect_slice(name: str, channels: int, pixels: int, eps: float, *, affine: 
         squares = keep_where(living, op("add", writer.load(told, c, 1, 0), spread))
         square = writer.let(op("lanesum", squares), "square")
         values = writer.let(op("mul", count, one(float(pixels))), "values")
-        _store_moments(writer, moments, parameters, c, mean, square, values, eps)
+        store_moments(writer, moments, parameters, c, mean, square, values, eps)
     return writer.finish()
 
 
-def _parameters(channels: int, affine: bool) -> list[Buffer]:
+def affine_parameters(channels: int, affine: bool) -> list[Buffer]:
     return [Buffer(name, (channels,), align=4) for name in ("weight", "bias")] * affine
 
 
-def _store_moments(
+def store_moments(
     writer: Writer,
     moments: Buffer,
     parameters: list[Buffer],
@@ -263,7 +265,7 @@ def inference_constants(name: str, channels: int, eps: float, *, affine: bool) -
     means, variances = (
         Buffer(which, (channels,), align=4) for which in ("running_mean", "running_var")
     )
-    parameters = _parameters(channels, affine)
+    parameters = affine_parameters(channels, affine)
     target = Buffer("scale_and_shift", (2, channels), access="write", align=4)
     writer = Writer(name, [means, variances, *parameters, target])
     with writer.loop("c", channels) as c:

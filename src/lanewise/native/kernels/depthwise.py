@@ -16,8 +16,9 @@ Every sum is taken in the order of the rows, then columns, whatever the tile: it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from lanewise.native.kernels.lanes import add_lanes
 from lanewise.native.kernels.register_tiles import add_product
@@ -100,11 +101,40 @@ def correlate(
     mask: bool = False,
 ) -> Kernel:
     """Destination maps from source maps: buffers source, weight, those of `Result`."""
+    maps = sizes.groups * sizes.maps
+    shape = (maps, sizes.rows.destination, sizes.columns.destination, LANES)
+    return correlate_into(name, sizes, tile, Result(shape, bias, affine, accumulate, relu, mask))
+
+
+class Goal(Protocol):
+    """Where the sums go."""
+
+    @property
+    def buffers(self) -> list[Buffer]:
+        """The last of the kernel's."""
+
+    def start(self, writer: Writer, at: tuple[IndexLike, ...]) -> Value:
+        """What the sum for an index begins with."""
+
+    def store(self, writer: Writer, at: tuple[IndexLike, ...], value: Value) -> None:
+        """What becomes of it."""
+
+
+#: what is done around all of a map
+_Around: TypeAlias = Callable[[Writer, Index], AbstractContextManager[None]]
+
+
+def correlate_into(
+    name: str,
+    sizes: Depthwise,
+    tile: MapTile,
+    result: Goal,
+    around: _Around = lambda writer, k: nullcontext(),
+) -> Kernel:
+    """The same to any goal; `around` every map, whose tiles are its body."""
     source = _maps("source", sizes.groups * sizes.sources, sizes.rows.source, sizes.columns.source)
     maps = sizes.groups * sizes.maps
     weight = Buffer("weight", (maps * sizes.sources * sizes.taps,), align=4)
-    shape = (maps, sizes.rows.destination, sizes.columns.destination, LANES)
-    result = Result(shape, bias, affine, accumulate, relu, mask)
     writer = Writer(name, [source, weight, *result.buffers])
 
     def weight_of(j: IndexLike) -> Callable[[int, int], Value]:
@@ -144,13 +174,14 @@ def correlate(
         first = as_index(g) * sizes.sources
         # With one source map its weights outlive the tiles; else each tile takes them in turn.
         kept = weight_of(at_map) if sizes.sources == 1 else None
-        for at in _places(writer, sizes, tile.rows, tile.columns):
-            one_tile(
-                at_map,
-                first,
-                at,
-                lambda j: kept or weight_of(as_index(g) * sizes.sources + j),
-            )
+        with around(writer, at_map):
+            for at in _places(writer, sizes, tile.rows, tile.columns):
+                one_tile(
+                    at_map,
+                    first,
+                    at,
+                    lambda j: kept or weight_of(as_index(g) * sizes.sources + j),
+                )
     return writer.finish()
 
 

@@ -78,7 +78,7 @@ class Tiles:
         return as_index(self.j) * self.width + self.first
 
 
-def _tiles(writer: Writer, name: str, size: int, width: int, fetching: int = 0) -> Iterator[Tiles]:
+def tiles(writer: Writer, name: str, size: int, width: int, fetching: int = 0) -> Iterator[Tiles]:
     """Loops over tiles; the first `fetching` of the whole ones apart."""
     for first, count, times in blocks(size, width):
         few = min(fetching, times) if count == width else 0
@@ -146,8 +146,8 @@ def products(
                     result = keep_where(is_positive(writer.load(value, k, n, 0)), result)
                 writer.store(target, k, n, 0, value=result)
 
-    for columns in _tiles(writer, "n", pixels, tile.pixels):
-        for lines in _tiles(writer, "k", sizes.maps, tile.maps, tile.pixels * by_source):
+    for columns in tiles(writer, "n", pixels, tile.pixels):
+        for lines in tiles(writer, "k", sizes.maps, tile.maps, tile.pixels * by_source):
             one_tile(lines, columns)
     return writer.finish()
 
@@ -214,8 +214,8 @@ def weight_sums(
             for at, cell in zip(line, registers, strict=True):
                 writer.store(sums, *at, value=Read(cell))
 
-    for k in _tiles(writer, "k", maps, tile.maps, tile.sources * by_source):
-        for c in _tiles(writer, "c", sources, tile.sources, tile.maps * (not by_source)):
+    for k in tiles(writer, "k", maps, tile.maps, tile.sources * by_source):
+        for c in tiles(writer, "c", sources, tile.sources, tile.maps * (not by_source)):
             one_tile(k, c)
     return writer.finish()
 

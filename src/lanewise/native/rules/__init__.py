@@ -13,13 +13,12 @@ from lanewise.native.fuse import Operation
 from lanewise.native.planner import Planner
 from lanewise.native.rules import (
     activations,
-    batch_norm,
     channels,
-    convolution,
     expanded,
     factors,
     full_connection,
     gating,
+    inverted,
     joins,
     noise,
     normalisation,
@@ -67,8 +66,8 @@ from lanewise.net.layers import (
 Rule = Callable[[Planner, Operation], None]
 
 FORWARD: dict[type[Layer], Rule] = {
-    Conv: convolution.conv_forward,
-    DepthwiseConv: convolution.conv_forward,
+    Conv: inverted.conv_forward,
+    DepthwiseConv: inverted.conv_forward,
     PartialConv: partial.partial_forward,
     TransposedConv: transposed.transposed_forward,
     MaxPool: pooling.max_pool_forward,
@@ -86,7 +85,7 @@ FORWARD: dict[type[Layer], Rule] = {
     **dict.fromkeys(ACTIVATIONS, activations.activation_forward),
     PReLU: factors.factor_forward,
     ChannelScale: factors.factor_forward,
-    BatchNorm: batch_norm.forward,
+    BatchNorm: inverted.norm_forward,
     LayerNorm: normalisation.layer_norm_forward,
     GroupNorm: normalisation.group_norm_forward,
     LocalResponseNorm: normalisation.response_norm_forward,
@@ -102,7 +101,7 @@ FORWARD: dict[type[Layer], Rule] = {
 
 GRADIENT: dict[type[Layer], Rule] = {
     Conv: expanded.convolution_gradient,
-    DepthwiseConv: convolution.conv_gradient,
+    DepthwiseConv: inverted.depthwise_gradient,
     PartialConv: partial.partial_gradient,
     TransposedConv: transposed.transposed_gradient,
     MaxPool: pooling.max_pool_gradient,
@@ -120,7 +119,7 @@ GRADIENT: dict[type[Layer], Rule] = {
     **dict.fromkeys(ACTIVATIONS, activations.activation_gradient),
     PReLU: factors.factor_gradient,
     ChannelScale: factors.factor_gradient,
-    BatchNorm: expanded.norm_gradient,
+    BatchNorm: inverted.norm_gradient,
     LayerNorm: normalisation.layer_norm_gradient,
     GroupNorm: normalisation.group_norm_gradient,
     LocalResponseNorm: normalisation.response_norm_gradient,

@@ -19,7 +19,7 @@ from lanewise.native.rules.norm_places import (
     moments_of,
     rectifier_of,
     size_of,
-    told_by,
+    statistics_of,
 )
 from lanewise.net.layers import BatchNorm
 
@@ -30,7 +30,7 @@ def cleared(plan: Planner, place: Slot) -> Call:
     return plan.made("clear", vectors, lambda name: joins.clear(name, vectors), place)
 
 
-def _parameters(plan: Planner, operation: Operation) -> list[Region]:
+def affine_parameters(plan: Planner, operation: Operation) -> list[Region]:
     affine = layer_of(operation).affine
     return [plan.parameter(operation, which) for which in ("weight", "bias")] if affine else []
 
@@ -129,12 +129,12 @@ def folded_norm(plan: Planner, operation: Operation) -> list[Slot]:
 def _batch_moments(plan: Planner, operation: Operation) -> Slot:
     """Mean and deviation of this batch, and from them scale and shift."""
     layer, size = layer_of(operation), size_of(operation)
-    told = told_by(plan, operation, "statistics", batch_norm.TOLD)
+    told = statistics_of(plan, operation)
     moments = moments_of(plan, operation)
     if operation.name not in plan.told:
         _statistics(plan, operation, told)
     key = (*size, layer.eps, layer.affine)
-    parameters = _parameters(plan, operation)
+    parameters = affine_parameters(plan, operation)
     if layer.ghost:
         plan.call(
             "collect_slice",
@@ -158,7 +158,7 @@ def _batch_moments(plan: Planner, operation: Operation) -> Slot:
             symbols=("slices", "images"),
             who="worker",
         )
-        _running(plan, operation, moments)
+        update_running(plan, operation, moments)
     return moments
 
 
@@ -218,7 +218,7 @@ def _statistics(plan: Planner, operation: Operation, told: Slot) -> None:
     )
 
 
-def _running(plan: Planner, operation: Operation, moments: Slot) -> None:
+def update_running(plan: Planner, operation: Operation, moments: Slot) -> None:
     key = (operation.shape[0], layer_of(operation).momentum)
     plan.call(
         "running",

@@ -21,7 +21,7 @@ from lanewise.native.rules.norm_places import (
     moments_of,
     partials_of,
     size_of,
-    told_by,
+    sums_of,
 )
 from lanewise.native.rules.windows import masked
 
@@ -41,13 +41,19 @@ def gradient(plan: Planner, operation: Operation) -> None:
     source = operation.inputs[0]
     wanted = plan.wants_gradient(source)
     if layer_of(operation).affine or wanted:
-        told = told_by(plan, operation, "gradient sums", 2)
-        if operation.name not in plan.told_gradients:
-            _gradient_sums(plan, operation, told)
+        told = tell_sums(plan, operation)
     if wanted:
         _input_gradient(plan, operation, told)
     for other in operation.inputs[1:]:
         plan.pass_gradient(operation, other)
+
+
+def tell_sums(plan: Planner, operation: Operation) -> Slot:
+    """What the slice tells for the gradient."""
+    told = sums_of(plan, operation)
+    if operation.name not in plan.told_gradients:
+        _gradient_sums(plan, operation, told)
+    return told
 
 
 def _gradient_sums(
@@ -107,7 +113,7 @@ def _gradient_sums(
 def gradient_sums(plan: Planner, operation: Operation, strips: Strips) -> tuple[Slot, Slot]:
     """What the slice tells for the gradient, and its source's gradient but for what all images pull
     at each, laid out in strips."""
-    told = told_by(plan, operation, "gradient sums", 2)
+    told = sums_of(plan, operation)
     size = strips.size(size_of(operation)[1])
     pushed = plan.scratch(f"pushed {operation.name}", size, maps=True)
     _gradient_sums(plan, operation, told, pushed, strips)

@@ -42,7 +42,7 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
     if pointwise.applies(plan, operation):
         pointwise.forward(plan, operation)
         return
-    layer, source = _layer(operation), plan.value(operation.inputs[0])
+    layer, source = layer_of(operation), plan.value(operation.inputs[0])
     options = {"bias": layer.bias, "affine": operation.norm is not None}
     constants: list[Place] = [
         *([plan.parameter(operation, "bias")] if layer.bias else []),
@@ -119,7 +119,7 @@ def _is_map(place: Place) -> bool:
 
 
 def conv_gradient(plan: Planner, operation: Operation) -> None:
-    layer, dy = _layer(operation), plan.gradient(operation.name)
+    layer, dy = layer_of(operation), plan.gradient(operation.name)
     if pointwise.applies(plan, operation):
         pointwise.gradient(plan, operation)
         return
@@ -203,21 +203,21 @@ def _weights(plan: Planner, operation: Operation, sizes: Any, tile: Any, directi
     return pairs
 
 
-def _layer(operation: Operation) -> Conv:
+def layer_of(operation: Operation) -> Conv:
     """The convolution, of whichever kind, as a grouped one."""
     assert isinstance(operation.layer, Conv | DepthwiseConv)
     return conv_of(operation.layer, operation.input_shapes[0])
 
 
-def _parts(operation: Operation) -> tuple[int, int, int]:
+def parts(operation: Operation) -> tuple[int, int, int]:
     """Groups; kernels and channels of each."""
-    layer = _layer(operation)
+    layer = layer_of(operation)
     channels = operation.input_shapes[0][0]
     return layer.groups, layer.kernels // layer.groups, channels // layer.groups
 
 
 def _is_depthwise(operation: Operation) -> bool:
-    _, kernels, channels = _parts(operation)
+    _, kernels, channels = parts(operation)
     return channels == 1 and kernels <= MOST_MULTIPLIER
 
 
@@ -253,7 +253,7 @@ def _by_matrices(
 
 
 def _sizes(operation: Operation, make: Callable[..., Taps]) -> Correlation:
-    groups, kernels, channels = _parts(operation)
+    groups, kernels, channels = parts(operation)
     rows, columns = joined(*taps(operation, make), LONGEST_LINE)
     forward = make is forward_taps
     maps, sources = (kernels, channels) if forward else (channels, kernels)
@@ -271,7 +271,7 @@ def _sizes(operation: Operation, make: Callable[..., Taps]) -> Correlation:
 
 
 def _weight_gradient(plan: Planner, operation: Operation) -> None:
-    groups, kernels, channels = _parts(operation)
+    groups, kernels, channels = parts(operation)
     rows, columns = taps(operation, forward_taps)
     partial = plan.partial(operation, "weight")
     fast = winograd.chosen_for_weights(plan, operation)
@@ -321,7 +321,7 @@ def _gradient_in_lanes(
     plan: Planner, operation: Operation, places: tuple[Slot, Slot], partial: Region
 ) -> None:
     """The weight gradient where kernels are in the lanes: transpose, then multiply."""
-    groups, kernels, channels = _parts(operation)
+    groups, kernels, channels = parts(operation)
     rows, columns = joined(*taps(operation, forward_taps), LANE_PIXELS)
     tile = lane_tile(plan.target, kernels, channels, rows, columns)
     turned = prod(lane_weights.turned_shape(kernels, rows, columns, tile)) * FLOAT

@@ -34,15 +34,21 @@ WIDER = 2
 def norm_gradient(plan: Planner, operation: Operation) -> None:
     """The gradient of a batch normalisation; here with those of the convolution before it."""
     before = plan.by_name[operation.inputs[0]]
-    if not _expands(plan, operation, before):
+    if not expands(plan, operation, before):
         batch_norm_gradient.gradient(plan, operation)
         return
-    strips = pointwise.strips_of(before)
+    strips = pointwise.strips_of(before, pointwise.pixels_of(before))
     told, pushed = batch_norm_gradient.gradient_sums(plan, operation, strips)
     own, plan.purpose = plan.purpose, f"{before.name} gradient"
     pointwise.gradients_from(plan, before, pushed, strips)
     plan.purpose = own
     _sum_moments(plan, before)
+    pull_later(plan, operation, before, told)
+
+
+def pull_later(plan: Planner, operation: Operation, before: Operation, told: Slot) -> None:
+    """After the barrier every worker learns what all images pull; the convolution's gradient
+    applies it."""
     pull = batch_norm_gradient.collect_pull(plan, operation, told)
     maps, sources = pointwise.maps_of(before)
     plan.call(
@@ -74,7 +80,7 @@ def convolution_gradient(plan: Planner, operation: Operation) -> None:
     )
 
 
-def _expands(plan: Planner, norm: Operation, before: Operation) -> bool:
+def expands(plan: Planner, norm: Operation, before: Operation) -> bool:
     """Whether a normalisation follows such a convolution, and nobody else reads between them."""
     layer, (maps, *_) = norm.layer, norm.shape
     if not isinstance(layer, BatchNorm) or not pointwise.applies(plan, before):
@@ -95,7 +101,7 @@ def _matrix(plan: Planner, operation: Operation) -> tuple[Slot, Slot]:
     )
 
 
-def _moments(plan: Planner, operation: Operation) -> tuple[Slot, Slot]:
+def few_moments(plan: Planner, operation: Operation) -> tuple[Slot, Slot]:
     """Σ x xᵀ and Σ x of a slice."""
     sources = operation.input_shapes[0][0]
     return (
@@ -106,7 +112,7 @@ def _moments(plan: Planner, operation: Operation) -> tuple[Slot, Slot]:
 
 def _sum_moments(plan: Planner, operation: Operation) -> None:
     sources, pixels = operation.input_shapes[0][0], pointwise.pixels_of(operation)
-    second, first = _moments(plan, operation)
+    second, first = few_moments(plan, operation)
     x = value_again(plan, operation.inputs[0])
     tile = pair_tile(plan.target, sources, sources)
     sums = _lane_sums(plan, operation, "second", sources * sources)
@@ -160,7 +166,7 @@ def _pull_weights(plan: Planner, operation: Operation, norm: Operation) -> None:
         plan.parameter(operation, "weight"),
         moments_of(plan, norm),
         batch_norm_gradient.pull_of(plan, norm),
-        *_moments(plan, operation),
+        *few_moments(plan, operation),
         plan.partial(operation, "weight"),
     )
 

@@ -29,6 +29,16 @@ def told_by(plan: Planner, operation: Operation, what: str, rows: int) -> Slot:
     return plan.scratch(f"{what} {operation.name}", rows * operation.shape[0] * VECTOR)
 
 
+def statistics_of(plan: Planner, operation: Operation) -> Slot:
+    """What a slice tells for the moments."""
+    return told_by(plan, operation, "statistics", batch_norm.TOLD)
+
+
+def sums_of(plan: Planner, operation: Operation) -> Slot:
+    """What a slice tells for the gradient."""
+    return told_by(plan, operation, "gradient sums", 2)
+
+
 def constants_of(plan: Planner, operation: Operation, what: str, rows: int) -> Slot:
     """Rows of a number a channel: a worker's, or in ghost normalisation every slice's own."""
     name, size = f"{what} {operation.name}", rows * operation.shape[0] * FLOAT

@@ -11,7 +11,7 @@ from lanewise.native.fuse import Operation
 from lanewise.native.kernels import pointwise as kernels
 from lanewise.native.kernels.pointwise import Products
 from lanewise.native.nest import LANES, Kernel
-from lanewise.native.plan import FLOAT, Place, Slot, Strips
+from lanewise.native.plan import FLOAT, Call, Place, Slot, Strips
 from lanewise.native.planner import Planner
 from lanewise.native.rules.batch_norm import before_norm, cleared, value_again
 from lanewise.native.rules.batch_norm_gradient import gradient_before_sums
@@ -59,9 +59,10 @@ def maps_of(operation: Operation) -> tuple[int, int]:
     return operation.shape[0], operation.input_shapes[0][0]
 
 
-def strips_of(operation: Operation) -> Strips:
-    """How what is made of few maps lies, if some pixels of all maps are read at a time."""
-    (maps, sources), pixels = maps_of(operation), pixels_of(operation)
+def strips_of(operation: Operation, pixels: int) -> Strips:
+    """How so many pixels of what is made of few maps lie, if some of all maps are read at a
+    time."""
+    maps, sources = maps_of(operation)
     most = min(STRIP_PIXELS, chains.CHAIN_BYTES // 2 // ((maps + sources) * LANES * FLOAT))
     fitting = (Strips(maps, block) for block in range(max(1, most), 0, -1))
     return next(strips for strips in fitting if strips.fits(pixels))
@@ -153,12 +154,10 @@ def multiply(
     plan.call_pieces((way,), x, matrix, begin, target)
 
 
-def _weight_gradient(plan: Planner, operation: Operation, dy: Slot, strips: Strips | None) -> None:
-    (maps, sources), weights = maps_of(operation), prod(maps_of(operation))
-    tile = pair_tile(plan.target, maps, sources)
+def weight_lanes(plan: Planner, operation: Operation) -> tuple[Slot, Call, Call]:
+    """The sums of every lane for the weights; what clears them, and what adds them up."""
+    weights = prod(maps_of(operation))
     sums = plan.scratch(f"sums {operation.name}", weights * LANES * FLOAT)
-    x = value_again(plan, operation.inputs[0])
-    opening = cleared(plan, sums)
     closing = plan.made(
         "add_weight_lanes",
         weights,
@@ -166,6 +165,14 @@ def _weight_gradient(plan: Planner, operation: Operation, dy: Slot, strips: Stri
         sums,
         plan.partial(operation, "weight"),
     )
+    return sums, cleared(plan, sums), closing
+
+
+def _weight_gradient(plan: Planner, operation: Operation, dy: Slot, strips: Strips | None) -> None:
+    maps, sources = maps_of(operation)
+    tile = pair_tile(plan.target, maps, sources)
+    x = value_again(plan, operation.inputs[0])
+    sums, opening, closing = weight_lanes(plan, operation)
     way = plan.by_pixels(
         "conv_weight_gradient",
         (maps, sources, tile),

@@ -1,0 +1,283 @@
+"""Inverted residuals whose many maps are never kept (`inverted.py`): their gradients, some rows
+at a time, from that of the normalised depthwise result to that of the few maps.
+
+What comes to the many maps, dy, needs only their normalised and rectified values, because the sums
+that normalisation wants follow from the convolution's weight gradient:
+
+    Σ dy (W x)[k]  =  Σ_c w[k,c] · Σ dy[k] x[c]
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from lanewise.native.kernels import batch_norm_gradient as gradient_kernels
+from lanewise.native.kernels import depthwise, expansion
+from lanewise.native.kernels import pointwise as point_kernels
+from lanewise.native.kernels.batch_norm import MOMENTS
+from lanewise.native.kernels.depthwise import Depthwise
+from lanewise.native.kernels.pointwise import Products
+from lanewise.native.kernels.taps import forward_taps, gradient_taps
+from lanewise.native.nest import Kernel
+from lanewise.native.plan import FLOAT, Call, Rows, Slot
+from lanewise.native.planner import Planner
+from lanewise.native.rules import batch_norm_gradient, pointwise
+from lanewise.native.rules.batch_norm import cleared
+from lanewise.native.rules.norm_places import (
+    VECTOR,
+    lane_weight,
+    map_bytes,
+    moments_of,
+    partials_of,
+    rectifier_of,
+    size_of,
+    sums_of,
+)
+from lanewise.native.rules.units import (
+    BACKWARD_CHANNELS,
+    Strip,
+    Unit,
+    backward_strips,
+    channels_at_a_time,
+    rows_of,
+    weight_taps,
+)
+from lanewise.native.rules.windows import masked, taps
+from lanewise.native.tiles import line_tile, map_tile, map_weight_tile, pair_tile
+
+
+def gradients(plan: Planner, unit: Unit, add: bool, target: Slot) -> None:
+    strips = backward_strips(unit)
+    weights = _scaled_weights(plan, unit)
+    for strip in strips:
+        plan.purpose = f"{unit.after.name} gradient"
+        given = _result_gradient(plan, unit, strip)
+        plan.purpose = f"{unit.expansion.name} gradient"
+        value = expand(plan, unit, strip, BACKWARD_CHANNELS)
+        plan.purpose = f"{unit.depthwise.name} gradient"
+        _depthwise_weights(plan, unit, strip, given, value)
+        reached = _value_gradient(plan, unit, strip, given, value)
+        plan.purpose = f"{unit.expansion.name} gradient"
+        _expansion_weights(plan, unit, strip, reached, last=strip is strips[-1])
+        _source_gradient(plan, unit, strip, reached, weights, add, target)
+    plan.purpose = f"{unit.norm.name} gradient"
+
+
+def _result_gradient(plan: Planner, unit: Unit, strip: Strip) -> Slot:
+    """The gradient of the depthwise convolution's result, some rows of it."""
+    deep, after = unit.depthwise, unit.after
+    (channels, whole), wide = size_of(after), after.shape[2]
+    pixels, rectifier = len(strip.result) * wide, after.rectifier
+    given = plan.scratch(f"strip gradient {deep.name} {strip.number}", channels * pixels * VECTOR)
+    write = partial(
+        gradient_kernels.gradient, rectifier=rectifier, pitches=(whole, whole, 0, pixels)
+    )
+    one = map_bytes(after)
+    way = plan.by_channels(
+        "batch_gradient",
+        (pixels, whole, rectifier),
+        lambda name, block: write(name, block, pixels),
+        channels,
+        *(one, one, MOMENTS * FLOAT, 2 * FLOAT, 0, pixels * VECTOR),
+        strip=channels_at_a_time(channels, BACKWARD_CHANNELS),
+        part=strip.number + 1,
+    )
+    plan.call_pieces(
+        (way,),
+        rows_of(plan.value(deep.name), strip.result, wide),
+        rows_of(plan.gradient(after.name), strip.result, wide),
+        moments_of(plan, after),
+        batch_norm_gradient.pull_of(plan, after),
+        lane_weight(),
+        given,
+    )
+    return given
+
+
+def _value_gradient(plan: Planner, unit: Unit, strip: Strip, given: Slot, value: Slot) -> Slot:
+    """What comes to the many maps, normalised but not rectified, and what that adds to the sums."""
+    deep, norm = unit.depthwise, unit.norm
+    channels, rectifier = norm.shape[0], rectifier_of(norm)
+    _, columns = taps(deep, gradient_taps)
+    pitch = _apart(unit, strip)
+    sizes = Depthwise(1, 1, 1, strip.taps, columns)
+    tile = map_tile(plan.target, strip.taps, columns)
+    assert tile
+    told = sums_of(plan, norm)
+    near = plan.scratch(f"strip gradient {norm.name} {strip.number}", channels * pitch * VECTOR)
+    one = strip.taps.destination * columns.destination * VECTOR
+    way = plan.by_channels(
+        "reached",
+        (sizes, tile, pitch, rectifier),
+        lambda name, block: expansion.reached(
+            name, replace(sizes, groups=block), tile, pitch, rectifier
+        ),
+        channels,
+        strip.taps.source * columns.source * VECTOR,
+        sizes.taps * FLOAT,
+        *[one] * bool(rectifier),
+        *(2 * VECTOR, pitch * VECTOR),
+        opening=(cleared(plan, told),) if strip.number == 0 else (),
+        strip=channels_at_a_time(channels, BACKWARD_CHANNELS),
+        part=strip.number + 1,
+    )
+    weight, values = plan.parameter(deep, "weight"), [value] * bool(rectifier)
+    plan.call_pieces((way,), given, weight, *values, told, near)
+    return near
+
+
+def _apart(unit: Unit, strip: Strip) -> int:
+    """Pixels from map to map of the many maps' gradient: one more than there are, for maps of a
+    size that is a power of two would meet in few sets of the caches."""
+    return len(strip.many) * unit.norm.shape[2] + 1
+
+
+def _depthwise_weights(plan: Planner, unit: Unit, strip: Strip, given: Slot, value: Slot) -> None:
+    _, columns = taps(unit.depthwise, forward_taps)
+    rows, channels = weight_taps(unit, strip), unit.depthwise.shape[0]
+    line = map_weight_tile(plan.target, rows, columns)
+    assert line
+    sizes = Depthwise(1, 1, 1, rows, columns)
+    way = plan.by_channels(
+        "conv_weight_gradient",
+        (sizes, line),
+        lambda name, block: depthwise.weight_gradient(name, replace(sizes, groups=block), line),
+        channels,
+        rows.source * columns.source * VECTOR,
+        rows.destination * columns.destination * VECTOR,
+        sizes.taps * FLOAT,
+        strip=channels_at_a_time(channels, BACKWARD_CHANNELS),
+        part=strip.number + 1,
+    )
+    plan.call_pieces((way,), value, given, plan.partial(unit.depthwise, "weight"))
+
+
+def _scaled_weights(plan: Planner, unit: Unit) -> Slot:
+    """A worker's: those of convolution and normalisation together."""
+    maps, sources = pointwise.maps_of(unit.expansion)
+    scaled = plan.constants(f"scaled {unit.expansion.name}", maps * sources * FLOAT)
+    plan.call(
+        "scaled_weights",
+        (maps, sources),
+        lambda name: expansion.scaled_weights(name, maps, sources),
+        plan.parameter(unit.expansion, "weight"),
+        moments_of(plan, unit.norm),
+        scaled,
+        who="worker",
+    )
+    return scaled
+
+
+def _expansion_weights(
+    plan: Planner, unit: Unit, strip: Strip, reached: Slot, *, last: bool
+) -> None:
+    """What the strip adds to the gradient of the first convolution's weights."""
+    conv = unit.expansion
+    (maps, sources), wide = pointwise.maps_of(conv), unit.norm.shape[2]
+    tile = pair_tile(plan.target, maps, sources)
+    sums = plan.scratch(f"sums {conv.name}", maps * sources * VECTOR)
+    pixels = len(strip.many) * wide
+    way = plan.by_pixels(
+        "conv_weight_gradient",
+        (maps, sources, tile),
+        lambda name, block, pitches: point_kernels.weight_sums(
+            name, maps, sources, block, tile, pitches
+        ),
+        pixels,
+        *(Rows(pixels, pointwise.pixels_of(conv)), Rows(pixels, _apart(unit, strip)), False),
+        opening=(cleared(plan, sums),) if strip.number == 0 else (),
+        closing=(_finish_sums(plan, unit, sums),) if last else (),
+        strip=pointwise.strips_of(conv, pixels).pixels,
+        part=strip.number + 1,
+    )
+    x = rows_of(plan.value(conv.inputs[0]), strip.many, wide)
+    plan.call_pieces((way,), x, reached, sums)
+
+
+def _finish_sums(plan: Planner, unit: Unit, sums: Slot) -> Call:
+    conv, norm = unit.expansion, unit.norm
+    maps, sources = pointwise.maps_of(conv)
+    parameters = partials_of(plan, norm)
+    affine = bool(parameters)
+    return plan.made(
+        "finish_sums",
+        (maps, sources, affine),
+        lambda name: expansion.finish_sums(name, maps, sources, affine=affine),
+        sums,
+        plan.parameter(conv, "weight"),
+        moments_of(plan, norm),
+        mean_of(plan, unit),
+        sums_of(plan, norm),
+        plan.partial(conv, "weight"),
+        *parameters,
+    )
+
+
+def _source_gradient(
+    plan: Planner, unit: Unit, strip: Strip, reached: Slot, weights: Slot, add: bool, target: Slot
+) -> None:
+    """Some rows of the gradient of the few maps."""
+    conv, wide = unit.expansion, unit.norm.shape[2]
+    maps, sources = pointwise.maps_of(conv)
+    sizes = Products(sources, maps, 1, sources)
+    tile = line_tile(plan.target, sources, maps)
+    values = masked(plan, conv.inputs[0])
+    pixels = len(strip.many) * wide
+    rows = Rows(pixels, pointwise.pixels_of(conv))
+    mask = bool(values)
+    way = plan.by_pixels(
+        "conv_input_gradient",
+        (sizes, mask, add),
+        lambda name, block, pitches: point_kernels.products(
+            name, sizes, block, tile, pitches=pitches, mask=mask, accumulate=add
+        ),
+        pixels,
+        Rows(pixels, _apart(unit, strip)),
+        False,
+        *(rows for _ in values),
+        rows,
+        strip=pointwise.strips_of(conv, pixels).pixels,
+        part=strip.number + 1,
+    )
+    near = [rows_of(place, strip.many, wide) for place in (*values, target)]
+    plan.call_pieces((way,), reached, weights, *near)
+
+
+def expand(plan: Planner, unit: Unit, strip: Strip, most: int) -> Slot:
+    """A strip of the many maps, normalised and rectified."""
+    conv, norm = unit.expansion, unit.norm
+    (maps, sources), (_, _, wide) = pointwise.maps_of(conv), norm.shape
+    pixels, pitch = len(strip.many) * wide, pointwise.pixels_of(conv)
+    value = plan.scratch(f"strip {norm.name} {plan.phase} {strip.number}", maps * pixels * VECTOR)
+    block = channels_at_a_time(maps, most)
+    tile = line_tile(plan.target, block, sources)
+    rectifier = rectifier_of(norm)
+
+    def write(name: str, block: int) -> Kernel:
+        sizes = Products(block, sources, sources, 1)
+        return expansion.expand(name, sizes, pixels, tile, pitch, rectifier)
+
+    way = plan.by_channels(
+        "expand",
+        (sources, pixels, tile, pitch, rectifier),
+        write,
+        maps,
+        *(0, sources * FLOAT, MOMENTS * FLOAT, pixels * VECTOR),
+        strip=block,
+        part=strip.number + 1,
+    )
+    plan.call_pieces(
+        (way,),
+        rows_of(plan.value(conv.inputs[0]), strip.many, wide),
+        plan.parameter(conv, "weight"),
+        moments_of(plan, norm),
+        value,
+    )
+    return value
+
+
+def mean_of(plan: Planner, unit: Unit) -> Slot:
+    """A worker's: the means of the few maps."""
+    sources = unit.expansion.input_shapes[0][0]
+    return plan.constants(f"mean before {unit.norm.name}", sources * FLOAT)
