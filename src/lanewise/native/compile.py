@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from lanewise import flags
@@ -64,40 +64,42 @@ def compile_net(
     started = time.perf_counter()
     check(graph)
     check_precision(precision)
+    machine = _machine(target, precision)
+    workers = thread_count(threads)
+    single = not (training or input_gradient) and one_by_one(graph, batch)
+    wanted = _Wanted(
+        training, optimizer or SGD(), input_gradient, profile, exact, precision, single
+    )
+    entry, found = _entry(graph, machine, wanted, MachineCodeCache() if cache else None)
+    program = wanted.program(graph, machine, entry, workers)
+    program.compile_seconds = time.perf_counter() - started
+    program.from_cache = found
+    return program
+
+
+def _machine(target: str, precision: str) -> Target:
+    """This machine, where it can run what is compiled for that target."""
     machine = find_target(target)
     if not machine.native:
         raise EngineError(
             f"target {machine.name}: this machine can compile for it but not run it;"
             " use target host, or unset LANEWISE_TARGET"
         )
-    if precision == "bf16":
-        machine = permitted(machine)
-    workers = thread_count(threads)
-    optimizer = optimizer or SGD()
-    shelf = MachineCodeCache() if cache else None
-    single = not (training or input_gradient) and one_by_one(graph, batch)
-    options = _options(training, optimizer, input_gradient, profile, exact, precision)
-    key = fingerprint(show(graph), options | ({"one image": True} if single else {}), machine)
-    entry = shelf.get(key) if shelf and not flags.value("LANEWISE_DEBUG") else None
-    made = entry is None
-    if entry is None:
-        if single:
-            entry = _build_image(graph, machine, profile, exact, precision)
-        else:
-            entry = build(
-                graph, machine, training, optimizer, input_gradient, profile, exact, precision
-            )
-        entry = _linked(entry, machine)
-        if shelf:
-            shelf.put(key, entry)
-    if single:
-        program = _image_program(graph, machine, entry, workers)
-    else:
-        facts = Facts(**entry.metadata)
-        program = Program(graph, machine, entry.objects, facts, optimizer, workers)
-    program.compile_seconds = time.perf_counter() - started
-    program.from_cache = not made
-    return program
+    return permitted(machine) if precision == "bf16" else machine
+
+
+def _entry(
+    graph: Graph, target: Target, wanted: _Wanted, shelf: MachineCodeCache | None
+) -> tuple[Entry, bool]:
+    """The machine code, and whether it was in the cache."""
+    key = fingerprint(show(graph), wanted.key, target)
+    found = shelf.get(key) if shelf and not flags.value("LANEWISE_DEBUG") else None
+    if found is not None:
+        return found, True
+    made = _linked(wanted.build(graph, target), target)
+    if shelf:
+        shelf.put(key, made)
+    return made, False
 
 
 # Whoever finds the program in the cache is spared the imports of all that writes it.
@@ -109,34 +111,60 @@ def _linked(entry: Entry, target: Target) -> Entry:
     return replace(entry, objects=link(entry.objects, target))
 
 
-def _build_image(graph: Graph, target: Target, profile: bool, exact: bool, precision: str) -> Entry:
-    from lanewise.native.latency.compile import build_image
+@dataclass(frozen=True)
+class _Wanted:
+    """What a program is compiled for; `single`: one image after the other."""
 
-    return build_image(graph, target, cores(), profile, exact, precision)
+    training: bool
+    optimizer: Optimizer
+    input_gradient: bool
+    profile: bool
+    exact: bool
+    precision: str
+    single: bool
 
+    @property
+    def key(self) -> dict[str, object]:
+        """What of it the machine code depends on."""
+        single: dict[str, object] = {"one image": True} if self.single else {}
+        return {
+            "training": self.training,
+            "update": type(self.optimizer).__name__ if self.training else None,
+            "input_gradient": self.input_gradient,
+            "profile": self.profile,
+            "exact": self.exact,
+            "precision": self.precision,
+            **single,
+        }
 
-def _image_program(graph: Graph, target: Target, entry: Entry, threads: int) -> Program:
-    from lanewise.native.latency.program import image_program
+    def build(self, graph: Graph, target: Target) -> Entry:
+        """All passes, for both directions where training is asked for."""
+        if self.single:
+            from lanewise.native.latency.compile import build_image
 
-    return image_program(graph, target, entry, threads)
+            return build_image(graph, target, cores(), self.profile, self.exact, self.precision)
+        from lanewise.native.machine_code import compile_modules
 
+        modules, facts = write_modules(
+            graph,
+            target,
+            self.training,
+            self.optimizer,
+            self.input_gradient,
+            self.profile,
+            self.exact,
+            self.precision,
+        )
+        return Entry(compile_modules(modules, target, threads=cores()), asdict(facts))
 
-def _options(
-    training: bool,
-    optimizer: Optimizer,
-    input_gradient: bool,
-    profile: bool,
-    exact: bool,
-    precision: str,
-) -> dict[str, object]:
-    return {
-        "training": training,
-        "update": type(optimizer).__name__ if training else None,
-        "input_gradient": input_gradient,
-        "profile": profile,
-        "exact": exact,
-        "precision": precision,
-    }
+    def program(self, graph: Graph, target: Target, entry: Entry, threads: int) -> Program:
+        """What the user holds."""
+        if self.single:
+            from lanewise.native.latency.program import image_program
+
+            return image_program(graph, target, entry, threads)
+        facts = Facts(**entry.metadata)
+        return Program(graph, target, entry.objects, facts, self.optimizer, threads)
 
 
 def thread_count(asked: int | None = None) -> int:
@@ -152,26 +180,6 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def build(
-    graph: Graph,
-    target: Target,
-    training: bool,
-    optimizer: Optimizer,
-    input_gradient: bool = False,
-    profile: bool = False,
-    exact: bool = False,
-    precision: str = "fp32",
-) -> Entry:
-    """All passes, for both directions where training is asked for."""
-    from lanewise.native.machine_code import compile_modules
-
-    modules, facts = write_modules(
-        graph, target, training, optimizer, input_gradient, profile, exact, precision
-    )
-    objects = compile_modules(modules, target, threads=cores())
-    return Entry(objects, asdict(facts))
 
 
 def write_modules(
