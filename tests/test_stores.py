@@ -148,3 +148,16 @@ def test_bits_are_those_of_pools_and_sums_by_themselves(monkeypatch: pytest.Monk
 
 def test_the_net_agrees_with_pytorch() -> None:
     oracle.check(parse(NET), cache=False)
+
+
+@pytest.mark.parametrize(
+    "branch", ["conv 1 k1; conv 4 k1", "conv 4 k3 pad1 groups 4", "conv 1 k3 pad1; conv 4 k3 pad1"]
+)
+def test_sums_behind_convolutions_of_single_channels_have_their_own_call(branch: str) -> None:
+    """Their kernel, the depthwise one, takes nothing along."""
+    pytest.importorskip("torch", reason="the oracle needs PyTorch (extra `torch`)")
+    from lanewise.bridge.oracle import check
+
+    graph = parse(f"input 4x5x6; residual {{ {branch} }}; flatten; linear 3")
+    check(graph, training=False)
+    check(graph, batch=3)

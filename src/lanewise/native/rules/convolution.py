@@ -61,11 +61,13 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
         plan.stored.add(store.written.name)
         return
     correlate, sizes, tile = way or _nest(plan, operation, forward_taps, source)
-    if store.pool:
+    by_channels = isinstance(sizes, Depthwise)
+    if by_channels:
+        store = Store(operation)
+    elif store.pool:
         even = pooled_way(plan.target, sizes) if isinstance(tile, Tile) else None
         store, tile = (store, even) if even else (Store(operation), tile)
     options |= store.options(plan)
-    by_channels = isinstance(sizes, Depthwise)
     places = [before_norm(plan, operation)] if by_channels else store.places(plan)
     _call(
         plan,
