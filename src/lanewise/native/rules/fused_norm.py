@@ -116,7 +116,8 @@ def statistics(plan: Planner, operation: Operation) -> Fused[Tells | None]:
 
 def pulls_later(plan: Planner, norm: Operation, pull: Slot) -> bool:
     """Whether the convolution before a normalisation works out its own gradient while it reads;
-    noted. Nothing may come between, which could add to the gradient that is read."""
+    noted. Nothing may come between, which could add to the gradient that is read. It pays where the
+    result's sums are told in the same pass: where a normalisation is what the convolution reads."""
     operation = plan.by_name[norm.inputs[0]]
     place = plan.operations.index(norm)
     alone = plan.uses[operation.name] == 1 and plan.operations[place - 1] is operation
@@ -124,6 +125,8 @@ def pulls_later(plan: Planner, norm: Operation, pull: Slot) -> bool:
         return False
     source = operation.inputs[0]
     if norm.shape != operation.shape or not plan.wants_gradient(source):
+        return False
+    if not isinstance(plan.by_name[source].layer, BatchNorm):
         return False
     if source in norm.inputs or not winograd.chosen(plan, operation, forward=False):
         return False
