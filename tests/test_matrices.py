@@ -5,21 +5,14 @@ machine code with every instruction carried out by a signal handler."""
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lanewise.errors import EngineError
-from lanewise.native import Program, compile_net, matrix_ways, permission
-from lanewise.native.cache import fingerprint
+from lanewise.native import matrix_ways
 from lanewise.native.compile import write_modules
 from lanewise.native.kernels import conv, matrix_gradient
 from lanewise.native.kernels.correlation import Correlation, Tile
@@ -28,12 +21,12 @@ from lanewise.native.kernels.matrix_conv import (
     MatrixTile,
     correlate,
     even_block,
-    matrix_weights,
     packed_shape,
     sums_shape,
     weights_shape,
 )
 from lanewise.native.kernels.matrix_gradient import GradientSizes
+from lanewise.native.kernels.matrix_weights import matrix_weights
 from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps
 from lanewise.native.lower_matrices import sizes_of
 from lanewise.native.machine_code import assembly, count_spills
@@ -45,9 +38,10 @@ from lanewise.native.nest_run import run
 from lanewise.native.nest_show import show
 from lanewise.native.optimizers import SGD
 from lanewise.native.precisions import multiplies_matrices, nearest_bf16
-from lanewise.native.target import Target, find_target, read_host
+from lanewise.native.target import Target
 from lanewise.native.writer import Writer
 from lanewise.net.parse import parse
+from matrix_targets import with_matrices
 from native_kernel import aligned, compile_kernel, execute, placed
 
 # ---- the language -------------------------------------------------------------------------------
@@ -284,17 +278,6 @@ NET = (
 )
 
 
-def with_matrices(cpu: str, *lacking: str) -> Target:
-    try:
-        machine = find_target("avx512")
-    except EngineError as error:
-        pytest.skip(str(error))
-    ours = {"avx512bf16", "amx-tile", "amx-bf16"}
-    words = [word for word in machine.features.split(",") if word[1:] not in ours]
-    has = [f"+{word}" for word in sorted(ours - set(lacking))]
-    return replace(machine, cpu=cpu, features=",".join([*words, *has]))
-
-
 def instructions(target: Target, precision: str = "bf16") -> dict[str, Counter[str]]:
     """The matrix instructions of every function, and its spills."""
     modules, _ = write_modules(parse(NET), target, True, SGD(), precision=precision)
@@ -359,180 +342,3 @@ def test_the_count_of_cycles_chooses_the_gradient() -> None:
     assert not gradient_rows(has_not, large)
     products = large.maps * large.sources * large.rows.pairs * large.columns.pairs
     assert products / 32 < matrix_ways.gradient_cycles(large, 1)
-
-
-# ---- whole nets ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Matrices wherever they are possible; they are written out where the processor has none."""
-
-    def tile(target: Target, sizes: Correlation, winograd: object = None) -> MatrixTile | None:
-        return matrix_ways._tiles(sizes)[0] if sizes.groups == 1 else None
-
-    def rows(target: Target, sizes: GradientSizes, winograd: object = None) -> int | None:
-        return 2 if sizes.possible else None
-
-    monkeypatch.setattr("lanewise.native.rules.convolution.matrix_tile", tile)
-    monkeypatch.setattr("lanewise.native.rules.matrices.gradient_rows", rows)
-
-
-def compiled(text: str, **options: object) -> Program:
-    choices = {"training": True, "input_gradient": True, "cache": False, **options}
-    return compile_net(parse(text), precision="bf16", **choices)
-
-
-NETS = {
-    "3 × 3, odd numbers": "input 5x7x6; conv 17 k3 pad1; relu; conv 9 k3; relu; conv 3 k2; flatten",
-    "points": "input 8x7x6; conv 12 k1; relu; conv 33 k1 stride2; relu; conv 9 k1; flatten",
-    "strides": "input 3x11x9; conv 6 k3 stride2 pad1; bn; relu; conv 5 k5 stride3 pad2; flatten",
-    "residual": "input 8x6x6; residual { conv 8 k1; relu; conv 8 k3 pad1 }; flatten; linear 3",
-    "winograd's": "input 32x9x9; conv 34 k3 pad1; relu; maxpool 2; conv 18 k3 pad1; flatten",
-}
-
-
-@pytest.mark.parametrize("name", NETS)
-def test_nets_against_torch(name: str, everywhere: None) -> None:
-    pytest.importorskip("torch", reason="the oracle needs PyTorch (extra `torch`)")
-    from lanewise.bridge.oracle import Trial, judge
-
-    with closing(compiled(NETS[name])) as program:
-        rows = judge(program, program.graph, Trial(17, seed=17))
-    assert [(row.name, row.error, row.tolerance) for row in rows if not row.ok] == []
-
-
-def test_the_same_bits_for_any_number_of_threads(everywhere: None) -> None:
-    """In training, and of one slice of inference that threads share."""
-    random = np.random.default_rng(4)
-    images = random.integers(0, 256, (40, 3, 10, 10), np.uint8)
-    labels = random.integers(4, size=40)
-    text = (
-        "input 3x10x10; conv 20 k3 pad1 nobias; bn; relu; maxpool 2; conv 18 k3; flatten; linear 4"
-    )
-
-    def trained(threads: int) -> bytes:
-        with closing(compiled(text, threads=threads)) as program:
-            program.initialise(seed=0)
-            for _ in range(2):
-                program.step(images, labels, lr=0.05)
-            return b"".join(array.tobytes() for array in program.learned.values())
-
-    def logits(threads: int) -> bytes:
-        options = {"training": False, "input_gradient": False, "threads": threads}
-        with closing(compiled(text, **options)) as program:
-            program.initialise(seed=0)
-            return program.forward(images[:16]).tobytes()
-
-    assert trained(1) == trained(3)
-    assert logits(1) == logits(2) == logits(3)
-
-
-def has_amx() -> bool:
-    return any(on for word, on in read_host().features.items() if word.startswith("amx"))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the signal handler is for Linux")
-@pytest.mark.skipif(shutil.which("cc") is None, reason="the signal handler needs a C compiler")
-@pytest.mark.skipif(has_amx(), reason="this processor carries out the instructions itself")
-def test_the_machine_code_does_what_the_written_out_does(tmp_path: Path) -> None:
-    """AMX's instructions are illegal here; a signal handler carries out each as it stands in memory
-    (`amx_instructions.c`). Parameters after a training step agree in every bit."""
-    with_matrices("icelake-server")  # skips where there is no AVX-512
-    here = Path(__file__).parent
-    library = tmp_path / "amx.so"
-    flags = ["-O2", "-mfma", "-ffp-contract=off", "-fPIC", "-shared", "-o"]
-    source = str(here / "amx_instructions.c")
-    subprocess.run(["cc", *flags, str(library), source, "-lm"], check=True)
-    net = (
-        "input 9x6x6; conv 18 k3 pad1; relu; conv 34 k3 stride2 pad1; relu; conv 5 k1; "
-        "flatten; linear 3"
-    )
-    command = [sys.executable, str(here / "amx_stand_in.py"), str(library), net]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    products, by_instructions, written_out = done.stdout.split()
-    assert int(products) > 500
-    assert by_instructions == written_out
-
-
-# ---- leave to use them --------------------------------------------------------------------------
-
-
-class Kernel18:
-    """A Linux that answers as told: what it keeps, whether it gives leave, what it then allows."""
-
-    def __init__(self, keeps: int | None, gives: bool, allows: int) -> None:
-        self.keeps, self.gives, self.allows = keeps, gives, allows
-        self.asked: list[int] = []
-
-    def mask(self, question: int) -> int | None:
-        return self.keeps if question == 0x1021 else self.allows
-
-    def answer(self, code: int, argument: int) -> int:
-        self.asked.append(code)
-        assert (code, argument) == (0x1023, 18)
-        return 0 if self.gives else -1
-
-
-BOTH = 3 << 17
-
-
-@pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    permission.ask.cache_clear()
-    monkeypatch.setattr(permission.sys, "platform", "linux")
-    monkeypatch.setattr(permission.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(permission, "ask", permission.ask.__wrapped__)
-
-
-@pytest.mark.parametrize(
-    ("linux", "leave"),
-    [
-        (Kernel18(BOTH | 7, True, BOTH | 7), True),
-        (Kernel18(None, True, BOTH), False),  # older than 5.16: the question is unknown
-        (Kernel18(7, True, BOTH), False),  # the hypervisor withholds the registers
-        (Kernel18(1 << 18, True, BOTH), False),
-        (Kernel18(BOTH, False, 7), False),  # a thread's signal stack is too small, say
-        (Kernel18(BOTH, True, 1 << 17), False),  # it agrees, yet does not allow
-    ],
-)
-def test_linux_is_asked(
-    linux: Kernel18, leave: bool, fresh: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the processor says alone is not enough; what is refused is not compiled, either."""
-    monkeypatch.setattr(permission, "_mask", linux.mask)
-    monkeypatch.setattr(permission, "_arch_prctl", linux.answer)
-    target = with_matrices("sapphirerapids")
-    allowed = permission.permitted(target)
-    assert multiplies_matrices(allowed) is leave
-    if not leave:
-        assert "-amx-tile" in allowed.features and "+amx" not in allowed.features
-        assert allowed.has("avx512bf16")
-    keys = {fingerprint("input 1x3x3\n", {}, one) for one in (target, allowed)}
-    assert len(keys) == (1 if leave else 2)
-
-
-def test_processors_without_matrices_ask_nothing(
-    fresh: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    linux = Kernel18(BOTH, True, BOTH)
-    monkeypatch.setattr(permission, "_mask", linux.mask)
-    monkeypatch.setattr(permission, "_arch_prctl", linux.answer)
-    target = with_matrices("znver4", "amx-tile", "amx-bf16")
-    assert permission.permitted(target) is target and not linux.asked
-    other = replace(with_matrices("sapphirerapids"), native=False)
-    assert not multiplies_matrices(permission.permitted(other)) and not linux.asked
-
-
-def test_other_systems_are_not_asked(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(permission.sys, "platform", "darwin")
-    assert not permission.ask()
-
-
-def test_this_system_answers() -> None:
-    """Whatever it says, it says it twice, and never that it allows what it does not keep."""
-    permission.ask.cache_clear()
-    said = permission.ask()
-    permission.ask.cache_clear()
-    assert permission.ask() is said

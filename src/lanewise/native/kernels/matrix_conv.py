@@ -5,8 +5,8 @@
 One product takes 16 kernels × 32 sources of weights and 32 sources × 16 images of one pixel, which
 stand as pairs of neighbouring sources, and adds to 16 kernels × 16 images of sums. So what a strip
 of destination rows reads is first copied as such pairs, each pixel's of a block of sources end to
-end; and the weights are laid out likewise, once a step (`matrix_weights`). Sources and kernels are
-cut into blocks of like size; what the last block lacks is zero.
+end; and the weights are laid out likewise, once a step (`matrix_weights.py`). Sources and kernels
+are cut into blocks of like size; what the last block lacks is zero.
 
 Four sums, of two blocks of kernels and two neighbouring columns, go on at a time: each weight that
 is loaded serves two columns, each pixel two blocks of kernels, and a column stays for the next tap.
@@ -132,52 +132,6 @@ def rows_read(sizes: Correlation, tile: MatrixTile) -> list[int]:
 def sums_shape(tile: MatrixTile) -> tuple[int, ...]:
     """Room for sums on their way from the registers: four matrices."""
     return TOGETHER * TOGETHER, tile.maps, LANES
-
-
-# ---- weights ------------------------------------------------------------------------------------
-
-
-def matrix_weights(name: str, sizes: Correlation, tile: MatrixTile) -> Kernel:
-    """The weights as the products take them. Buffers weight, whose numbers have been rounded to
-    bf16 already, and target."""
-    weight = Buffer("weight", (sizes.weights,), align=4)
-    target = Buffer("target", weights_shape(sizes, tile), "i32", "write")
-    writer, area = Writer(name, [weight, target]), target.shape[2]
-    with writer.loop("t", area) as t:
-        for start, stop, pairs, odd in Blocks(sizes, tile).parts:
-            with writer.loop("s", stop, start) as s:
-                for first, count, times in blocks(sizes.maps, tile.maps):
-                    begin = first // tile.maps
-                    with writer.loop("k", begin + times, begin, shared=True) as k:
-                        with writer.loop("i", count) as i:
-                            at = (
-                                (as_index(k) * tile.maps + i) * sizes.weight_map
-                                + as_index(s) * (2 * tile.pairs * sizes.weight_source)
-                                + t
-                            )
-                            row = _row_of_pairs(writer, weight, at, sizes.weight_source, pairs, odd)
-                            for j, value in enumerate(row):
-                                writer.store(target, k, s, t, i, j, value=value)
-                        if count < tile.maps:
-                            with writer.loop("i", tile.maps, count) as i:
-                                writer.store(target, k, s, t, i, 0, value=Constant(0, "i32"))
-    return writer.finish()
-
-
-def _row_of_pairs(
-    writer: Writer, weight: Buffer, at: Index, apart: int, pairs: int, odd: bool
-) -> Iterator[Value]:
-    """Two neighbouring sources' weights each, and zeros; rounded numbers have no lower half."""
-    for j in range(pairs):
-        one = op("asint", writer.load(weight, at + 2 * j * apart, lanes=1))
-        low = op("shr", one, Constant(16, "i32", 1))
-        if odd and j == pairs - 1:
-            yield low
-        else:
-            high = op("asint", writer.load(weight, at + (2 * j + 1) * apart, lanes=1))
-            yield op("xor", low, high)
-    for _ in range(pairs, MATRIX_SIZE):
-        yield Constant(0, "i32", 1)
 
 
 # ---- products -----------------------------------------------------------------------------------

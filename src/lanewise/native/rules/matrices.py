@@ -10,6 +10,7 @@ from lanewise.native.kernels.correlation import Correlation
 from lanewise.native.kernels.images import row_blocks
 from lanewise.native.kernels.matrix_conv import MatrixTile
 from lanewise.native.kernels.matrix_gradient import GradientSizes
+from lanewise.native.kernels.matrix_weights import matrix_weights
 from lanewise.native.kernels.taps import forward_taps, joined
 from lanewise.native.kernels.winograd_places import Winograd
 from lanewise.native.matrix_ways import gradient_rows
@@ -29,7 +30,7 @@ def weights(
     plan.call(
         "matrix_weights",
         (sizes.weight_map, sizes.weight_source, sizes.maps, sizes.sources, tile, shape),
-        lambda name: matrix_conv.matrix_weights(name, sizes, tile),
+        lambda name: matrix_weights(name, sizes, tile),
         plan.parameter(operation, "weight"),
         laid_out,
         who="worker",
