@@ -73,6 +73,7 @@ class Page:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.names: dict[str, object] = {"__name__": "__main__"}
+        folder.mkdir(exist_ok=True)
         shutil.copytree(ROOT / "examples", folder / "examples")
         programs = folder / ".programs"
         programs.mkdir()

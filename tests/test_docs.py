@@ -11,24 +11,21 @@ from lanewise.cli.main import VERBS
 from lanewise.flags import FLAGS
 from lanewise.net.grammar import FORMS
 from lanewise.net.layers import KINDS
-from markdown_blocks import ROOT, RUN, Block, Page, blocks
+from markdown_blocks import ROOT, RUN, Page, blocks
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 BLOCKS = [block for page in DOCS for block in blocks(page)]
 
 
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Page]:
-    return {page: Page(tmp_path_factory.mktemp(page.stem)) for page in DOCS}
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
 def test_what_a_page_shows_happens(
-    block: Block, pages: dict[Path, Page], monkeypatch: pytest.MonkeyPatch
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the order of the page; a block may need those above it."""
-    monkeypatch.chdir(pages[block.page].folder)
-    pages[block.page].run(block)
+    """A page is one test: a block may need those above it, whichever worker takes it."""
+    running = Page(tmp_path / "page")
+    monkeypatch.chdir(running.folder)
+    for block in blocks(page):
+        running.run(block)
 
 
 def executed(page: str) -> str:

@@ -13,20 +13,12 @@ README = ROOT / "README.md"
 BLOCKS = list(blocks(README))
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
-    return Page(tmp_path_factory.mktemp("readme"))
-
-
-@pytest.fixture(autouse=True)
-def in_its_folder(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_readme_shows_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One test: a block may need those above it, whichever worker takes it."""
+    page = Page(tmp_path / "page")
     monkeypatch.chdir(page.folder)
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)
-def test_what_the_readme_shows_happens(block: Block, page: Page) -> None:
-    """In the order of the page; a block may need those above it."""
-    page.run(block)
+    for block in BLOCKS:
+        page.run(block)
 
 
 def test_something_is_run_and_compared() -> None:
@@ -85,7 +77,7 @@ def test_numbers_that_vary_may_vary() -> None:
     _compare("here", "test  97.22 % in 3 s, 1,234 img/s\n", "test 98.89 % in 10 s, 9 img/s", True)
 
 
-def test_a_session_that_is_wrong_is_found(page: Page) -> None:
+def test_a_session_that_is_wrong_is_found(tmp_path: Path) -> None:
     bad = Block(Path("made-up.md"), 1, "pycon", ">>> 1 + 1\n3\n", "")
     with pytest.raises(AssertionError, match="Expected"):
-        page.run(bad)
+        Page(tmp_path / "page").run(bad)
