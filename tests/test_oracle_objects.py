@@ -61,6 +61,7 @@ LEAVES = {
     "linear_weight_gradient": "fma",
     "linear_bias_gradient": "add",
     "conv_weight_gradient": "fma",
+    "lane_weight_gradient": "fma",
     "conv_bias_gradient": "add",
 }
 
