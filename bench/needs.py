@@ -128,17 +128,17 @@ def random_numbers(floats: int, seed: int) -> np.ndarray:
 
 
 def far_lines(
-    calls: Sequence[Made], arrays: Sequence[np.ndarray], target: Target, size: int
+    calls: Sequence[Made], arrays: Sequence[np.ndarray], target: Target, rooms: tuple[int, int]
 ) -> Lines:
-    """The lines of one round of calls that follows another; `size`: bytes that stay in the third
-    cache."""
+    """The lines of one round of calls that follows another; `rooms`: ways of the second cache, and
+    bytes of the third, that are ours."""
     kernels = [made.kernel for made in calls]
     text = module(kernels, [driver("watched", calls, len(arrays))], watched=True)
     library = Library.load(compile_ir(text, target))
     numbers = (ctypes.c_int64 * 32).from_address(library.address("caches"))
-    sets, ways, sets_beyond, ways_beyond = cache_shapes()
-    third, ways_third = third_shape(size)
-    numbers[:6] = [sets - 1, ways, sets_beyond - 1, ways_beyond, third - 1, ways_third]
+    sets, ways, sets_beyond, _ = cache_shapes()
+    third, ways_third = third_shape(rooms[1])
+    numbers[:6] = [sets - 1, ways, sets_beyond - 1, rooms[0], third - 1, ways_third]
     run = runner(library, "watched", [array.ctypes.data for array in arrays])
     run(1)
     numbers[8:23] = [0] * 15

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import log
+from math import comb, log
 
 import numpy as np
 
-from caches import Lines
+from caches import Lines, cache_shapes
 from lanewise.native.machine_code import Library, compile_ir
 from lanewise.native.nest import (
     LANES,
@@ -37,6 +37,11 @@ READ, READ_ALONE, WRITTEN, WRITTEN_ALONE = range(4)
 #: bytes of the arrays that stand for the caches and for memory, and those between the last two
 LEVELS = {"near": 16 << 10, "second": 512 << 10, "third": 3 << 20, "memory": 32 << 20}
 BETWEEN = (4 << 20, 6 << 20, 8 << 20, 12 << 20, 16 << 20, 24 << 20)
+#: bytes of a page of memory
+PAGE = 4096
+#: floats up to which a probe has arrays of its own, in pages of 4 KB as layers have (NumPy asks for
+#: huge ones from 4 MB on)
+OWN = 1 << 19
 #: lines between two that come alone: as far as maps of 8 × 8 and more lie apart
 APART = 64
 
@@ -47,7 +52,7 @@ class Machine:
     level, as a kernel takes that does nothing else, and past the caches; how much of the seconds of
     its loads a multiply–add loses beside them; seconds of a multiply–add that waits for a line that
     comes alone from the third cache, from memory; of a turn of a loop, of a sum of lanes, of a
-    transposition; the bytes that the third cache has for us."""
+    transposition; the ways of the second cache, and the bytes of the third, that are ours."""
 
     peak: float
     clock: float
@@ -58,7 +63,13 @@ class Machine:
     turn: float
     lane_sum: float
     transposition: float
+    second: int
     third: int
+
+    @property
+    def rooms(self) -> tuple[int, int]:
+        """Ways of the second cache, bytes of the third."""
+        return self.second, self.third
 
     def __str__(self) -> str:
         def speeds(kind: int) -> str:
@@ -69,9 +80,9 @@ class Machine:
             f"{self.peak:.0f} GFLOP/s. GB/s of the first cache, the second, the third and memory:\n"
             f"reads {speeds(READ)}, alone {speeds(READ_ALONE)}; writes {speeds(WRITTEN)}, alone "
             f"{speeds(WRITTEN_ALONE)},\npast the caches {LINE / self.away / 1e9:.0f}; "
-            f"the third has {self.third / 2**20:.0f} MB for us. A load takes "
-            f"{100 * self.beside:.0f} % of its time\nfrom multiply–adds beside it, one that waits "
-            f"for a line of the third or of memory\n{waiting} cycles, "
+            f"{self.second} ways of the second and {self.third / 2**20:.0f} MB of the third are "
+            f"ours. A load takes\n{100 * self.beside:.0f} % of its time from multiply–adds beside "
+            f"it, one that waits for a line of the third\nor of memory {waiting} cycles, "
             f"a turn of a loop {self.turn * self.clock:.1f}, "
             f"a sum of lanes {self.lane_sum * self.clock:.0f}, a transposition "
             f"{self.transposition * self.clock:.0f}."
@@ -256,7 +267,7 @@ class MachineMeter:
         text = module([kernel], [driver("run", [call], len(kernel.buffers))])
         library = Library.load(compile_ir(text, self.target))
         sizes = [int(np.prod([int(n) for n in one.shape])) for one in kernel.buffers]  # type: ignore[arg-type]
-        arrays = [self._array if n > 1 << 12 else random_numbers(n, 0) for n in sizes]
+        arrays = [self._array if n > OWN else random_numbers(n, 0) for n in sizes]
         run = runner(library, "run", [array.ctypes.data for array in arrays])
         run.held = library, arrays  # type: ignore[attr-defined]  # outlive the function
         return _Probe(run, parts)
@@ -286,6 +297,7 @@ class MachineMeter:
             self._turn(),
             found["sum"],
             found["transposition"],
+            _ways(found),
             _room(found),
         )
 
@@ -314,6 +326,35 @@ class MachineMeter:
 MANY = 24
 
 
+def _ways(found: dict[str, float]) -> int:
+    """Ways of the second cache that are ours. An array of four fifths of it is read round and
+    round; its pages lie anywhere, so some sets get more lines than they have ways, and read these
+    from the third cache each time. With n pages in c places where a page can lie, a page has w or
+    more others beside it with the chance of a binomial distribution: w is where that is the share
+    that comes from the third cache, by the time that is taken."""
+    sets, ways, pages = _second()
+    near, far = found[f"second {READ}"], found[f"third {READ}"]
+    share = (found["crowded"] - near) / max(1e-12, far - near)
+    chance = 1 / max(1, sets * LINE // PAGE)
+    found_ways = ways
+    for fewer in range(ways, 0, -1):
+        if _at_least(fewer, pages - 1, chance) > share:
+            break
+        found_ways = fewer
+    return found_ways
+
+
+def _at_least(few: int, of: int, chance: float) -> float:
+    """The chance that of so many at least so few are there."""
+    return 1 - sum(comb(of, i) * chance**i * (1 - chance) ** (of - i) for i in range(few))
+
+
+def _second() -> tuple[int, int, int]:
+    """Sets and ways of the second cache, and the pages in four fifths of it."""
+    _, _, sets, ways = cache_shapes()
+    return sets, ways, 4 * sets * ways * LINE // PAGE // 5
+
+
 def _room(found: dict[str, float]) -> int:
     """Bytes of the third cache that are ours: where an array is read round and round and any line
     may leave, half of the lines of an array 2 · ln 2 times as large are still there."""
@@ -338,6 +379,7 @@ def _probes() -> dict[str, tuple[Kernel, int]]:
         n = LEVELS[name] // LINE
         found[f"{name} waiting"] = multiplying(n, APART, MANY), n
     found |= {f"between {size}": (reading(size // LINE, 1), size // LINE) for size in BETWEEN}
+    found["crowded"] = reading(_second()[2] * PAGE // LINE, 1), _second()[2] * PAGE // LINE
     n = LEVELS["memory"] // LINE
     return found | {
         "away": (writing(n, away=True), n),

@@ -109,7 +109,7 @@ class Point:
     direction: str
     calls: list[Made]
     run: Callable[[int], None]
-    far: Callable[[int], Lines]
+    far: Callable[[tuple[int, int]], Lines]
     repetitions: int = 0
     seconds: list[float] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
@@ -127,9 +127,9 @@ class Point:
         self.seconds.append(seconds_of(self.run, self.repetitions))
         self.shares.append(2 * products / self.seconds[-1] / 1e9 / peak)
 
-    def measured(self, enough: float, third: int) -> Measured:
+    def measured(self, enough: float, rooms: tuple[int, int]) -> Measured:
         """All of it, no longer changeable. Lines from afar are counted for what is slower than
-        `enough`, and for depthwise layers; `third`: bytes that the third cache has for us."""
+        `enough`, and for depthwise layers; `rooms`: what of the caches is ours."""
         counts: Counter[str] = Counter()
         for made in self.calls:
             for name, number in counted(made.kernel).items():
@@ -144,7 +144,7 @@ class Point:
             tuple(self.seconds),
             tuple(self.shares),
             dict(counts),
-            self.far(third) if slow else Lines(),
+            self.far(rooms) if slow else Lines(),
         )
 
 

@@ -99,8 +99,8 @@ def measured(
                 point.measure(peak, options.turn, operations)
     for _ in range(2):
         machines.measure(meter.measure())
-    third = machines.machine().third
-    return [point.measured(ENOUGH, third) for some in ready for point in some]
+    rooms = machines.machine().rooms
+    return [point.measured(ENOUGH, rooms) for some in ready for point in some]
 
 
 def sweep(

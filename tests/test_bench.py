@@ -315,12 +315,14 @@ def test_the_sweep_times_what_the_engine_runs(tmp_path: Path) -> None:
     found = sweep.points(layer, 6, target)
     assert [point.direction for point in found] == ["forward", "input", "weight"]
     levels = {name: (i * 1e-9,) * 4 for i, name in enumerate(script("one_core").LEVELS, 1)}
-    machine = sweep.Machine(100.0, 3e9, levels, 3e-9, 0.3, (5e-10, 1e-9), 1e-9, 2e-9, 2e-8, 8 << 20)
+    machine = sweep.Machine(
+        100.0, 3e9, levels, 3e-9, 0.3, (5e-10, 1e-9), 1e-9, 2e-9, 2e-8, 16, 8 << 20
+    )
     meter = PeakMeter(target, 1)
     for point in found:
         assert point.products == 16 * 2 * 3 * 8 * 8  # of 9 × 9 pairs, 17 lie on padding
         point.measure(meter.measure(), 1e-4, point.products)
-    done = [point.measured(2.0, machine.third) for point in found]
+    done = [point.measured(2.0, machine.rooms) for point in found]
     for one in done:
         assert 0 < one.share < 1.5
         # small arrays, which stay in the first cache
@@ -349,7 +351,7 @@ def test_the_model_of_the_caches_counts_lines() -> None:
 
     def far(kernel, third, turned=False):
         places = (1, 0) if turned else (0, 1)
-        return needs.far_lines([needs.Made(kernel, places)], arrays, target, third)
+        return needs.far_lines([needs.Made(kernel, places)], arrays, target, (ways_beyond, third))
 
     pages = lines // 64  # whose first lines come alone
     row = far(core.reading(lines, 1), 32 << 20)
@@ -367,3 +369,20 @@ def test_the_model_of_the_caches_counts_lines() -> None:
     assert written.third[2] > 0.9 * (lines - pages) and sum(written.third[:2]) == 0
     counts = needs.counted(core.turning()) + needs.counted(core.summing())
     assert (counts["transpositions"], counts["sums"], counts["loads"]) == (8, 64, 256)
+
+
+def test_the_ways_that_are_ours_follow_from_what_is_read_twice() -> None:
+    """Pages that lie anywhere: with all ways some sets of a cache that is four fifths full are
+    still too full, and the fewer ways the more."""
+    script("sweep")
+    core = script("one_core")
+    sets, ways, pages = core._second()
+    chance = 1 / max(1, sets * 64 // 4096)
+
+    def told(fewer: int) -> dict[str, float]:
+        share = core._at_least(fewer, pages - 1, chance)
+        return {"second 0": 1e-9, "third 0": 3e-9, "crowded": 1e-9 + share * 2e-9 + 1e-15}
+
+    for fewer in range(ways // 2, ways + 1):
+        assert core._ways(told(fewer)) == fewer
+    assert core._ways({"second 0": 1e-9, "third 0": 3e-9, "crowded": 1e-9}) == ways
