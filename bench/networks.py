@@ -30,7 +30,7 @@ from lanewise.errors import LanewiseError
 from lanewise.net.load import load as load_net
 from measure import Circumstances, circumstances, cores, labelled, load, timing_table
 from rivals import SETTINGS, Setting, Skipped, eager, has_bfloat16
-from served import add_peer_options, peers_of
+from served import PATIENCE, add_peer_options, peers_of
 from torch_rivals import prepare_torch
 
 USUAL_BATCH = 128
@@ -126,7 +126,7 @@ def _terms(name: str, args: argparse.Namespace) -> Terms:
         most_seconds=args.most,
         peers=peers_of(args),
         python=args.peers,
-        patience=args.patience,
+        patience=args.patience or PATIENCE,
         exact=args.exact,
     )
 

@@ -236,6 +236,12 @@ def test_the_networks_of_the_claims_exist() -> None:
     assert set(networks.CLAIMS) <= set(zoo_names())
 
 
+def test_everybody_has_some_time_to_get_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = script("networks")
+    monkeypatch.setattr(sys, "argv", ["networks.py"])
+    assert networks._terms("bn3", networks._arguments()).patience > 0
+
+
 def test_the_networks_script_says_how_to_use_it() -> None:
     command = [sys.executable, str(BENCH / "networks.py"), "--help"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
