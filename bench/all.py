@@ -135,7 +135,7 @@ def _best(part: Document) -> list[Row]:
 def _mnist(part: Document) -> list[Row]:
     cold, warm = part["summary"]["cold"], part["summary"]["warm"]
     seeds = len(part["runs"]) // 2
-    reached = f"{100 * cold['lowest_accuracy']:.2f} % at least, {seeds} seeds"
+    reached = f"{100 * cold['lowest_accuracy']:.2f} % at least, {seeds} seed{'s' * (seeds > 1)}"
     memory = f"{max(cold['peak_bytes'], warm['peak_bytes']) / 1e6:.0f} MB at most"
     return [
         ("MNIST to 99 %, whole process, empty caches", f"{cold['seconds']:.1f} s", reached, ""),

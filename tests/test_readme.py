@@ -55,7 +55,7 @@ def test_every_room_is_on_its_map() -> None:
 def test_the_marks_of_the_measured_table_are_there() -> None:
     text = README.read_text(encoding="utf-8")
     begin, end = text.index("<!-- measured -->\n"), text.index("<!-- end of measured -->\n")
-    assert "| training step" in text[begin:end]
+    assert "| LeNet-5, step of 128 |" in text[begin:end]
 
 
 @pytest.mark.parametrize(
