@@ -1,7 +1,7 @@
 """Which algorithm computes a convolution: the direct sum, or Winograd's, and with which tiles.
 
 A count of cycles of one core for a slice of 16 images, checked against measurements (docs,
-performance.md). The direct sum costs its multiply–adds. Winograd's costs
+performance-notes.md). The direct sum costs its multiply–adds. Winograd's costs
 
     transforms    tiles · (sources · A + maps · B), A and B measured
     products      register tiles · sources · (multiply–adds or loads, whichever is more)

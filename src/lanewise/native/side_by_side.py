@@ -4,7 +4,7 @@ Sixteen side by side take the same time however many of the lanes are used. Two 
 whole lanes. Where maps are small everything is near, and the lanes win by far. Where sixteen maps
 of a layer are more than the caches hold, they come from memory: Winograd's algorithm has so much
 to do with each value that they may, but a 1 × 1 convolution waits for them, and single images,
-whose maps stay near, are up to twice as fast (docs/performance.md has the measurements).
+whose maps stay near, are up to twice as fast (docs/performance-notes.md has the measurements).
 """
 
 from __future__ import annotations
