@@ -72,17 +72,15 @@ def _arguments() -> argparse.Namespace:
 
 
 def shares(targets: Document) -> dict[str, float]:
-    """Title of each part → the share of the processors' time that was ours in it."""
-    return {
-        part["title"]: part["peak_gflops"]["given"]
-        for part in targets["parts"]
-        if "peak_gflops" in part
-    }
+    """Title of each part → the share of the processors' time that was ours in the turns told."""
+    return {part["title"]: part["kept"] for part in targets["parts"] if "kept" in part}
 
 
 def given(targets: Document) -> float:
-    """The share of the processors' time that was ours in the middle part."""
-    return median(shares(targets).values() or [1.0])
+    """The share of the processors' time that was ours in the middle part, all turns and other
+    programs of this machine included."""
+    parts = [one["peak_gflops"]["given"] for one in targets["parts"] if "peak_gflops" in one]
+    return median(parts or [1.0])
 
 
 def refuse_if_busy(given: float) -> None:
@@ -184,7 +182,11 @@ def _foot(targets: Document) -> str:
 
 def _given(targets: Document) -> str:
     """The share that was ours, and where it was noticeably less."""
-    told = f"{100 * given(targets):.0f} % of the processors' time was ours"
+    told = (
+        f"{100 * given(targets):.0f} % of the processors' time was ours, and in the turns that are"
+        f" told {100 * median(shares(targets).values() or [1.0]):.0f} %, because disturbed ones are"
+        " measured again"
+    )
     less = {title: share for title, share in shares(targets).items() if share < QUIET}
     if not less:
         return told

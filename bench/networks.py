@@ -28,7 +28,7 @@ from contest import Terms, Training, contest, ours, ratios
 from lanewise.bridge import require_torch
 from lanewise.errors import LanewiseError
 from lanewise.net.load import load as load_net
-from measure import Circumstances, circumstances, cores, labelled, load, timing_table
+from measure import Circumstances, circumstances, cores, kept_for_us, labelled, load, timing_table
 from rivals import SETTINGS, Setting, Skipped, eager, has_bfloat16
 from served import PATIENCE, add_peer_options, peers_of
 from torch_rivals import prepare_torch
@@ -158,7 +158,11 @@ def report(result: Result, threads: int) -> list[str]:
     foot = [
         ("agreed", agreed(result.agreement)),
         *(("skipped", line) for line in result.skipped),
-        ("given", f"{100 * training.peak.given:.0f} % of the processors' time"),
+        (
+            "given",
+            f"{100 * kept_for_us(timings):.0f} % of the processors' time in the turns told,"
+            f" {100 * training.peak.given:.0f} % in all",
+        ),
     ]
     return [
         f"{result.net}: one training step, batch {training.batch}, {threads} threads;"

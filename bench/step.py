@@ -29,6 +29,7 @@ from measure import (
     Timing,
     circumstances,
     cores,
+    kept_for_us,
     labelled,
     load,
     timing_json,
@@ -116,8 +117,8 @@ def report(result: Result) -> list[str]:
         ("aimed at", TARGETS),
         ("agreed", agreed(result.agreement)),
         *(("skipped", line) for line in result.skipped),
-        ("given", f"{100 * training.peak.given:.0f} % of the processors' time; other work had"
-        " the rest"),
+        ("given", f"{100 * kept_for_us(training.timings):.0f} % of the processors' time in the"
+        f" turns told, {100 * training.peak.given:.0f} % in all; other work had the rest"),
     ]  # fmt: skip
     return [
         f"{result.net}: one training step, batch {training.batch}, {how}",

@@ -45,6 +45,7 @@ from measure import (
     circumstances,
     cores,
     interleave,
+    kept_for_us,
     labelled,
     load,
     milliseconds,
@@ -200,6 +201,7 @@ def _common(everybody: Contest, timings: Sequence[Timing], images: int) -> Docum
     return {
         "contenders": timing_json(timings, images),
         "table": timing_table(timings, images),
+        "kept": kept_for_us(timings),
         "peak_gflops": asdict(everybody.meter.peak),
         "agreement": everybody.agreement,
         "skipped": everybody.skipped,
@@ -221,6 +223,7 @@ def _threads(part: Part, args: argparse.Namespace) -> Document:
         return {
             "contenders": timing_json(timings, part.images),
             "table": timing_table(timings, part.images),
+            "kept": kept_for_us(timings),
             "peak_gflops": asdict(meter.peak),
             "agreement": {},
             "skipped": [],
@@ -260,8 +263,7 @@ def report(part: Document) -> list[str]:
         foot.append(("agreed", agreed(part["agreement"])))
     foot += [("skipped", line) for line in part["skipped"]]
     if "peak_gflops" in part:
-        given = part["peak_gflops"]["given"]
-        foot.append(("given", f"{100 * given:.0f} % of the processors' time"))
+        foot.append(("given", f"{100 * part['kept']:.0f} % of the processors' time"))
     lines = [part["title"], "", *part["table"], ""]
     return [*lines, *(line for label, text in foot for line in labelled(label, text))]
 

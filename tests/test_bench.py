@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+import os
 import subprocess
 import sys
 import time
@@ -43,6 +44,7 @@ def script(name: str) -> ModuleType:
 
 def test_contenders_take_turns_and_begin_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "PAUSE", 0.0)
+    monkeypatch.setattr(measure, "stolen_seconds", lambda: 0.0)
     told: list[str] = []
     rounds: list[int] = []
 
@@ -56,6 +58,47 @@ def test_contenders_take_turns_and_begin_in_turn(monkeypatch: pytest.MonkeyPatch
     after = [told[at : at + 4] for at in rounds]  # each turn: one untimed call, one timed
     assert after == [list("aabb"), list("bbaa"), list("aabb")]
     assert [len(one.seconds) for one in timings] == [3, 3]
+
+
+def test_a_disturbed_turn_is_measured_again_and_the_quietest_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measure, "PAUSE", 0.0)
+    monkeypatch.setattr(measure.os, "cpu_count", lambda: 2)
+    clock = {"now": 0.0, "stolen": 0.0}
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock["now"])
+    monkeypatch.setattr(measure, "stolen_seconds", lambda: clock["stolen"])
+
+    def told(*turns: tuple[float, float]) -> tuple[measure.Turn, int]:
+        """Of turns of so many seconds, of which so many were stolen: which counts, how many ran."""
+        left = [step for turn in turns for step in ((0.0, 0.0), turn)]  # each begins untimed
+
+        def run(times: int) -> None:
+            seconds, stolen = left.pop(0)
+            clock["now"] += seconds
+            clock["stolen"] += stolen
+
+        found = measure._least_disturbed(Contender("a", "", run), 1)
+        return found, len(turns) - len(left) // 2
+
+    quiet, ran = told((1.0, 0.0), (0.5, 0.0))
+    assert (quiet.taken, ran) == (0.0, 1) and quiet.seconds == pytest.approx(1.0)
+    calmer, ran = told((1.0, 0.4), (2.0, 0.02), (0.5, 0.0))
+    assert ran == 2 and calmer.seconds == pytest.approx(2.0)  # not the quicker
+    assert calmer.taken == pytest.approx(0.005)
+    least, ran = told((1.0, 0.4), (1.1, 0.3), (1.2, 0.2), (1.3, 0.5), (0.1, 0.0))
+    assert ran == measure.TRIES and least.seconds == pytest.approx(1.2)
+    kept = measure.kept_for_us([Timing(Contender("a", "", print), (1.0, 1.0), (0.1, 0.3))])
+    assert kept == pytest.approx(0.8) and measure.kept_for_us([]) == 1.0
+
+
+def test_stolen_time_is_that_of_the_first_line(tmp_path: Path) -> None:
+    file = tmp_path / "stat"
+    file.write_text("cpu  10 0 5 900 3 0 1 250 0 0\ncpu0 5 0 5 450 3 0 1 125 0 0\n")
+    assert measure.stolen_seconds(file) == 250 / os.sysconf("SC_CLK_TCK")
+    assert measure.stolen_seconds(tmp_path / "none") == 0.0
+    file.write_text("cpu  10 0 5\n")
+    assert measure.stolen_seconds(file) == 0.0
 
 
 def test_a_table_tells_median_range_rate_and_ratio_to_ours() -> None:

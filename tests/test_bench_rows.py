@@ -35,7 +35,8 @@ PART = {
         contender("Keras, JAX", "fp32, XLA", 2.5),
     ],
     "skipped": ["tinygrad fp32, JIT: not ready in time"],
-    "peak_gflops": {"best": 340.0, "given": 0.98},
+    "peak_gflops": {"best": 340.0, "given": 0.94},
+    "kept": 0.99,
 }
 
 
@@ -118,16 +119,17 @@ def test_the_pages_get_every_setting_and_who_is_missing() -> None:
     assert {len(line.split(" | ")) for line in text.splitlines() if line.startswith("| ")} == {7, 8}
     assert sum("Keras, JAX" in one for one in rows) == 1
     assert "ResNet-20, step of 128: tinygrad fp32, JIT: not ready in time" in " ".join(text.split())
-    assert "98 % of the processors' time was ours" in " ".join(text.split())
+    assert "94 % of the processors' time was ours" in " ".join(text.split())
     readme = everything.table(DOCUMENT, {"kinds": [{"name": "import", "median": 0.1, "target": 1}]})
     assert (
         "| ResNet-20, step of 128 | 2.00 ms | 2.50 ms, Keras, JAX (fp32, XLA) | 1.2 × |" in readme
     )
     assert "| the same, warm | 3.0 s | 100 MB at most |  |" in readme
-    assert everything.given(DOCUMENT) == 0.98
-    disturbed = {**PART, "title": "VGG-like", "peak_gflops": {"best": 340.0, "given": 0.8}}
+    assert everything.given(DOCUMENT) == 0.94
+    disturbed = {**PART, "title": "VGG-like", "kept": 0.8}
     assert everything._given({"parts": [PART, disturbed, {**PART, "title": "3-conv"}]}) == (
-        "98 % of the processors' time was ours (less in VGG-like 80 %)"
+        "94 % of the processors' time was ours, and in the turns that are told 99 %, because"
+        " disturbed ones are measured again (less in VGG-like 80 %)"
     )
     everything.refuse_if_busy(0.9)
     with pytest.raises(SystemExit, match="other work took 11 %"):
