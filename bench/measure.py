@@ -121,7 +121,7 @@ class Turn(NamedTuple):
 
 
 def _least_disturbed(contender: Contender, repetitions: int) -> Turn:
-    """A turn, measured again while others take something; the quietest, not the quickest, counts."""
+    """A turn, measured again where others took time of it; the quietest counts, quick or slow."""
     least = _turn(contender, repetitions)
     for _ in range(TRIES - 1):
         if least.taken <= LITTLE:
