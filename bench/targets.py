@@ -70,7 +70,7 @@ def main() -> int:
     args, before = _arguments(), load()
     chosen = [part for part in PARTS if not args.only or part.key in args.only]
     if args.list:
-        print("\n".join(f"{part.key:<14}{part.title}" for part in PARTS))
+        print("\n".join(f"{part.key:<19}{part.title}" for part in PARTS))
         return 0
     try:
         require_torch()
