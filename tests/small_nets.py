@@ -197,6 +197,10 @@ NORMS = {
         "input 5x3x4; lrn 4 alpha 1 beta 1; conv 3 k2; lrn 9 alpha 0.8 beta 0.6 k 0.5; relu;"
         "flatten; linear 3"
     ),
+    "lrn of several vectors of channels": (
+        "input 3x5x7; conv 37 k2; sigmoid; lrn 5; conv 19 k1; lrn 40 alpha 0.3 k 2;"
+        "conv 32 k2; lrn 2 alpha 0.5; globalavg; flatten; linear 3"
+    ),
 }
 CHANNELS = {
     "shuffle": "input 6x4x5; shuffle 2; conv 6 k2; shuffle 3; relu; conv 4 k2; shuffle 4; flatten",

@@ -16,7 +16,7 @@ from lanewise.net.load import load
 from lanewise.size.report import size
 
 NET = (
-    "input 3x32x32; conv 16 k3 pad1; relu; maxpool 2; lrn 5; depthwise k3 pad1; conv 40 k1;"
+    "input 3x32x32; conv 16 k3 pad1; relu; maxpool 2; groupnorm 4; depthwise k3 pad1; conv 40 k1;"
     " conv 32 k3 pad1; bn; relu; flatten; linear 10"
 )
 #: threads have something to share of one slice
@@ -62,7 +62,7 @@ def test_each_layer_tells_its_algorithm_on_its_path(profile: Profile) -> None:
         "input": "",
         "conv1": "direct",
         "maxpool1": "",
-        "lrn1": "16 copies" if alone else "",
+        "groupnorm1": "16 copies" if alone else "",
         "depthwise1": "direct",
         "conv2": "direct",
         "conv3": "Winograd",

@@ -160,6 +160,18 @@ def test_no_room_for_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert threading.active_count() == before
 
 
+def test_one_slice_wakes_nobody() -> None:
+    """Images of one vector are one thread's work where nothing is shared; the bits are the same."""
+    with compiled(threads=3) as program:
+        few = program.forward(IMAGES[:16])
+        assert not program._workers._threads
+        many = program.forward(IMAGES)
+        assert len(program._workers._threads) == 2
+        np.testing.assert_array_equal(many[:16], few)
+        for images in (5, 16, 40, 16, 100):  # the others come and go
+            np.testing.assert_array_equal(program.forward(IMAGES[:images]), many[:images])
+
+
 def test_closing_twice_is_closing_once() -> None:
     program = compiled()
     program.forward(IMAGES)

@@ -33,82 +33,17 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from lanewise.native.names import SHARE as SHARE
+from lanewise.native.nest_index import Atom as Atom
+from lanewise.native.nest_index import Entry as Entry
+from lanewise.native.nest_index import Index as Index
+from lanewise.native.nest_index import IndexLike as IndexLike
+from lanewise.native.nest_index import Symbol as Symbol
+from lanewise.native.nest_index import Var as Var
+from lanewise.native.nest_index import as_index as as_index
 from lanewise.native.target import LANES as LANES
 
 #: bf16: the upper half of a float32; it is loaded and stored, and widened for arithmetic
 ELEMENT_BYTES = {"f32": 4, "bf16": 2, "i32": 4, "u8": 1, "i64": 8, "i1": 1}
-
-
-# ---- indices ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Var:
-    """A loop variable. Two loops may use the same name; identity tells them apart."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Symbol:
-    """A size known only when the program runs (a count of slices, of images), at most `most`."""
-
-    name: str
-    most: int | None = None
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Entry:
-    """The integer that stands in a table (or an i64 buffer) at an index."""
-
-    table: Buffer
-    index: Index
-
-
-Atom: TypeAlias = Var | Symbol | Entry
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Index:
-    """A sum of atom × factor, plus a constant."""
-
-    terms: tuple[tuple[Atom, int], ...] = ()
-    constant: int = 0
-
-    def __add__(self, other: IndexLike) -> Index:
-        if isinstance(other, int):
-            return Index(self.terms, self.constant + other)
-        other = as_index(other)
-        if not (self.terms and other.terms):
-            return Index(self.terms or other.terms, self.constant + other.constant)
-        merged = dict(self.terms)
-        for atom, factor in other.terms:
-            merged[atom] = merged.get(atom, 0) + factor
-        terms = tuple((atom, factor) for atom, factor in merged.items() if factor)
-        return Index(terms, self.constant + other.constant)
-
-    __radd__ = __add__
-
-    def __mul__(self, factor: int) -> Index:
-        if factor == 1:
-            return self
-        if factor == 0:
-            return Index()
-        return Index(tuple((a, f * factor) for a, f in self.terms), self.constant * factor)
-
-    __rmul__ = __mul__
-
-
-IndexLike: TypeAlias = int | Var | Symbol | Entry | Index
-
-
-def as_index(value: IndexLike) -> Index:
-    """Any of the forms an index is written in → the sum."""
-    if isinstance(value, Index):
-        return value
-    if isinstance(value, int):
-        return Index((), value)
-    return Index(((value, 1),), 0)
 
 
 # ---- buffers and values -------------------------------------------------------------------------

@@ -182,7 +182,8 @@ class Program:
                 stale=int(stale),
                 whole=slices - self._shared(slices),
             )
-            self._run(share=slices)
+            many = stale and self.facts.constant_bytes > 0  # there is something for all threads
+            self._run(share=slices, alone=not many and self.threads_for(count) == 1)
         return rows.reshape(-1, *self.output_shape)[:count]
 
     def _shared(self, slices: int) -> int:
@@ -357,12 +358,13 @@ class Program:
         for name, value in fields.items():
             self._context[WORD[name]] = value
 
-    def _run(self, share: int) -> None:
-        """The context's command; `share`: how many groups or slices there are for the threads."""
-        together = min(self.facts.width, max(1, share // self.threads))
-        self._set(threads=self.threads, together=together)
+    def _run(self, share: int, alone: bool = False) -> None:
+        """The context's command; `share`: how many groups or slices there are for the threads.
+        `alone`: the calling thread carries it out, and no other is woken."""
+        threads = 1 if alone else self.threads
+        self._set(threads=threads, together=min(self.facts.width, max(1, share // threads)))
         self._tickets[:] = 0
-        self._workers.run()
+        self._workers.run(alone)
 
     def profile(self) -> dict[str, list[tuple[str, int]]]:
         """Direction → (purpose, clock ticks of all workers) of each call since the last `profile`.

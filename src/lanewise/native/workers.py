@@ -48,12 +48,16 @@ class Workers:
         self._lock = threading.Lock()
         self._closed = False
 
-    def run(self) -> None:
-        """Carry out the command that stands in the context, on all threads."""
+    def run(self, alone: bool = False) -> None:
+        """Carry out the command that stands in the context, on all threads. `alone`: on the calling
+        one, and no other sees anything of it; the context must then say that there is one."""
         with self._lock:
             if self._closed:
                 raise EngineError("this program was closed; compile the net again to use it")
             self._forget_parents_threads()
+            if alone:
+                self._run(self._address, 0)
+                return
             self._start()
             all_awake = False
             try:

@@ -67,7 +67,8 @@ class Neighbours:
         return table("first", first), table("stop", stop)
 
 
-def _tiles(writer: Writer, pixels: int, wide: int) -> Iterator[list[Index]]:
+def pixel_tiles(writer: Writer, pixels: int, wide: int) -> Iterator[list[Index]]:
+    """The places of each tile of `wide` pixels, and the loop over them."""
     for first, count, turns in blocks(pixels, wide):
         with writer.loop("p", first + count * turns, first, count) as p:
             yield [as_index(p) + j for j in range(count)]
@@ -77,11 +78,10 @@ def response_norm(name: str, sizes: Neighbours, wide: int) -> Kernel:
     """Buffers source, target; `wide` pixels a tile."""
     source, target = Buffer("source", sizes.shape), Buffer("target", sizes.shape, access="write")
     writer = Writer(name, [source, target])
-    for places in _tiles(writer, sizes.pixels, wide):
+    for places in pixel_tiles(writer, sizes.pixels, wide):
         with writer.loop("c", sizes.channels) as c:
             for at, cell in zip(places, _squares(writer, sizes, source, c, places), strict=True):
-                power = _power(writer, sizes, _scale(writer, sizes, cell))
-                result = op("mul", writer.load(source, c, at, 0), power)
+                result = op("mul", writer.load(source, c, at, 0), factor(writer, sizes, cell))
                 writer.store(target, c, at, 0, value=result)
     return writer.finish()
 
@@ -97,6 +97,11 @@ def _squares(
             x = writer.let(writer.load(source, j, at, 0), "x")
             writer.assign(cell, op("fma", x, x, Read(cell)))
     return cells
+
+
+def factor(writer: Writer, sizes: Neighbours, squares: Register) -> Value:
+    """What a value is multiplied with, given the sum of its neighbours' squares."""
+    return _power(writer, sizes, _scale(writer, sizes, squares))
 
 
 def _scale(writer: Writer, sizes: Neighbours, squares: Register) -> Value:
@@ -118,7 +123,7 @@ def response_norm_gradient(
     room = Buffer("room", (2, sizes.channels, wide, LANES), access="update")
     target = Buffer("target", sizes.shape, access="write")
     writer = Writer(name, [gradient, value, room, target])
-    for places in _tiles(writer, sizes.pixels, wide):
+    for places in pixel_tiles(writer, sizes.pixels, wide):
         with writer.loop("c", sizes.channels) as c:
             cells = _squares(writer, sizes, value, c, places)
             for k, (at, cell) in enumerate(zip(places, cells, strict=True)):

@@ -10,14 +10,21 @@ from collections.abc import Callable, Sequence
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import activation, factors, gating, joins, pool, subsample, upsample
 from lanewise.native.kernels import image_moves as moves
+from lanewise.native.kernels import image_response_norm as image_norm
 from lanewise.native.kernels.in_lanes import parameters_in_lanes
 from lanewise.native.kernels.l2_pool import l2_pool
-from lanewise.native.kernels.taps import forward_taps
-from lanewise.native.latency.planner import VECTOR, ImagePlanner, size_of, vectors_of
+from lanewise.native.kernels.taps import balanced_width, forward_taps
+from lanewise.native.latency.planner import (
+    MOST_TASKS,
+    VECTOR,
+    ImagePlanner,
+    size_of,
+    vectors_of,
+)
 from lanewise.native.nest import LANES, Kernel
-from lanewise.native.plan import FLOAT, Place, Region
+from lanewise.native.plan import FLOAT, Place, Region, Slot
 from lanewise.native.rules import activations as activation_rules
-from lanewise.native.rules import pooling
+from lanewise.native.rules import normalisation, pooling
 from lanewise.native.rules.channels import channel_origins
 from lanewise.native.rules.windows import taps
 from lanewise.net.layers import (
@@ -29,6 +36,9 @@ from lanewise.net.layers import (
     PReLU,
     Upsample,
 )
+
+#: pixels whose neighbours are summed, and whose powers are worked out, together
+PIXELS = 4
 
 
 def _by_vectors(
@@ -185,6 +195,26 @@ def normalise(plan: ImagePlanner, operation: Operation) -> None:
     ]
     sources = [_read(plan, operation), *both]
     _by_vectors(plan, "norm", (pixels, relu), operation, write, sources)
+
+
+def neighbours(plan: ImagePlanner, operation: Operation) -> None:
+    """Local response normalisation, in tasks of some pixels of all channels."""
+    sizes = normalisation.neighbours(operation)
+    count = max(n for n in range(1, MOST_TASKS + 1) if sizes.pixels % n == 0)
+    block = sizes.pixels // count
+    key = (sizes, balanced_width(block, PIXELS), block)
+    row = image_norm.Row(sizes).length * FLOAT
+    room = Slot(f"room {operation.name}", key[1] * row, worker=True)
+    values = _read(plan, operation)[0], plan.value(operation.name)
+    plan.tasks(
+        "image_response_norm",
+        key,
+        lambda name: image_norm.response_norm(name, *key),
+        count,
+        (values[0], block * VECTOR),
+        (room, 0),
+        (values[1], block * VECTOR),
+    )
 
 
 # ---- several inputs -----------------------------------------------------------------------------

@@ -57,8 +57,9 @@ class ImageProgram(Program):
             node.name: shapes[node.inputs[0]][0] for node in graph.nodes if node.inputs
         }
         super().__init__(graph, target, objects, facts, SGD(), 1 if self._small else threads)
-        self._repack()
         self._quick = builtin(self._library) if self._small and fields_are_known() else None
+        if self._quick is not None:  # it does not ask whether weights are laid out
+            self._repack()
 
     def _load(self, objects: tuple[bytes, ...]) -> Code:
         return load_code(objects, symbols(self._context))
@@ -84,6 +85,7 @@ class ImageProgram(Program):
             layers = ((node.name, node.layer) for node in self.graph.nodes)
             given = rounded_to_bf16(given, multiplied_weights(layers))
         pack_all(self._packs, self.graph, self._channels, given, self._packed)
+        self._stale = False
 
     # -- running
 
@@ -99,6 +101,8 @@ class ImageProgram(Program):
         results = aligned(len(images) * prod(self.output_shape))
         rows = results.reshape(-1, *self.output_shape)
         with self._lock:
+            if self._stale:  # nothing was given yet
+                self._repack()
             self._set(busy=1)
             try:
                 for image, row in zip(images, rows, strict=True):

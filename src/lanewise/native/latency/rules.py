@@ -102,7 +102,6 @@ def _renamed(place: Place, places: dict[str, Slot], operation: Operation) -> Pla
 COPIED: dict[type[Layer], str] = {
     LayerNorm: "sums over the channels of a pixel are sums over lanes",
     GroupNorm: "a group of channels may end within a vector",
-    LocalResponseNorm: "neighbouring channels lie in neighbouring lanes",
     RadialBasis: "the last layer of one small network",
     **dict.fromkeys(NOISES, "does nothing in inference, and is left out before"),
 }
@@ -128,6 +127,7 @@ RULES: dict[type[Layer], Rule] = {
     PReLU: channelwise.factor,
     ChannelScale: channelwise.factor,
     BatchNorm: channelwise.normalise,
+    LocalResponseNorm: channelwise.neighbours,
     ChannelShuffle: channelwise.rearrange,
     ChannelSplit: channelwise.rearrange,
     ChannelPad: channelwise.rearrange,

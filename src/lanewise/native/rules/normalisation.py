@@ -136,7 +136,8 @@ def layer_norm_gradient(plan: Planner, operation: Operation) -> None:
 # ---- neighbouring channels ----------------------------------------------------------------------
 
 
-def _neighbours(operation: Operation) -> response_norm.Neighbours:
+def neighbours(operation: Operation) -> response_norm.Neighbours:
+    """What is summed, and the layer's arithmetic."""
     layer, (channels, *sizes) = operation.layer, operation.shape
     assert isinstance(layer, LocalResponseNorm)
     arithmetic = (layer.size, layer.alpha, layer.beta, layer.constant)
@@ -144,7 +145,7 @@ def _neighbours(operation: Operation) -> response_norm.Neighbours:
 
 
 def response_norm_forward(plan: Planner, operation: Operation) -> None:
-    sizes = _neighbours(operation)
+    sizes = neighbours(operation)
     key = (sizes, _tile(plan.target, sizes.pixels))
     plan.call(
         "response_norm",
@@ -156,7 +157,7 @@ def response_norm_forward(plan: Planner, operation: Operation) -> None:
 
 
 def response_norm_gradient(plan: Planner, operation: Operation) -> None:
-    source, sizes = operation.inputs[0], _neighbours(operation)
+    source, sizes = operation.inputs[0], neighbours(operation)
     wide = _tile(plan.target, sizes.pixels)
     key, mask = (sizes, wide), plan.joined_relu(source)
     room = 2 * operation.shape[0] * wide * LANES * FLOAT
