@@ -35,6 +35,7 @@ from lanewise.native.precisions import multiplied_weights
 from lanewise.native.sharing import GradientSharing, value_places
 from lanewise.native.shelf import KernelShelf
 from lanewise.native.target import Target
+from lanewise.native.waiting import WaitingGradients
 from lanewise.net.layers import Input, Linear
 from lanewise.size.cost import layer_parameters
 
@@ -71,7 +72,9 @@ class Planner:
     #: normalisations whose statistics, or sums of gradients, a convolution has told
     told: set[str] = field(default_factory=set)
     told_gradients: set[str] = field(default_factory=set)
-    _written: set[str] = field(default_factory=set)
+    waiting: WaitingGradients = field(default_factory=WaitingGradients)
+    #: values of which a gradient was given
+    written: set[str] = field(default_factory=set)
     _unmasked: set[str] = field(default_factory=set)
     _gradients: dict[str, Slot] = field(default_factory=dict)
     _endings: list[Callable[[], None]] = field(default_factory=list)
@@ -81,7 +84,7 @@ class Planner:
         self.output = self.operations[-1].name  # whose numbers stay fp32, whatever the precision
         self._learning = self._which_learn()
         self._parts = value_places(self.operations)
-        self._sharing = GradientSharing(self.operations)
+        self.sharing = GradientSharing(self.operations)
         self.uses = consumers(self.operations)
         self.readers: dict[str, list[Operation]] = {}
         for operation in self.operations:
@@ -268,7 +271,7 @@ class Planner:
 
     def has_gradient(self, name: str) -> None:
         """Note that the gradient of a value stands in its place: later readers add to it."""
-        self._written.add(name)
+        self.written.add(name)
 
     def contribute(
         self,
@@ -282,8 +285,9 @@ class Planner:
         what stands there. Both set it to zero where the value went through a joined ReLU and is
         not positive: of the sum, where they add.
         """
+        self.waiting.write(name)
         target = self.gradient(name)
-        if name not in self._written:
+        if name not in self.written:
             self.has_gradient(name)
             emit(target)
         elif add is not None:
@@ -316,11 +320,12 @@ class Planner:
         """
         if not self.wants_gradient(source):
             return
+        self.waiting.write(source)
         own = self.gradient(operation.name)
         here = replace(own, offset=own.offset + before * LANES * FLOAT)
-        if source in self._written:
+        if source in self.written:
             self._sum(source, here, self.gradient(source))
-        elif not isinstance(self.by_name[source].layer, Linear) and self._sharing.may_share(
+        elif not isinstance(self.by_name[source].layer, Linear) and self.sharing.may_share(
             operation, source, here
         ):
             self._gradients[source] = here
@@ -346,6 +351,7 @@ class Planner:
 
     def settle(self, operation: Operation) -> None:
         """Before an operation's gradient is used: mask it, if what was added last did not."""
+        self.waiting.write(operation.name)
         if operation.name not in self._unmasked:
             return
         self._unmasked.discard(operation.name)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lanewise.native.fuse import Operation, consumers
 from lanewise.native.nest import LANES
-from lanewise.net.layers import ChannelSplit, Concat, Linear
+from lanewise.net.layers import ChannelSplit, Concat, Conv, Linear
 
 if TYPE_CHECKING:
     from lanewise.native.plan import Slot
@@ -120,6 +120,22 @@ class GradientSharing:
             return False
         self._shares.append(wanted)
         return True
+
+    def stays(self, name: str, place: Slot) -> bool:
+        """Whether `place`, the gradient of an operation whose turn it is, is changed by nobody from
+        now on: of those whose turn is still to come none has these bytes but a convolution, which
+        reads them and passes nothing on."""
+        stop = place.offset + self._elements[name] * VECTOR_BYTES
+        mine = _Share(name, place.name, place.offset, stop, adds=False, masks=False)
+        return not any(
+            share.meets(mine) and not self._only_reads(share)
+            for share in self._shares
+            if self._position[share.name] < self._position[name]
+        )
+
+    def _only_reads(self, share: _Share) -> bool:
+        layer = self.operations[self._position[share.name]].layer
+        return isinstance(layer, Conv) and not (share.adds or share.masks)
 
     def _masks_too_early(self, one: _Share, other: _Share) -> bool:
         """Whether the first of the two whose turn comes masks what the second still reads."""

@@ -65,9 +65,11 @@ def correlate(
     plus: bool = False,
     pool: bool = False,
     argument: bool = False,
+    thin: tuple[int, ...] = (),
 ) -> Kernel:
     """Destination maps from source maps: buffers source, weight, [packed], those of `Result`. A
-    tile of a `pool` has an even number of columns, and all sources at once."""
+    tile of a `pool` has an even number of columns, and all sources at once; the latter holds with a
+    `thin` map, too, which has a value at the first of the places that a stride tells apart."""
     shape = (
         sizes.groups * sizes.maps,
         sizes.rows.destination,
@@ -75,9 +77,7 @@ def correlate(
         LANES,
     )
     waits = 0 < tile.sources < sizes.sources
-    result = Result(
-        shape, bias, affine, accumulate, relu, mask, waits, plus, pool=pool, argument=argument
-    )
+    result = Result(shape, bias, affine, accumulate, relu, mask, waits, plus, pool, argument, thin)
     return _Nest(name, sizes, tile, result).write()
 
 
@@ -92,11 +92,12 @@ def _shared_axis(sizes: Correlation, tile: Tile) -> str:
 @dataclass(frozen=True)
 class _Line:
     """Destination rows row = start + step · i that meet the same taps. `half`: which row of its
-    windows it is, if the result is pooled."""
+    windows it is, if the result is pooled. `first`: row = step · i."""
 
     taps: RowTaps
     i: Index
     row: Index
+    first: bool
     half: int = 0
     window: IndexLike = 0
 
@@ -111,10 +112,13 @@ class _Part:
     i: Index
     slot: IndexLike = 0
 
+    def number(self, j: int) -> Index:
+        """Which of its phase's columns column j of the tile is."""
+        return self.i * self.segment.width + (self.segment.start + j)
+
     def column(self, j: int) -> Index:
         """Destination column j of the tile."""
-        at = self.i * self.segment.width + (self.segment.start + j)
-        return at * self.phase.step + self.phase.start
+        return self.number(j) * self.phase.step + self.phase.start
 
     def window(self, j: int) -> Index:
         """The window of columns 2j and 2j + 1 of the tile."""
@@ -191,11 +195,11 @@ class _Nest:
                 with self.writer.loop("p", phase.taps.destination // 2, shared=shared) as p:
                     for half in (0, 1):
                         row = as_index(p) * 2 + half
-                        yield _Line(taps, row, row, half, p)
+                        yield _Line(taps, row, row, True, half, p)
                 continue
             with self.writer.loop("p", phase.taps.destination, shared=shared) as p:
                 i = as_index(p)
-                yield _Line(taps, i, i * phase.step + phase.start)
+                yield _Line(taps, i, i * phase.step + phase.start, phase.start == 0)
 
     def _maps(self) -> Iterator[tuple[Var, int]]:
         for first, count, times in blocks(self.sizes.maps, self.tile.maps):
@@ -252,15 +256,20 @@ class _Nest:
     ) -> None:
         writer, result = self.writer, self.result
         meets = line.taps.taps.taps and part.phase.numbers
+        thin = bool(result.thin) and line.first and part.phase.start == 0
         if not meets and (result.waits or (result.accumulate and not result.changes)):
             return  # what stands in the target already is right
         k0 = as_index(g) * self.sizes.maps + k
         columns = range(part.segment.width)
         places = [[(k0 + i, line.row, part.column(j), 0) for j in columns] for i in range(maps)]
         begin = result.go_on if result.waits else result.start
-        cells = [
-            [writer.assign(writer.register("a"), begin(writer, at)) for at in row] for row in places
-        ]
+        begins = [[begin(writer, at) for at in row] for row in places]
+        if thin:
+            begins = [
+                [result.start_thin(writer, (k0 + i, line.i, part.number(j), 0)) for j in columns]
+                for i in range(maps)
+            ]
+        cells = [[writer.assign(writer.register("a"), value) for value in row] for row in begins]
         if meets:
             with (
                 writer.loop("c", sources // self.tile.step) as c,

@@ -18,9 +18,10 @@ class Result:
     """The array `target` of (maps, rows, columns, lanes) or (maps, lanes), and the way there.
 
     A sum begins at `bias[map]`, or with `accumulate` at what stands in the target already (a value
-    with several readers adds up their gradients). Then, in this order: `affine` makes it
-    sum · scale[map] + shift[map] (a BatchNorm with fixed statistics); `plus` adds what another
-    branch has given, the `summand`; `relu`; `mask` keeps it only where `value` is positive
+    with several readers adds up their gradients). Of a `thin` map, which has a value for every
+    second (third …) row and column, those places begin at its values. Then, in this order: `affine`
+    makes it sum · scale[map] + shift[map] (a BatchNorm with fixed statistics); `plus` adds what
+    another branch has given, the `summand`; `relu`; `mask` keeps it only where `value` is positive
     (gradient through a joined ReLU). With `waits` the sums are written and taken up again before
     they are finished.
 
@@ -39,14 +40,17 @@ class Result:
     plus: bool = False
     pool: bool = False
     argument: bool = False
+    thin: tuple[int, ...] = ()  # its shape
 
     @cached_property
     def buffers(self) -> list[Buffer]:
-        """The last of a kernel's buffers: [bias], [scale, shift], [value], [summand], [argument],
-        target."""
+        """The last of a kernel's buffers: [bias], [scale, shift], [thin], [value], [summand],
+        [argument], target."""
         maps = (self.shape[0],)
         names = ["bias"] * self.bias + ["scale", "shift"] * self.affine
         found = [Buffer(name, maps, align=4) for name in names]
+        if self.thin:
+            found.append(Buffer("thin", (*self.thin, self.shape[-1])))
         if self.mask:
             found.append(Buffer("value", self.shape))
         if self.plus:
@@ -72,6 +76,10 @@ class Result:
         if self.accumulate:
             return writer.load(self.buffers[-1], *at)
         return writer.splat(self._buffer("bias"), at[0]) if self.bias else number(0.0)
+
+    def start_thin(self, writer: Writer, at: tuple[IndexLike, ...]) -> Value:
+        """The same where the thin map has a value, at this place of its own."""
+        return writer.load(self._buffer("thin"), *at)
 
     def go_on(self, writer: Writer, at: tuple[IndexLike, ...]) -> Value:
         """The sum that waits at an index."""

@@ -44,6 +44,10 @@ def move_forward(plan: Planner, operation: Operation) -> None:
 
 
 def move_gradient(plan: Planner, operation: Operation) -> None:
+    if isinstance(operation.layer, ChannelPad):
+        pixels = prod(operation.shape[1:])
+        plan.pass_gradient(operation, operation.inputs[0], operation.layer.before * pixels)
+        return
     origins, count, pixels = channel_origins(operation)
     key, source = (channels.backward(origins, count), len(origins), pixels), operation.inputs[0]
     mask = plan.joined_relu(source)

@@ -21,14 +21,14 @@ from lanewise.native.nest import LANES, Kernel
 from lanewise.native.plan import FLOAT, Place, Region, Slot
 from lanewise.native.planner import Planner
 from lanewise.native.point_ways import point_tile
-from lanewise.native.rules import fused_norm, matrices, pointwise, winograd
+from lanewise.native.rules import fused_norm, matrices, pointwise, shortcuts, winograd
 from lanewise.native.rules.batch_norm import before_norm, folded_norm, value_again
 from lanewise.native.rules.stores import Store, store_of
 from lanewise.native.rules.windows import masked, packed, taps
 from lanewise.native.tiles import map_tile, map_weight_tile
 from lanewise.native.ways import correlation_way, pooled_way
 from lanewise.native.weight_ways import LANE_PIXELS, lane_tile, prefers_lanes, weight_tile
-from lanewise.net.layers import Conv, DepthwiseConv
+from lanewise.net.layers import BatchNorm, Conv, DepthwiseConv
 from lanewise.size.windows import conv_of
 
 #: who writes a nest, its sizes and its tile
@@ -36,6 +36,8 @@ _Way: TypeAlias = tuple[Callable[..., Kernel], Any, Any]
 
 #: kernels of a map up to which a convolution of one channel is computed map by map
 MOST_MULTIPLIER = 3
+#: bytes of a slice's maps that stay in the second cache beside a chain
+NEAR = 256 << 10
 
 
 def conv_forward(plan: Planner, operation: Operation) -> None:
@@ -148,10 +150,14 @@ def _input_gradient(plan: Planner, operation: Operation) -> None:
     fast = winograd.chosen(plan, operation, forward=False)
     way = _by_matrices(plan, operation, gradient_taps, dy, fast)
     nest = way or (None if fast else _nest(plan, operation, gradient_taps, dy))
+    beside = shortcuts.taken(plan, operation, *nest[1:]) if nest else None
 
     def emit(add: bool, target: Slot) -> None:
-        options = {"mask": plan.joined_relu(source), "accumulate": add}
+        options: dict[str, Any] = {"mask": plan.joined_relu(source), "accumulate": add}
         results: list[Place] = [*masked(plan, source), target]
+        if beside:
+            options["thin"] = beside.shape
+            results.insert(0, beside.place)
         if nest:
             _direct_input_gradient(plan, operation, nest, options, results)
         elif fast:
@@ -168,7 +174,7 @@ def _direct_input_gradient(
     plan: Planner,
     operation: Operation,
     nest: _Way,
-    options: Mapping[str, bool],
+    options: Mapping[str, Any],
     results: Sequence[Place],
 ) -> None:
     dy = plan.gradient(operation.name)
@@ -307,15 +313,57 @@ def _weight_gradient(plan: Planner, operation: Operation) -> None:
     if prefers_lanes(kernels, channels, rows, columns):
         _gradient_in_lanes(plan, operation, places, partial)
         return
+    _gradient_in_images(plan, operation, places, partial)
+
+
+def _gradient_in_images(
+    plan: Planner, operation: Operation, places: tuple[Slot, Slot], partial: Region
+) -> None:
+    """The weight gradient where images are in the lanes. Behind a first layer's normalisation some
+    kernels at a time, which are still near."""
+    groups, kernels, channels = parts(operation)
+    rows, columns = taps(operation, forward_taps)
     tile = weight_tile(plan.target, kernels, channels, rows, columns)
-    sums = groups * kernels * channels * rows.taps * columns.taps * LANES * FLOAT
-    plan.call(
-        "conv_weight_gradient",
-        (groups, kernels, channels, rows, columns, tile),
-        lambda name: weights.weight_gradient(name, groups, kernels, channels, rows, columns, tile),
+    key = groups, channels, rows, columns, tile
+    vector = channels * rows.taps * columns.taps * FLOAT
+    sums = plan.scratch(f"sums {operation.name}", groups * kernels * vector * LANES)
+    some = [sums] if tile.rows else []
+
+    def write(name: str, maps: int) -> Kernel:
+        return weights.weight_gradient(name, groups, maps, *key[1:])
+
+    if not _only_weights(plan, operation) or kernels % tile.maps:
+        plan.call(
+            "conv_weight_gradient",
+            (kernels, key),
+            lambda name: write(name, kernels),
+            *places,
+            *some,
+            partial,
+        )
+        return
+    one = operation.shape[1] * operation.shape[2] * LANES * FLOAT
+    apart = (0, one, *[vector * LANES] * len(some), vector)
+    plan.call_pieces(
+        (plan.by_channels("conv_weight_gradient", key, write, kernels, *apart, strip=tile.maps),),
         *places,
-        *([plan.scratch(f"sums {operation.name}", sums)] if tile.rows else []),
+        *some,
         partial,
+    )
+
+
+def _only_weights(plan: Planner, operation: Operation) -> bool:
+    """Whether a normalisation's gradient is wanted for these weights alone, and what they meet is
+    small enough to be read for some kernels after the others."""
+    readers = plan.readers.get(operation.name, [])
+    source = operation.inputs[0]
+    return (
+        len(readers) == 1
+        and isinstance(readers[0].layer, BatchNorm)
+        and not plan.wants_gradient(source)
+        and not layer_of(operation).bias
+        and parts(operation)[0] == 1
+        and plan.by_name[source].elements * LANES * FLOAT <= NEAR
     )
 
 

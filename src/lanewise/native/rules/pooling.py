@@ -18,6 +18,7 @@ from lanewise.native.memory import ALIGNMENT
 from lanewise.native.nest import ELEMENT_BYTES, LANES, Kernel
 from lanewise.native.plan import FLOAT, Place, Slot
 from lanewise.native.planner import Planner
+from lanewise.native.rules import shortcuts
 from lanewise.native.rules.windows import masked, taps, window
 from lanewise.net.layers import (
     AdaptiveAvg,
@@ -60,12 +61,13 @@ def max_pool_forward(plan: Planner, operation: Operation) -> None:
         return
     rows, columns = forward_windows(operation)
     channels, pixels = operation.shape[0], isinstance(operation.layer, AdaptiveMax)
+    chooses = plan.training and not shortcuts.leaves_out(operation)
     chosen = (argument_of(plan, operation), _argument_bytes(operation))
-    argument = [chosen] if plan.training else []
+    argument = [chosen] if chooses else []
     _call_channels(
         plan,
         "max_pool",
-        (rows, columns, operation.relu, plan.training, pixels),
+        (rows, columns, operation.relu, chooses, pixels),
         channels,
         lambda name, block: pool.max_pool(
             name,
@@ -73,7 +75,7 @@ def max_pool_forward(plan: Planner, operation: Operation) -> None:
             rows,
             columns,
             relu=operation.relu,
-            argument=plan.training,
+            argument=chooses,
             pixels=pixels,
         ),
         (plan.value(operation.inputs[0]), _map_bytes(operation.input_shapes[0])),
@@ -123,6 +125,9 @@ def _call_channels(
 
 
 def max_pool_gradient(plan: Planner, operation: Operation) -> None:
+    if shortcuts.leaves_out(operation):
+        sum_pool_gradient(plan, operation)
+        return
     rows, columns = _gradient_taps(operation)
     channels, pixels = operation.shape[0], isinstance(operation.layer, AdaptiveMax)
     source, one = operation.inputs[0], _map_bytes(operation.input_shapes[0])
@@ -173,9 +178,9 @@ def sum_pool_gradient(plan: Planner, operation: Operation) -> None:
     rows, columns = _gradient_taps(operation)
     channels, source, scale = operation.shape[0], operation.inputs[0], pool_scale(operation)
     mask = plan.joined_relu(source)
-    plan.contribute(
-        source,
-        lambda target: plan.call(
+
+    def write(target: Slot) -> None:
+        plan.call(
             "sum_pool_gradient",
             (channels, rows, columns, scale, mask),
             lambda name: pool.sum_pool_gradient(
@@ -184,8 +189,12 @@ def sum_pool_gradient(plan: Planner, operation: Operation) -> None:
             plan.gradient(operation.name),
             *masked(plan, source),
             target,
-        ),
-    )
+        )
+
+    if shortcuts.leaves_out(operation):
+        shortcuts.wait(plan, operation, lambda: plan.contribute(source, write))
+    else:
+        plan.contribute(source, write)
 
 
 # ---- roots and coefficients ---------------------------------------------------------------------
