@@ -28,6 +28,7 @@ from lanewise.native.nest_run import run
 from lanewise.native.nest_show import show
 from lanewise.native.nest_types import SIGNATURES
 from lanewise.native.writer import Writer
+from native_kernel import aligned, execute, placed
 from nest_examples import padded_rows, plain_convolution, random_arrays, transposing
 
 
@@ -109,6 +110,19 @@ def test_transposing(slices: int) -> None:
     assert "target[n][i + 15] = t16;" in show(kernel)
     assert "(t1, t2, … t16) = transpose(" in show(kernel)
     assert "float(int(source[n][2][i:i + 16]))," in show(kernel)
+
+
+def test_groups_of_lanes() -> None:
+    """Fewer vectors than lanes are transposed group by group; some neighbours fill all lanes."""
+    source, target = Buffer("source", (4, 16)), Buffer("target", (5, 16), access="write")
+    writer = Writer("groups", [source, target])
+    for i, value in enumerate(writer.transpose([writer.load(source, j, 0) for j in range(4)])):
+        writer.store(target, i, 0, value=value)
+    writer.store(target, 4, 0, value=writer.splat(source, 1, 8, lanes=4))
+    x, y = placed(np.arange(64.0).reshape(4, 16)), aligned((5, 16))
+    execute(writer.finish(), x, y)
+    np.testing.assert_array_equal(y[:4].reshape(4, 4, 4), x.reshape(4, 4, 4).swapaxes(0, 1))
+    np.testing.assert_array_equal(y[4], np.tile(x[1, 8:12], 4))
 
 
 # ---- operations ---------------------------------------------------------------------------------

@@ -14,11 +14,13 @@ of CPU, and the others take it over. The tiles do not show in a bit.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
+from lanewise.native.kernels.fused_norm import Reads
 from lanewise.native.kernels.images import row_blocks
+from lanewise.native.kernels.winograd_both import Weights, vectors_of
 from lanewise.native.kernels.winograd_factors import WinogradTile, factors_shape, shares_blocks
 from lanewise.native.kernels.winograd_gradient import GradientTile
 from lanewise.native.kernels.winograd_places import Axis, Winograd, block_tiles
@@ -53,6 +55,8 @@ SLICES = 2
 BEGIN = 12.0
 #: what may stay in the second-level cache, bytes: of the transformed sources, and of the products
 SOURCES_BYTES, PRODUCTS_BYTES = 720 << 10, 360 << 10
+#: tiles of a block where both gradients are worked out in one pass
+BOTH_TILES = 4
 #: and what in the third, where every point has its own; read and written at so many bytes a cycle
 THIRD_BYTES, THIRD_RATE = 10 << 20, 24.0
 #: chunks that all maps are cut into; register tiles that are looked at further
@@ -301,6 +305,31 @@ def _products(sizes: Winograd, tile: WinogradTile, limits: Limits) -> float:
 
 
 # ---- the gradient of the weights ----------------------------------------------------------------
+
+
+def joins_gradients(sizes: Winograd) -> bool:
+    """Whether the gradients of input and weights are worked out in one pass (sizes of the input's):
+    where the transforms of a block of tiles, of all maps of dy and of x, stay in the second
+    cache. It decides the order of sums, and so it does not depend on the machine."""
+    most = max(sizes.sources, row_blocks(sizes.maps) * LANES)
+    return _bytes(sizes, most, BOTH_TILES) <= SOURCES_BYTES
+
+
+def tile_of_both(target: Target, sizes: Winograd) -> WinogradTile:
+    """The tile of the input's gradient with the fewest cycles, where all sources go together."""
+    limits = LIMITS[target.name]
+    tiles = (tile for tile in _tiles(sizes, limits) if tile.sources == sizes.sources)
+    return min(tiles, key=lambda tile: (_cycles(sizes, tile, limits), -tile.chunk))
+
+
+def weights_of_both(target: Target, sizes: Winograd, reads: Reads) -> Weights:
+    """How the gradient of the weights is taken in that pass. Where all channels are one vector,
+    they are two for two images; the order of sums depends on that, not on the registers."""
+    images, limits = 2 if sizes.maps <= LANES else 1, LIMITS[target.name]
+    wide = replace(sizes, maps=vectors_of(sizes, images) * LANES)
+    tiles = _gradient_tiles(wide, limits)
+    best = min(tiles, key=lambda tile: _gradient_products(wide, tile, limits))
+    return Weights(reads, images, best.sources, best.vectors)
 
 
 def _gradient_tiles(sizes: Winograd, limits: Limits) -> Iterator[GradientTile]:

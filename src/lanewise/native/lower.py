@@ -121,7 +121,7 @@ class _Lowering:
 
     def transpose(self, statement: Transpose) -> None:
         rows = [self.values.name(value) for value in statement.values]
-        columns = self.values.transposed(rows, statement.values[0].dtype)
+        columns = self.values.transposed(rows, statement.values[0].dtype, statement.values[0].lanes)
         self.registers.update(zip(statement.registers, columns, strict=True))
 
     # -- loops

@@ -68,6 +68,8 @@ class Values:
     def _operation(self, value: Op, names: Sequence[str]) -> str:
         source = value.arguments[0]
         if value.name == "splat":
+            if source.lanes > 1:
+                return self._repeated(names[0], value.dtype, source.lanes, value.lanes)
             return self._splat(names[0], value.dtype, value.lanes)
         if value.name == "lanesum":
             return self._lane_sum(names[0], source.lanes)
@@ -97,6 +99,10 @@ class Values:
         return self.text.emit(
             f"shufflevector {kind} {one}, {kind} poison, <{lanes} x i32> zeroinitializer"
         )
+
+    def _repeated(self, few: str, dtype: str, lanes: int, result: int) -> str:
+        kind, which = type_of(dtype, lanes), mask(tuple(i % lanes for i in range(result)))
+        return self.text.emit(f"shufflevector {kind} {few}, {kind} poison, {which}")
 
     def _extreme(self, order: str, value: Op, names: Sequence[str]) -> str:
         kind, bits = type_of("f32", value.lanes), type_of("i1", value.lanes)
@@ -175,16 +181,16 @@ class Values:
         ends = [self.text.emit(f"extractelement <2 x float> {name}, i32 {i}") for i in (0, 1)]
         return self.text.emit(f"fadd float {ends[0]}, {ends[1]}")
 
-    def transposed(self, rows: Sequence[str], dtype: str) -> list[str]:
-        """log2(L) rounds; round s swaps the blocks of s lanes between rows s apart."""
+    def transposed(self, rows: Sequence[str], dtype: str, lanes: int) -> list[str]:
+        """log2(L) rounds; round s swaps the blocks of s groups of lanes between rows s apart."""
         found, size = list(rows), len(rows)
-        kind = type_of(dtype, size)
+        kind, group = type_of(dtype, lanes), lanes // size
         step = size // 2
         while step:
             for i in (i for i in range(size) if not i & step):
                 pair = f"{kind} {found[i]}, {kind} {found[i + step]}"
                 for row, shift in ((i, 0), (i + step, step)):
-                    which = _crossing(size, step, shift)
+                    which = _crossing(lanes, step * group, shift * group)
                     found[row] = self.text.emit(f"shufflevector {pair}, {mask(which)}")
             step //= 2
         return found

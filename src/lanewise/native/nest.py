@@ -6,7 +6,7 @@ A kernel is a value: buffers, and statements over them. There are five statement
     Assign(register, value)                 a register is a mutable vector or scalar
     Store(buffer, index, value)             write `value.lanes` neighbours at an index
     Fetch(buffer, index)                    have a cache line brought near
-    Transpose(registers, values)            L vectors of L lanes, rows become columns
+    Transpose(registers, values)            L vectors of L lanes (or groups), rows become columns
 
 four more for processors that multiply small matrices (`Matrix`)
 
@@ -235,7 +235,8 @@ class Store:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Transpose:
-    """registers[i], lane j ← values[j], lane i; as many values as each has lanes."""
+    """registers[i], lane j ← values[j], lane i; as many values as each has lanes. Of fewer values
+    groups of neighbouring lanes, as many as there are values, stay together."""
 
     registers: tuple[Register, ...]
     values: tuple[Value, ...]

@@ -140,9 +140,10 @@ class _State:
             self.matrix(statement)
         elif not isinstance(statement, Fetch):
             assert not isinstance(statement, Loop)
-            columns = np.stack([self.value(value) for value in statement.values]).T
-            for register, column in zip(statement.registers, columns, strict=True):
-                self.registers[register] = column.copy()
+            rows = np.stack([self.value(value) for value in statement.values])
+            groups = rows.reshape(len(rows), len(rows), -1).swapaxes(0, 1)
+            for register, group in zip(statement.registers, groups, strict=True):
+                self.registers[register] = group.flatten()
 
     def matrix(self, statement: MatrixStatement) -> None:
         if isinstance(statement, MatrixDot):
@@ -206,7 +207,8 @@ class _State:
     def value(self, value: Value) -> Lanes:
         if isinstance(value, Op):
             if value.name == "splat":
-                return np.repeat(self.value(value.arguments[0]), value.lanes)
+                few = self.value(value.arguments[0])
+                return np.tile(few, value.lanes // len(few))
             return OPERATION[value.name](*[self.value(a) for a in value.arguments])
         if isinstance(value, Read):
             if value.register not in self.registers:

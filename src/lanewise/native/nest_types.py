@@ -115,9 +115,9 @@ def statement_fault(statement: Assign | Store | Transpose) -> str | None:
             return f"the array is {statement.buffer.dtype}, the value {statement.value.dtype}"
         return None
     kinds = {(one.dtype, one.lanes) for one in (*statement.registers, *statement.values)}
-    counts = {len(statement.registers), len(statement.values), *(lanes for _, lanes in kinds)}
-    if len(kinds) != 1 or len(counts) != 1:
-        return f"transpose takes L values of L lanes and one type, not {sorted(kinds)}"
+    counts = {len(statement.registers), len(statement.values)}
+    if len(kinds) != 1 or len(counts) != 1 or min(kinds)[1] % min(counts):
+        return f"transpose takes L values of L lanes or groups and one type, not {sorted(kinds)}"
     return None
 
 
@@ -165,7 +165,8 @@ def operation_fault(name: str, result: Kind, arguments: tuple[Kind, ...]) -> str
 
 def _lanes_fault(name: str, result: int, lanes: list[int]) -> str | None:
     if name in WIDENS:
-        return None if lanes[0] == 1 else f"{name} takes 1 lane, not {lanes[0]}"
+        fits = lanes[0] < result and result % lanes[0] == 0
+        return None if fits else f"{name} takes 1 lane or a few for {result}, not {lanes[0]}"
     if name in REDUCES:
         if result != 1 or not is_power_of_two(lanes[0]):
             return f"{name} makes 1 lane of a power of two, not {result} of {lanes[0]}"

@@ -87,9 +87,9 @@ class Writer:
         assert len(index) == len(buffer.shape), f"{buffer.name} has {len(buffer.shape)} axes"
         return Load(buffer, tuple([as_index(i) for i in index]), lanes)
 
-    def splat(self, buffer: Buffer, *index: IndexLike) -> Op:
-        """One element of a buffer, in every lane."""
-        return op("splat", self.load(buffer, *index, lanes=1))
+    def splat(self, buffer: Buffer, *index: IndexLike, lanes: int = 1) -> Op:
+        """One element of a buffer in every lane; or some neighbours, over and over."""
+        return op("splat", self.load(buffer, *index, lanes=lanes))
 
     def store(self, buffer: Buffer, *index: IndexLike, value: Value, away: bool = False) -> None:
         """Write `value` at an index with one entry per axis; `away`: past the caches."""
@@ -101,9 +101,9 @@ class Writer:
         self._add(Fetch(buffer, tuple(as_index(i) for i in index)))
 
     def transpose(self, values: Sequence[Value]) -> list[Read]:
-        """As many vectors as they have lanes → the transposed vectors."""
-        assert all(value.lanes == len(values) for value in values)
-        cells = tuple(self.register("t", values[0].dtype, len(values)) for _ in values)
+        """As many vectors as they have lanes, or groups of lanes → the transposed vectors."""
+        assert all(value.lanes % len(values) == 0 for value in values)
+        cells = tuple(self.register("t", values[0].dtype, values[0].lanes) for _ in values)
         self._add(Transpose(cells, tuple(values)))
         return [Read(cell) for cell in cells]
 

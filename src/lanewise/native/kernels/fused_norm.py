@@ -22,6 +22,7 @@ from lanewise.native.kernels.batch_norm import (
     SCALE,
     SHIFT,
     TOLD,
+    summed,
 )
 from lanewise.native.kernels.batch_norm_gradient import OFFSET, SLOPE, through
 from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
@@ -62,8 +63,8 @@ class Reading(Protocol):
 class Plain:
     """Values as they stand in an array: buffer source."""
 
-    def __init__(self, shape: Shape) -> None:
-        self.buffers = [Buffer("source", shape)]
+    def __init__(self, shape: Shape, stem: str = "") -> None:
+        self.buffers = [Buffer(f"{stem}source", shape)]
         self.kept: Buffer | None = None
         self.away = False
 
@@ -77,9 +78,9 @@ class Plain:
 class _Normalised:
     """Buffers source, moments, [other], [kept]."""
 
-    def __init__(self, shape: Shape, made: Normalise) -> None:
-        self.source, self.other = Buffer("source", shape), Buffer("other", shape)
-        self.moments = Buffer("moments", (shape[0], MOMENTS), align=4)
+    def __init__(self, shape: Shape, made: Normalise, stem: str) -> None:
+        self.source, self.other = Buffer(f"{stem}source", shape), Buffer("other", shape)
+        self.moments = Buffer(f"{stem}moments", (shape[0], MOMENTS), align=4)
         self.kept = Buffer("kept", shape, access="update") if made.keep else None
         self.made, self.away = made, made.away
         self.buffers = [self.source, self.moments, *[self.other] * made.plus]
@@ -98,9 +99,9 @@ class _Normalised:
 class _Pulled:
     """Buffers source, gradient, moments, pull, lane_weight, kept."""
 
-    def __init__(self, shape: Shape, made: Pull) -> None:
-        self.source, self.gradient = Buffer("source", shape), Buffer("gradient", shape)
-        self.moments = Buffer("moments", (shape[0], MOMENTS), align=4)
+    def __init__(self, shape: Shape, made: Pull, stem: str) -> None:
+        self.source, self.gradient = Buffer(f"{stem}source", shape), Buffer("gradient", shape)
+        self.moments = Buffer(f"{stem}moments", (shape[0], MOMENTS), align=4)
         self.pull = Buffer("pull", (shape[0], 2), align=4)
         self.weights = Buffer("lane_weight", (LANES,))
         self.kept = Buffer("kept", shape, access="update") if made.keep else None
@@ -132,8 +133,8 @@ class Normalise:
     keep: bool
     away: bool = False
 
-    def reading(self, shape: Shape) -> Reading:
-        return _Normalised(shape, self)
+    def reading(self, shape: Shape, stem: str = "") -> Reading:
+        return _Normalised(shape, self, stem)
 
 
 @dataclass(frozen=True)
@@ -144,16 +145,16 @@ class Pull:
     keep: bool = True
     away: bool = False
 
-    def reading(self, shape: Shape) -> Reading:
-        return _Pulled(shape, self)
+    def reading(self, shape: Shape, stem: str = "") -> Reading:
+        return _Pulled(shape, self, stem)
 
 
 @dataclass(frozen=True)
 class AsItStands:
     """Nothing is made of the value."""
 
-    def reading(self, shape: Shape) -> Reading:
-        return Plain(shape)
+    def reading(self, shape: Shape, stem: str = "") -> Reading:
+        return Plain(shape, stem)
 
 
 # ---- what is added up of its result -------------------------------------------------------------
@@ -307,6 +308,19 @@ class Sums:
         """Some part of both."""
         for register, part in zip(self.registers, parts, strict=True):
             self.writer.assign(register, op("add", Read(register), part))
+
+    def add_tile(self, told: Sequence[tuple[Value, Value, Value]], columns: int) -> None:
+        """Σ a and Σ b · c of a tile: row by row, then the rows."""
+        totals: list[Value] = []
+        products: list[Value] = []
+        for first in range(0, len(told), columns):
+            row = told[first : first + columns]
+            totals.append(self.writer.let(summed([a for a, _, _ in row]), "part"))
+            product: Value = self.writer.let(op("mul", row[0][1], row[0][2]), "part")
+            for _, b, c in row[1:]:
+                product = self.writer.let(op("fma", b, c, product), "part")
+            products.append(product)
+        self.add([self.writer.let(summed(values), "part") for values in (totals, products)])
 
     def store(self) -> None:
         for row, register in enumerate(self.registers):

@@ -15,16 +15,17 @@ that stick out over the result only what exists is stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import product
 from typing import TypeAlias
 
-from lanewise.native.kernels.batch_norm import summed
 from lanewise.native.kernels.functions import number
 from lanewise.native.kernels.fused_norm import AsItStands, Reads, Sums, Tells
+from lanewise.native.kernels.images import row_blocks
 from lanewise.native.kernels.register_tiles import add_product, blocks
 from lanewise.native.kernels.result import Result
+from lanewise.native.kernels.winograd_both import WeightPart, Weights
 from lanewise.native.kernels.winograd_factors import (
     Chunks,
     WinogradTile,
@@ -69,7 +70,7 @@ PLAIN = AsItStands()
 
 
 def workspace_shapes(
-    sizes: Winograd, tile: WinogradTile, reads: Reads = PLAIN
+    sizes: Winograd, tile: WinogradTile, reads: Reads = PLAIN, weights: Weights | None = None
 ) -> dict[str, tuple[int, ...]]:
     """Arrays of one call's own: transformed sources, products, what is copied of the sources.
 
@@ -77,10 +78,12 @@ def workspace_shapes(
     same set of a cache.
     """
     algorithm = sizes.algorithm
-    chunk = min(tile.chunk, sizes.maps)
+    rows = min(tile.chunk, sizes.maps)
+    if weights:  # transforms of x stand where the products were
+        rows = max(rows, row_blocks(sizes.maps) * LANES)
     return {
         "sources": (algorithm.points, tile.sources + 1, tile.block, LANES),
-        "products": (algorithm.points, chunk + 1, tile.block, LANES),
+        "products": (algorithm.points, rows + 1, tile.block, LANES),
         "spare": (algorithm.outputs, algorithm.outputs, LANES),
         "room": room_shape(sizes, tile.block, reads),
     }
@@ -102,14 +105,16 @@ def correlate(
     away: bool = False,
     reads: Reads = PLAIN,
     tells: Tells | None = None,
+    weights: Weights | None = None,
 ) -> Kernel:
     """Buffers source (or those of `reads`), factors, sources, products, spare, room, those of
-    what it `tells` of its result, those of `Result`."""
+    what it `tells` of its result, those of `winograd_both.WeightPart` if the gradient of the
+    `weights` is wanted too, those of `Result`."""
     shape = (sizes.maps, sizes.rows.destination, sizes.columns.destination, LANES)
     result = Result(
         shape, bias, affine, accumulate, relu, mask, plus=plus, pool=pool, argument=argument
     )
-    return _Nest(name, sizes, tile, result, reads, tells, away).write()
+    return _Nest(name, sizes, tile, result, reads, tells, away, weights).write()
 
 
 class _Nest:
@@ -124,9 +129,11 @@ class _Nest:
         reads: Reads = PLAIN,
         tells: Tells | None = None,
         away: bool = False,
+        weights: Weights | None = None,
     ) -> None:
         self.sizes, self.tile, self.result, self.away = sizes, tile, result, away
         self.tally = tells.tally(result.shape) if tells else None
+        self.part = WeightPart(sizes, tile.block, weights) if weights else None
         self.algorithm = sizes.algorithm
         self.chunks = Chunks.of(sizes, tile)
         planes = (sizes.sources, sizes.rows.source, sizes.columns.source, LANES)
@@ -134,7 +141,7 @@ class _Nest:
         self.factors = Buffer("factors", factors_shape(sizes, tile))
         self.sources, self.products, self.spare, self.room = (
             Buffer(name, shape, access="update", own=True)
-            for name, shape in workspace_shapes(sizes, tile, reads).items()
+            for name, shape in workspace_shapes(sizes, tile, reads, weights).items()
         )
         self.writer = Writer(
             name,
@@ -146,6 +153,7 @@ class _Nest:
                 self.spare,
                 self.room,
                 *(self.tally.buffers if self.tally else []),
+                *(self.part.buffers if self.part else []),
                 *result.buffers,
             ],
         )
@@ -171,9 +179,11 @@ class _Nest:
         writer, sizes, tile = self.writer, self.sizes, self.tile
         once = tile.sources == sizes.sources
         self.transform.clear()
+        if self.part:
+            self.part.begin(writer)
         blocks, chunks = self.blocks[0], self.chunks.number
         by_block = shares_blocks(blocks, chunks)
-        alone = self.tally is not None or self.reading.kept is not None  # only in training
+        alone = bool(self.tally or self.part or self.reading.kept)  # only in training
         with writer.loop("b", blocks, shared=by_block and not alone) as b:
             if once:
                 self.transform.block(b, Index(), tile.sources)
@@ -186,8 +196,12 @@ class _Nest:
                         self.transform.block(b, first, tile.sources)
                     self._multiply(b, h, s, once)
                 self._transform_back(b, h)
+            if self.part:
+                self.part.block(writer, b, self.written, self.sources, self.products)
         if self.tally:
             self.tally.finish(writer)
+        if self.part:
+            self.part.finish(writer)
         return writer.finish()
 
     # -- the products
@@ -290,7 +304,7 @@ class _Nest:
                     if sums:
                         told.append(sums.terms(at, y))
                 if sums:
-                    sums.add(_added(writer, told, self.algorithm.outputs))
+                    sums.add_tile(told, self.algorithm.outputs)
         if self.written.any_part:
             with writer.loop("w", Entry(self.written.part, n)):
                 self._finish_part(n, map, self._results(k, i), sums)
@@ -373,19 +387,3 @@ class _Nest:
         value = self.writer.let(result.finish(self.writer, at, self.writer.let(value, "y")), "y")
         self.writer.store(result.buffers[-1], *at, value=value, away=self.away)
         return value
-
-
-def _added(
-    writer: Writer, told: Sequence[tuple[Value, Value, Value]], columns: int
-) -> tuple[Value, Value]:
-    """Σ a and Σ b · c of a tile: row by row, then the rows."""
-    totals: list[Value] = []
-    products: list[Value] = []
-    for first in range(0, len(told), columns):
-        row = told[first : first + columns]
-        totals.append(writer.let(summed([a for a, _, _ in row]), "part"))
-        product: Value = writer.let(op("mul", row[0][1], row[0][2]), "part")
-        for _, b, c in row[1:]:
-            product = writer.let(op("fma", b, c, product), "part")
-        products.append(product)
-    return writer.let(summed(totals), "part"), writer.let(summed(products), "part")

@@ -128,10 +128,12 @@ def conv_gradient(plan: Planner, operation: Operation) -> None:
         pointwise.gradient(plan, operation)
         return
     inward = plan.wants_gradient(operation.inputs[0])
-    first = operation.name in plan.unpulled  # who reads dy first makes it
+    both = inward and winograd.chosen_for_both(plan, operation) is not None
+    first = both or operation.name in plan.unpulled  # who reads dy first makes it
     if inward and first:
-        _input_gradient(plan, operation)
-    _weight_gradient(plan, operation)
+        _input_gradient(plan, operation, both)
+    if not both:
+        _weight_gradient(plan, operation)
     if layer.bias:
         pixels = operation.shape[1] * operation.shape[2]
         plan.call(
@@ -142,10 +144,11 @@ def conv_gradient(plan: Planner, operation: Operation) -> None:
             plan.partial(operation, "bias"),
         )
     if inward and not first:
-        _input_gradient(plan, operation)
+        _input_gradient(plan, operation, both=False)
 
 
-def _input_gradient(plan: Planner, operation: Operation) -> None:
+def _input_gradient(plan: Planner, operation: Operation, both: bool) -> None:
+    """`both`: with that of the weights in the same pass."""
     source, dy = operation.inputs[0], plan.gradient(operation.name)
     fast = winograd.chosen(plan, operation, forward=False)
     way = _by_matrices(plan, operation, gradient_taps, dy, fast)
@@ -161,11 +164,18 @@ def _input_gradient(plan: Planner, operation: Operation) -> None:
         if nest:
             _direct_input_gradient(plan, operation, nest, options, results)
         elif fast:
-            reads = fused_norm.error_source(plan, operation)
+            keep = not both or layer_of(operation).bias
+            reads = fused_norm.error_source(plan, operation, keep)
             tells = fused_norm.gradient_sums(plan, operation)
             large = fused_norm.goes_away(plan.by_name[source])
             options["away"] = bool(tells.way) and not add and large
-            winograd.correlate(plan, operation, fast, options, reads, tells, results, forward=False)
+            own = operation, fast, options
+            if both:
+                values = fused_norm.gradient_source(plan, operation)
+                values = values or fused_norm.as_it_stands(value_again(plan, source))
+                winograd.both_gradients(plan, *own, (reads, values), tells, results)
+            else:
+                winograd.correlate(plan, *own, reads, tells, results, forward=False)
 
     plan.contribute(source, lambda target: emit(False, target), lambda target: emit(True, target))
 

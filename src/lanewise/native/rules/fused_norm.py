@@ -135,8 +135,8 @@ def pulls_later(plan: Planner, norm: Operation, pull: Slot) -> bool:
     return True
 
 
-def error_source(plan: Planner, operation: Operation) -> Fused[Reads]:
-    """What the gradient of a convolution's input is worked out from."""
+def error_source(plan: Planner, operation: Operation, keep: bool = True) -> Fused[Reads]:
+    """What the gradient of a convolution's input is worked out from; `keep`: others read it."""
     if operation.name not in plan.unpulled:
         return as_it_stands(plan.gradient(operation.name))
     norm, pull = plan.unpulled.pop(operation.name)
@@ -146,9 +146,9 @@ def error_source(plan: Planner, operation: Operation) -> Fused[Reads]:
         moments_of(plan, norm),
         pull,
         lane_weight(),
-        plan.gradient(operation.name),
+        *[plan.gradient(operation.name)] * keep,
     ]
-    return Fused(Pull(norm.rectifier, True, goes_away(norm)), places)
+    return Fused(Pull(norm.rectifier, keep, keep and goes_away(norm)), places)
 
 
 def gradient_sums(plan: Planner, operation: Operation) -> Fused[Tells | None]:

@@ -15,11 +15,13 @@ from lanewise.native.fuse import Operation
 from lanewise.native.kernels import (
     lane_weights,
     winograd,
+    winograd_both,
     winograd_factors,
     winograd_gradient,
 )
 from lanewise.native.kernels.fused_norm import Reads, Tells
 from lanewise.native.kernels.images import row_blocks
+from lanewise.native.kernels.winograd_both import Weights
 from lanewise.native.kernels.winograd_places import Winograd
 from lanewise.native.nest import LANES
 from lanewise.native.plan import FLOAT, Place, Slot
@@ -55,6 +57,14 @@ def chosen_for_weights(plan: Planner, operation: Operation) -> Winograd | None:
     return found.sizes(algorithm) if found and algorithm else None
 
 
+def chosen_for_both(plan: Planner, operation: Operation) -> Winograd | None:
+    """The same for both gradients in one pass; the sizes are those of the input's."""
+    sizes, other = chosen(plan, operation, forward=False), chosen_for_weights(plan, operation)
+    if plan.precision != "fp32" or not sizes or not other or sizes.algorithm != other.algorithm:
+        return None
+    return sizes if algorithms.joins_gradients(sizes) else None
+
+
 def correlate(
     plan: Planner,
     operation: Operation,
@@ -65,9 +75,14 @@ def correlate(
     results: Sequence[Place],
     *,
     forward: bool,
+    weights: Fused[Weights] | None = None,
 ) -> None:
-    """Transform the weights, then convolve; `options` and `results` are those of a `Result`."""
+    """Transform the weights, then convolve; `options` and `results` are those of a `Result`.
+    `weights`: their gradient in the same pass, with the places that it has."""
     tile = algorithms.winograd_tile(plan.target, sizes, shared=not plan.training)
+    if weights:
+        tile = algorithms.tile_of_both(plan.target, sizes)
+    part, others = (weights.way, weights.places) if weights else (None, ())
     direction = "forward" if forward else "gradient"
     factors = plan.constants(
         f"factors {operation.name} {direction}",
@@ -81,17 +96,18 @@ def correlate(
         factors,
         who="worker",
     )
-    shapes = winograd.workspace_shapes(sizes, tile, reads.way)
+    shapes = winograd.workspace_shapes(sizes, tile, reads.way, part)
     plan.call(
-        f"winograd_{direction}",
-        (sizes, tile, tuple(options.items()), reads.way, tells.way),
+        f"winograd_{direction}" + "s" * bool(part),
+        (sizes, tile, tuple(options.items()), reads.way, tells.way, part),
         lambda name: winograd.correlate(
-            name, sizes, tile, **options, reads=reads.way, tells=tells.way
+            name, sizes, tile, **options, reads=reads.way, tells=tells.way, weights=part
         ),
         *reads.places,
         factors,
         *_workspace(plan, operation, shapes),
         *tells.places,
+        *others,
         *results,
     )
 
@@ -104,6 +120,33 @@ def _workspace(
         plan.scratch(f"{what} {len(plan.calls)} {operation.name}", prod(shape) * FLOAT)
         for what, shape in shapes.items()
     ]
+
+
+def both_gradients(
+    plan: Planner,
+    operation: Operation,
+    sizes: Winograd,
+    options: Mapping[str, bool],
+    reads: tuple[Fused[Reads], Fused[Reads]],
+    tells: Fused[Tells | None],
+    results: Sequence[Place],
+) -> None:
+    """That of the input and that of the weights in one pass; `reads`: dy and x."""
+    errors, values = reads
+    weights = algorithms.weights_of_both(plan.target, sizes, values.way)
+    name, shape = operation.name, winograd_both.target_shape(sizes)
+    sums = plan.scratch(f"sums {name}", prod(shape) * FLOAT)
+    own = _workspace(plan, operation, winograd_both.workspace_shapes(sizes, weights))
+    part = Fused(weights, [*values.places, *own, sums])
+    correlate(plan, operation, sizes, options, errors, tells, results, forward=False, weights=part)
+    key = sizes.sources, sizes.maps, sizes.algorithm.taps**2
+    plan.call(
+        "add_sums",
+        key,
+        lambda name: lane_weights.add_sums(name, *key),
+        sums,
+        plan.partial(operation, "weight"),
+    )
 
 
 def weight_gradient(
