@@ -23,6 +23,7 @@ from lanewise.native.kernels.correlation import (
     packed_shape,
     paired_distance,
 )
+from lanewise.native.kernels.fused_norm import Tells
 from lanewise.native.kernels.register_tiles import blocks, products
 from lanewise.native.kernels.result import Result
 from lanewise.native.kernels.taps import (
@@ -32,6 +33,7 @@ from lanewise.native.kernels.taps import (
     column_segments,
     phases,
 )
+from lanewise.native.kernels.told_tiles import ToldTiles
 from lanewise.native.nest import (
     ELEMENT_BYTES,
     LANES,
@@ -66,26 +68,31 @@ def correlate(
     pool: bool = False,
     argument: bool = False,
     thin: tuple[int, ...] = (),
+    away: bool = False,
+    tells: Tells | None = None,
 ) -> Kernel:
-    """Destination maps from source maps: buffers source, weight, [packed], those of `Result`. A
-    tile of a `pool` has an even number of columns, and all sources at once; the latter holds with a
-    `thin` map, too, which has a value at the first of the places that a stride tells apart."""
+    """Destination maps from source maps: buffers source, weight, [packed], those of what it `tells`
+    of its result, those of `Result`. A tile of a `pool` has an even number of columns, and all
+    sources at once; the latter holds with a `thin` map, too, which has a value at the first of the
+    places that a stride tells apart. What tells goes past the caches if `away`, and is not changed
+    where it waits for more sources."""
     shape = (
         sizes.groups * sizes.maps,
         sizes.rows.destination,
         sizes.columns.destination,
         LANES,
     )
-    waits = 0 < tile.sources < sizes.sources
+    waits = tile.waits(sizes.sources)
     result = Result(shape, bias, affine, accumulate, relu, mask, waits, plus, pool, argument, thin)
-    return _Nest(name, sizes, tile, result).write()
+    told = ToldTiles(tells, result, away) if tells else None
+    return _Nest(name, sizes, tile, result, told).write()
 
 
 def _shared_axis(sizes: Correlation, tile: Tile) -> str:
     """What threads share: rows, or maps where rows are few. (Rows that meet the taps in several
     ways would be cut differently where sums wait for the next sources.)"""
     rows, maps = sizes.rows.destination, -(-sizes.maps // tile.maps)
-    waits = 0 < tile.sources < sizes.sources and len(phases(sizes.rows)) > 1
+    waits = tile.waits(sizes.sources) and len(phases(sizes.rows)) > 1
     return "k" if waits or rows < min(MANY_ROWS, maps) else "p"
 
 
@@ -128,8 +135,16 @@ class _Part:
 class _Nest:
     """Writes `correlate`: loops over groups, blocks of sources, tiles; then sources and taps."""
 
-    def __init__(self, name: str, sizes: Correlation, tile: Tile, result: Result) -> None:
-        self.sizes, self.tile, self.result = sizes, tile, result
+    def __init__(
+        self,
+        name: str,
+        sizes: Correlation,
+        tile: Tile,
+        result: Result,
+        told: ToldTiles | None = None,
+    ) -> None:
+        assert not (told and result.waits and result.changes), "sums are finished in a later pass"
+        self.sizes, self.tile, self.result, self.told = sizes, tile, result, told
         maps = sizes.groups * sizes.sources
         shape = (maps, sizes.rows.source, sizes.columns.source, LANES)
         kept, taken = ("bf16", "i32") if tile.pairs else ("f32", "f32")
@@ -137,13 +152,15 @@ class _Nest:
         self.weight = Buffer("weight", (sizes.weights // tile.step,), taken, align=4)
         self.packed = Buffer("packed", packed_shape(sizes, tile), taken, "update", own=True)
         self.weight_map = paired_distance(sizes, tile.step)
-        buffers = [self.source, self.weight, *[self.packed] * bool(tile.packs), *result.buffers]
-        self.writer = Writer(name, buffers)
-        self.shared = _shared_axis(sizes, tile)
+        buffers = [self.source, self.weight, *[self.packed] * bool(tile.packs)]
+        self.writer = Writer(name, [*buffers, *(told.buffers if told else []), *result.buffers])
+        self.shared = "" if told else _shared_axis(sizes, tile)  # told in training alone
 
     def write(self) -> Kernel:
         """The whole kernel."""
         writer, sizes, result = self.writer, self.sizes, self.result
+        if self.told:
+            self.told.begin(writer)
         if result.waits and not result.accumulate:
             self._everywhere(lambda at: result.wait(writer, at, result.start(writer, at)))
         with writer.loop("g", sizes.groups) as g:
@@ -154,6 +171,8 @@ class _Nest:
                         self._tile(g, b, count, line, k, maps, part)
         if result.waits and result.changes:
             self._everywhere(lambda at: result.store(writer, at, result.go_on(writer, at)))
+        if self.told:
+            self.told.finish(writer)
         return writer.finish()
 
     def _everywhere(self, do: Callable[[tuple[IndexLike, ...]], None]) -> None:
@@ -257,7 +276,8 @@ class _Nest:
         writer, result = self.writer, self.result
         meets = line.taps.taps.taps and part.phase.numbers
         thin = bool(result.thin) and line.first and part.phase.start == 0
-        if not meets and (result.waits or (result.accumulate and not result.changes)):
+        stays = result.accumulate and not result.changes and not self.told
+        if not meets and (result.waits or stays):
             return  # what stands in the target already is right
         k0 = as_index(g) * self.sizes.maps + k
         columns = range(part.segment.width)
@@ -279,10 +299,23 @@ class _Nest:
         if result.pool:
             self._store_pairs(cells, k0, line, part)
             return
+        if self.told and not result.waits:
+            self.told.store(writer, places, cells, self._begins(line, part))
+            return
         end = result.wait if result.waits else result.store
         for row, registers in zip(places, cells, strict=True):
             for at, cell in zip(row, registers, strict=True):
                 end(writer, at, Read(cell))
+        if self.told:
+            last = self.told.last(self.sizes.sources, self.tile.sources, b, sources)
+            self.told.add(writer, places, cells, self._begins(line, part), last)
+
+    def _begins(self, line: _Line, part: _Part) -> list[IndexLike] | None:
+        """Whether a tile is the first of its maps: numbers, all of them 1 then; None: it is not."""
+        if not self.told or part.segment.start or part.phase.start or not line.first:
+            return None
+        rows = self.told.first(line.taps.taps.destination, line.i)
+        return rows + self.told.first(part.segment.tiles, part.i)
 
     def _store_pairs(
         self, cells: list[list[Register]], first: Index, line: _Line, part: _Part

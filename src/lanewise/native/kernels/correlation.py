@@ -59,6 +59,10 @@ class Tile:
         """Sources that one operation multiplies."""
         return 2 if self.pairs else 1
 
+    def waits(self, sources: int) -> bool:
+        """Whether sums of so many source maps wait for the next ones among the results."""
+        return 0 < self.sources < sources
+
 
 def packed_shape(sizes: Correlation, tile: Tile) -> tuple[int, int, int, int, int]:
     """The third buffer of a tile that packs: tiles, sources, kernel rows, source columns, lanes."""

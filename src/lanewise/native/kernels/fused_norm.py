@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Protocol, TypeAlias
 
 from lanewise.native.kernels.batch_norm import (
@@ -211,7 +212,7 @@ class _Moments:
         return away, away, away
 
     def finish(self, writer: Writer) -> None:
-        maps, pixels = self.shape[0], self.shape[1] * self.shape[2]
+        maps, pixels = self.shape[0], prod(self.shape[1:-1])
         with writer.loop("k", maps) as k:
             total, square, pivot = (
                 writer.let(writer.load(self.told, k, row, 0), "sum") for row in range(TOLD)
@@ -223,8 +224,8 @@ class _Moments:
 
 
 class _GradientSums:
-    """Buffers x, moments, told (maps, 2, 16), [weight, bias]: Σ dy and Σ dy · x̂ of every lane;
-    their sums over the lanes are added to the gradients of bias and weight."""
+    """Buffers x, norm, told (maps, 2, 16), [norm_weight, norm_bias]: Σ dy and Σ dy · x̂ of every
+    lane; their sums over the lanes are added to the gradients of bias and weight."""
 
     pivots = False
 
@@ -233,9 +234,8 @@ class _GradientSums:
         self.x = Buffer("x", shape)
         self.moments = Buffer("norm", (shape[0], MOMENTS), align=4)
         self.told = Buffer("told", (shape[0], 2, LANES), access="update")
-        self.parameters = [
-            Buffer(which, (shape[0],), access="update", align=4) for which in ("weight", "bias")
-        ] * made.affine
+        names = ("norm_weight", "norm_bias") if made.affine else ()
+        self.parameters = [Buffer(name, (shape[0],), access="update", align=4) for name in names]
         self.buffers = [self.x, self.moments, self.told, *self.parameters]
 
     def begin(self, writer: Writer, map: IndexLike, pivot: Value | None) -> None:

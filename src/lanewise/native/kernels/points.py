@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lanewise.native.kernels.correlation import Correlation, paired_distance
+from lanewise.native.kernels.fused_norm import Tells
 from lanewise.native.kernels.register_tiles import add_product, blocks
 from lanewise.native.kernels.result import Result
+from lanewise.native.kernels.told_tiles import ToldTiles
 from lanewise.native.nest import (
     ELEMENT_BYTES,
     LANES,
@@ -113,12 +115,16 @@ def products(
     relu: bool = False,
     mask: bool = False,
     plus: bool = False,
+    away: bool = False,
+    tells: Tells | None = None,
 ) -> Kernel:
-    """Destination maps from source maps: buffers source, weight, [packed], those of `Result`."""
+    """Destination maps from source maps: buffers source, weight, [packed], those of what it `tells`
+    of its result, those of `Result`. What tells goes past the caches if `away`."""
     pixels = sizes.rows.destination * sizes.columns.destination
     shape = (sizes.maps, pixels, LANES)
     result = Result(shape, bias, affine, accumulate, relu, mask, plus=plus)
-    return _Nest(name, sizes, tile, result).write()
+    told = ToldTiles(tells, result, away or tile.away) if tells else None
+    return _Nest(name, sizes, tile, result, told).write()
 
 
 @dataclass(frozen=True)
@@ -149,10 +155,18 @@ class _Maps:
 class _Nest:
     """Writes `products`: loops over strips, tiles of pixels and of maps, sources."""
 
-    def __init__(self, name: str, sizes: Correlation, tile: PointTile, result: Result) -> None:
+    def __init__(
+        self,
+        name: str,
+        sizes: Correlation,
+        tile: PointTile,
+        result: Result,
+        told: ToldTiles | None = None,
+    ) -> None:
         points = points_of(sizes)
         assert points
         self.sizes, self.tile, self.result, self.points = sizes, tile, result, points
+        self.told = told
         read = sizes.rows.source * sizes.columns.source
         kept, taken = ("bf16", "i32") if tile.pairs else ("f32", "f32")
         align = LANES * ELEMENT_BYTES[kept]
@@ -160,8 +174,8 @@ class _Nest:
         self.weight = Buffer("weight", (sizes.weights // tile.step,), taken, align=4)
         self.weight_map = paired_distance(sizes, tile.step)
         self.packed = Buffer("packed", packed_shape(sizes, tile), taken, "update")
-        buffers = [self.source, self.weight, *[self.packed] * tile.packs, *result.buffers]
-        self.writer = Writer(name, buffers)
+        buffers = [self.source, self.weight, *[self.packed] * tile.packs]
+        self.writer = Writer(name, [*buffers, *(told.buffers if told else []), *result.buffers])
 
     @cached_property
     def _source_at(self) -> Buffer | None:
@@ -174,11 +188,15 @@ class _Nest:
 
     def write(self) -> Kernel:
         """The whole kernel."""
+        if self.told:
+            self.told.begin(self.writer)
         for strip in self._strips():
             if self.tile.packs:
                 self._pack(strip)
             self._products(strip)
             self._rest(strip)
+        if self.told:
+            self.told.finish(self.writer)
         return self.writer.finish()
 
     def _strips(self) -> Iterator[_Strip]:
@@ -243,6 +261,10 @@ class _Nest:
             if maps.fetches:
                 self._fetch(strip, t, c, maps.j)
             self._multiply(strip, t, c, maps, cells)
+        if self.told:
+            turns = self.told.first(strip.times, strip.i) + self.told.first(strip.tiles, t)
+            self.told.store(writer, places, cells, None if strip.first else turns)
+            return
         for row, registers in zip(places, cells, strict=True):
             for at, cell in zip(row, registers, strict=True):
                 result.store(writer, at, Read(cell), away=self.tile.away)
@@ -276,7 +298,8 @@ class _Nest:
     def _rest(self, strip: _Strip) -> None:
         """What meets no source, and belongs to the pixels of these strips."""
         writer, result = self.writer, self.result
-        if not self.points.rest or (result.accumulate and not result.changes):
+        stays = result.accumulate and not result.changes and not self.told
+        if not self.points.rest or stays:
             return
         size = strip.width * strip.tiles
         inside = [
@@ -296,7 +319,11 @@ class _Nest:
             writer.loop("n", Entry(number, as_index(strip.i))) as n,
         ):
             at = k, Entry(where, as_index(n) + Entry(begin, as_index(strip.i))), 0
-            result.store(writer, at, result.start(writer, at), away=self.tile.away)
+            if self.told:
+                cell = writer.assign(writer.register("a"), result.start(writer, at))
+                self.told.store(writer, [[at]], [[cell]])
+            else:
+                result.store(writer, at, result.start(writer, at), away=self.tile.away)
 
 
 def _places(name: str, places: Sequence[int], beyond: int = 0) -> Buffer | None:

@@ -11,6 +11,7 @@ from lanewise.native.fuse import Operation
 from lanewise.native.kernels import conv, depthwise, lane_weights, matrix_conv, points, weights
 from lanewise.native.kernels.correlation import Correlation, Tile, paired_shape, paired_weights
 from lanewise.native.kernels.depthwise import Depthwise
+from lanewise.native.kernels.fused_norm import Tells
 from lanewise.native.kernels.images import row_blocks
 from lanewise.native.kernels.matrix_conv import MatrixTile
 from lanewise.native.kernels.points import PointTile
@@ -45,7 +46,7 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
         pointwise.forward(plan, operation)
         return
     layer, source = layer_of(operation), plan.value(operation.inputs[0])
-    options = {"bias": layer.bias, "affine": operation.norm is not None}
+    options: dict[str, Any] = {"bias": layer.bias, "affine": operation.norm is not None}
     constants: list[Place] = [
         *([plan.parameter(operation, "bias")] if layer.bias else []),
         *folded_norm(plan, operation),
@@ -70,6 +71,9 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
         even = pooled_way(plan.target, sizes) if isinstance(tile, Tile) else None
         store, tile = (store, even) if even else (Store(operation), tile)
     options |= store.options(plan)
+    tells = _statistics(plan, operation, tile)
+    if tells.way:
+        options |= {"tells": tells.way, "away": fused_norm.goes_away(operation)}
     places = [before_norm(plan, operation)] if by_channels else store.places(plan)
     _call(
         plan,
@@ -79,9 +83,16 @@ def conv_forward(plan: Planner, operation: Operation) -> None:
         lambda name, sizes: correlate(name, sizes, tile, **options),
         source,
         _weights(plan, operation, sizes, tile, "forward"),
-        [*packed(plan, operation, sizes, tile), *constants, *places],
+        [*packed(plan, operation, sizes, tile), *tells.places, *constants, *places],
     )
     plan.stored.add(store.written.name)
+
+
+def _statistics(plan: Planner, operation: Operation, tile: Any) -> winograd.Fused[Tells | None]:
+    """What a direct convolution of all channels tells of its result."""
+    if not isinstance(tile, Tile | PointTile):
+        return winograd.Fused(None)
+    return fused_norm.statistics(plan, operation)
 
 
 def _call(

@@ -1,8 +1,9 @@
-"""When a convolution by Winograd's algorithm takes on the work of the normalisations beside it.
+"""When a convolution takes on the work of the normalisations beside it.
 
-Forward, it tells the statistics of its result, and normalises what it reads where it is the first
-reader (`Planner.unwritten`). Backward, it works out the normalisation's gradient while it reads it
-(`Planner.unpulled`), and adds up what the normalisation before it needs.
+Forward, it tells the statistics of its result. By Winograd's algorithm it also normalises what it
+reads where it is the first reader (`Planner.unwritten`). Backward, that works out the
+normalisation's gradient while it reads it (`Planner.unpulled`), and adds up what the normalisation
+before it needs.
 """
 
 from __future__ import annotations

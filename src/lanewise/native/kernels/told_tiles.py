@@ -1,0 +1,139 @@
+"""What a direct convolution tells of its results (`fused_norm.py`), register tile by register tile.
+
+A map's sums wait in memory from tile to tile. They are taken about the last result of its first
+tile. That one lies in the first row, where padding may show, and for narrow tiles in a corner. It
+does no harm: what all results of a row have in common adds to the squares about the mean, too, so
+rounding grows by no more than the number of rows, in units of the last place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TypeAlias
+
+from lanewise.native.kernels.batch_norm import summed
+from lanewise.native.kernels.fused_norm import Sums, Tells
+from lanewise.native.kernels.result import Result
+from lanewise.native.nest import (
+    Buffer,
+    Entry,
+    IndexLike,
+    Read,
+    Register,
+    Value,
+    as_index,
+    op,
+    table,
+)
+from lanewise.native.writer import Writer
+
+#: map and place of one result
+_At: TypeAlias = tuple[IndexLike, ...]
+#: numbers, all of them 1 in the turn that is meant; None: it is none of these
+Turns: TypeAlias = Sequence[IndexLike] | None
+
+
+class ToldTiles:
+    """Stores tiles of results and adds them up; writes them past the caches if `away`."""
+
+    def __init__(self, tells: Tells, result: Result, away: bool) -> None:
+        self.tally, self.result, self.away = tells.tally(result.shape), result, away
+        self.buffers = self.tally.buffers
+        self._once: dict[int, Buffer] = {}
+        self._last: list[Buffer] = []
+
+    def begin(self, writer: Writer) -> None:
+        """Before all tiles."""
+        if not self.tally.pivots:
+            with writer.loop("k", self.result.shape[0]) as k:
+                self.tally.begin(writer, k, None)
+
+    def finish(self, writer: Writer) -> None:
+        """After all tiles."""
+        self.tally.finish(writer)
+
+    def first(self, count: int, i: IndexLike) -> list[IndexLike]:
+        """How often to do what is done in the first of so many turns: once in turn 0, else not."""
+        if count == 1:
+            return []
+        if count not in self._once:
+            self._once[count] = table("first", [1] + [0] * (count - 1))
+        return [Entry(self._once[count], as_index(i))]
+
+    def last(self, sources: int, together: int, first: IndexLike, count: int) -> Turns:
+        """The same for a block of so many sources, some `together` of all, from a `first` one on:
+        whether sums are complete with it; None: they are not."""
+        whole, rest = divmod(sources, together)
+        if rest or whole == 1:
+            return [] if count == (rest or together) else None
+        if not self._last:
+            ends = [int(source + together >= sources) for source in range(sources)]
+            self._last.append(table("last", ends))
+        return [Entry(self._last[0], as_index(first))]
+
+    def store(
+        self,
+        writer: Writer,
+        places: Sequence[Sequence[_At]],
+        cells: Sequence[Sequence[Register]],
+        begins: Turns = None,
+    ) -> None:
+        """Finish a tile, write it and add it up, map by map. `begins`: where it is its maps' first
+        tile."""
+        self._pivot(writer, places, cells, begins)
+        for row, registers in zip(places, cells, strict=True):
+            values = []
+            for at, cell in zip(row, registers, strict=True):
+                y = writer.let(self.result.finish(writer, at, Read(cell)), "y")
+                writer.store(self.result.buffers[-1], *at, value=y, away=self.away)
+                values.append(y)
+            self._add(writer, row, values)
+
+    def add(
+        self,
+        writer: Writer,
+        places: Sequence[Sequence[_At]],
+        cells: Sequence[Sequence[Register]],
+        begins: Turns,
+        turns: Turns,
+    ) -> None:
+        """Add up a tile that has been written as it stands, if all `turns` are 1."""
+        if turns is None:
+            return
+        with _loops(writer, turns):
+            self._pivot(writer, places, cells, begins)
+            for row, registers in zip(places, cells, strict=True):
+                self._add(writer, row, [Read(register) for register in registers])
+
+    def _pivot(
+        self,
+        writer: Writer,
+        places: Sequence[Sequence[_At]],
+        cells: Sequence[Sequence[Register]],
+        begins: Turns,
+    ) -> None:
+        """What the sums are taken about."""
+        if begins is None or not self.tally.pivots:
+            return
+        with _loops(writer, begins):
+            for row, registers in zip(places, cells, strict=True):
+                value = self.result.finish(writer, row[-1], Read(registers[-1]))
+                self.tally.begin(writer, row[-1][0], writer.let(value, "pivot"))
+
+    def _add(self, writer: Writer, places: Sequence[_At], values: Sequence[Read]) -> None:
+        told = Sums(writer, self.tally, places[0][0])
+        terms = [told.terms(at, value) for at, value in zip(places, values, strict=True)]
+        # The product is rounded by itself: it is no multiply–add of the convolution.
+        products: list[Value] = [writer.let(op("mul", b, c), "product") for _, b, c in terms]
+        told.add((summed([a for a, _, _ in terms]), summed(products)))
+        told.store()
+
+
+@contextmanager
+def _loops(writer: Writer, turns: Sequence[IndexLike]) -> Iterator[None]:
+    """What is inside is done as often as the product of these numbers says."""
+    with ExitStack() as loops:
+        for turn in turns:
+            loops.enter_context(writer.loop("w", turn))
+        yield
