@@ -10,10 +10,12 @@ import pytest
 from lanewise.cli.bench import _report
 from lanewise.cli.main import main
 from lanewise.native import peak
+from lanewise.native.directions import plan_directions
 from lanewise.native.machine_code import assembly, count_spills
 from lanewise.native.peak import Peak, measure_peak, ticks_per_second
 from lanewise.native.profile import LayerWork, Profile, Work, algorithm, profile_net
 from lanewise.native.target import find_target
+from lanewise.net.layers import CONVOLUTIONS, Linear
 from lanewise.net.load import load
 from lanewise.size.report import size
 
@@ -109,7 +111,8 @@ def test_the_algorithm_is_that_of_the_kernels_that_were_called() -> None:
     assert algorithm(["winograd_factors", "winograd_forward"]) == "Winograd"
     both = ["conv_weight_gradient", "conv_bias_gradient", "winograd_factors", "winograd_gradient"]
     assert algorithm(both) == "direct + Winograd"
-    assert algorithm(["to_lanes", "conv_weight_gradient", "add_sums"]) == "in lanes + direct"
+    both = ["lane_weight_gradient", "add_sums", "conv_input_gradient"]
+    assert algorithm(both) == "in lanes + direct"
     assert algorithm(["conv_forward_pixels"]) == algorithm(["linear_forward"]) == "product"
     assert algorithm(["max_pool", "normalise"]) == ""
 
@@ -129,6 +132,25 @@ def test_every_kind_that_multiplies_has_its_algorithm() -> None:
     for layer in profile_net(net, 16, 1).layers:
         multiplies = bool(layer.forward.multiply_adds)
         assert bool(layer.forward.algorithm) == bool(layer.backward.algorithm) == multiplies
+
+
+@pytest.mark.parametrize("net", ["mobilenet-v2-small", "resnet-cifar n=1"])
+@pytest.mark.parametrize("exact", [False, True])
+def test_every_way_to_multiply_is_known(net: str, exact: bool) -> None:
+    """Whatever a rule calls for a convolution, one of its kernels tells the algorithm."""
+    graph, kinds = load(net), (*CONVOLUTIONS, Linear)
+    plans = plan_directions(graph, find_target("host"), training=True, exact=exact)
+    called: dict[str, list[str]] = {}
+    for call in plans["train"].calls:
+        called.setdefault(call.purpose, []).extend(one.name for one in call.kernels.values())
+    multiply = {node.name for node in graph.nodes if isinstance(node.layer, kinds)}
+    ways = {
+        purpose: algorithm(names)
+        for purpose, names in called.items()
+        if purpose.split()[0] in multiply
+    }
+    assert len(ways) > len(multiply)
+    assert [purpose for purpose, way in ways.items() if not way] == []
 
 
 def test_products_of_a_chain_are_counted_where_they_are_made() -> None:

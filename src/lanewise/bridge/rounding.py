@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod, sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,7 @@ class Sizes:
 
     def __post_init__(self) -> None:
         self._norms: dict[str, list[Node]] = {}
+        self._normalised: dict[str, torch.Tensor] = {}
         for node in self.graph.nodes:
             if type(node.layer) in STATISTICS:
                 self._norms.setdefault(node.inputs[0], []).append(node)
@@ -62,12 +63,17 @@ class Sizes:
         for node in self._norms.get(name, ()):
             rule = STATISTICS[type(node.layer)]
             self.statistics[node.name] = rule(node, value.detach(), self.buffers)
+            self._normalised[node.name] = value.detach()
         if value.requires_grad:
             value.register_hook(lambda gradient: self._arrived(name, gradient))
         return value
 
     def _arrived(self, name: str, gradient: torch.Tensor) -> None:
         self.gradients[name] = rms(gradient)
+        found = self.statistics.get(name)
+        if found is not None:
+            pull = _pull(self._normalised.pop(name), found, gradient)
+            self.statistics[name] = replace(found, pull=pull)
 
 
 # ---- what norms divide by -----------------------------------------------------------------------
@@ -120,6 +126,18 @@ def _of_groups(node: Node, value: torch.Tensor, buffers: dict[str, Any]) -> Stat
 def _statistic(square: torch.Tensor, variance: torch.Tensor, terms: int) -> Statistic:
     gain = variance.rsqrt()
     return Statistic(gain, square.sqrt() * gain, terms)
+
+
+def _pull(value: torch.Tensor, found: Statistic, gradient: torch.Tensor) -> Amount:
+    """mean(dy · x̂) / rms(dy), over the axes that a statistic stands for (of a group norm, over a
+    channel's)."""
+    assert not isinstance(found.gain, float)
+    axes = [axis for axis, size in enumerate(found.gain.shape) if size == 1]
+    size = rms(gradient)
+    if not axes or not size:
+        return 0.0
+    centred = (value - value.mean(axes, keepdim=True)) * found.gain
+    return (centred * gradient).mean(axes, keepdim=True) / size
 
 
 STATISTICS: dict[type[kinds.Layer], Callable[..., Statistic]] = {

@@ -70,11 +70,12 @@ def rounded(operations: int, weight: Amount = 1.0) -> Sum:
 @dataclass(frozen=True)
 class Statistic:
     """What a norm divides by: 1 / deviation, and the size of the values (mean included) times
-    that; `terms` values were summed for each."""
+    that; `terms` values were summed for each. `pull`: the mean of dy · x̂, relative to dy's size."""
 
     gain: Amount
     reach: Amount
     terms: int
+    pull: Amount = 0.0
 
 
 @dataclass(frozen=True)
@@ -264,16 +265,21 @@ def _scale(layer: kinds.ChannelScale, seen: Seen) -> Arithmetic:
 
 
 def _norm(layer: kinds.Layer, seen: Seen) -> Arithmetic:
-    """(x − mean) / deviation · weight, and dy · weight / deviation less two means of it."""
+    """(x − mean) / deviation · weight, and dy · weight / deviation less two means of it.
+
+    One of the two is x̂ · mean(dy · x̂), and all x̂ of a mean are wrong by its rounding error: where
+    they reach far, and dy goes with them, that is the larger error.
+    """
     found = seen.statistic
     assert found is not None
     weight = seen.weight or 1.0
     summed = found.terms // ROWS + FEW
+    pulled = (1.0 + (found.reach * found.pull) ** 2) ** 0.5
     return Arithmetic(
         rounded(FEW, weight).error(found.reach),
         (rounded(FEW, weight * found.gain),),
         rounded(summed, weight).error(found.reach),
-        rounded(summed, weight * found.gain),
+        rounded(summed, weight * found.gain * pulled),
     )
 
 

@@ -30,10 +30,14 @@ from lanewise.size.cost import cost, layer_parameters
 ALGORITHMS = (
     ("winograd", "Winograd"),
     ("matrix", "matrices"),  # of bf16, 16 × 16 sums at a time
-    ("to_lanes", "in lanes"),  # the kernels beside each other in the lanes, not the images
+    (
+        "lane_weight_gradient",
+        "in lanes",
+    ),  # the kernels beside each other in the lanes, not the images
     ("conv_forward_pixels", "product"),  # 1×1: a matrix product over some pixels at a time
     ("conv_input_gradient_pixels", "product"),
     ("conv_weight_gradient_pixels", "product"),
+    ("expand", "product"),  # 1×1, some rows at a time (`rules/inverted.py`)
     ("conv_forward", "direct"),
     ("conv_input_gradient", "direct"),
     ("conv_weight_gradient", "direct"),
