@@ -63,6 +63,8 @@ class Planner:
     #: what is near until its statistics or sums are told, and then written past the caches
     near: dict[str, Slot] = field(default_factory=dict)
     near_gradients: dict[str, Slot] = field(default_factory=dict)
+    #: where gradients are kept besides that are read again in a later phase
+    kept_gradients: dict[str, Slot] = field(default_factory=dict)
     #: operations whose values a convolution has written in their place
     stored: set[str] = field(default_factory=set)
     #: normalised values that their first reader will make, and convolutions whose gradients are

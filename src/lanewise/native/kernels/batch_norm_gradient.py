@@ -10,6 +10,7 @@ images pull at each of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from lanewise.native.kernels.batch_norm import (
     INVERSE,
@@ -29,7 +30,6 @@ from lanewise.native.nest import (
     Buffer,
     FromIndex,
     Index,
-    IndexLike,
     Kernel,
     Read,
     Symbol,
@@ -190,11 +190,12 @@ def gradient(
     rectifier: str = "",
     mask: bool = False,
     add: bool = False,
-    pitches: Sequence[int] = (0, 0, 0, 0),
+    copy: bool = False,
+    pitches: Sequence[int] = (0, 0, 0, 0, 0),
 ) -> Kernel:
-    """Buffers source, gradient, moments, pull, lane_weight, [value], target: the gradient of the
-    source, zero in lanes without an image. `add`: it is added to the target. `pitches`: of the
-    four maps in this order."""
+    """Buffers source, gradient, moments, pull, lane_weight, [value], target, [copied]: the gradient
+    of the source, zero in lanes without an image. `add`: it is added to the target; `copy`: it goes
+    on to where it is kept, past the caches. `pitches`: of the five maps in this order."""
     source, gradient_, value = (
         maps(n, channels, pixels, pitch)
         for n, pitch in zip(("source", "gradient", "value"), pitches[:3], strict=True)
@@ -202,27 +203,81 @@ def gradient(
     moments = Buffer("moments", (channels, MOMENTS), align=4)
     pull = Buffer("pull", (channels, 2), align=4)
     weights = Buffer("lane_weight", (LANES,))
-    target = maps("target", channels, pixels, pitches[-1], "update" if add else "write")
-    writer = Writer(name, [source, gradient_, moments, pull, weights, *[value] * mask, target])
+    target = maps("target", channels, pixels, pitches[3], "update" if add else "write")
+    copied = maps("copied", channels, pixels, pitches[-1], "write")
+    buffers = [source, gradient_, moments, pull, weights, *[value] * mask, target, *[copied] * copy]
+    writer = Writer(name, buffers)
     living = writer.let(is_positive(writer.load(weights, 0)), "living")
-
-    def result(c: Var, at: IndexLike, constants: list[Value]) -> Value:
-        mean, scale, begin, slope, offset = constants
-        x = writer.let(writer.load(source, c, at, 0), "x")
-        dy = through(rectifier, op("fma", x, scale, begin), writer.load(gradient_, c, at, 0))
-        pulled = op("fma", op("sub", x, mean), slope, offset)
-        dx = keep_where(living, op("fma", scale, dy, pulled))
-        dx = op("add", writer.load(target, c, at, 0), dx) if add else dx
-        return keep_where(is_positive(writer.load(value, c, at, 0)), dx) if mask else dx
-
     with writer.loop("c", channels) as c:
-        rows = [(moments, MEAN), (moments, SCALE), (moments, SHIFT), (pull, SLOPE), (pull, OFFSET)]
-        constants: list[Value] = [
-            writer.let(writer.splat(b, c, row), "constant") for b, row in rows
-        ]
+        constants = _constants(writer, moments, pull, c)
         for first, count, times in blocks(pixels, UNROLLED):
             with writer.loop("i", first + count * times, first, count) as i:
                 for k in range(count):
                     at = as_index(i) + k
-                    writer.store(target, c, at, 0, value=result(c, at, constants))
+                    x, dy = writer.load(source, c, at, 0), writer.load(gradient_, c, at, 0)
+                    dx = keep_where(living, _dx(writer, constants, x, dy, rectifier))
+                    dx = op("add", writer.load(target, c, at, 0), dx) if add else dx
+                    if mask:
+                        dx = keep_where(is_positive(writer.load(value, c, at, 0)), dx)
+                    dx = writer.let(dx, "dx")
+                    writer.store(target, c, at, 0, value=dx)
+                    if copy:
+                        writer.store(copied, c, at, 0, value=dx, away=True)
+    return writer.finish()
+
+
+def _constants(writer: Writer, moments: Buffer, pull: Buffer, c: Var) -> list[Value]:
+    """What the gradient of channel c needs: scale and shift; slope, and what is added."""
+    rows = [(moments, SCALE), (moments, SHIFT), (moments, MEAN), (pull, SLOPE), (pull, OFFSET)]
+    return [writer.let(writer.splat(b, c, row), "constant") for b, row in rows]
+
+
+def _dx(
+    writer: Writer, constants: list[Value], source: Value, gradient: Value, rectifier: str
+) -> Value:
+    """The gradient of one value of the source."""
+    scale, begin, mean, slope, offset = constants
+    x = writer.let(source, "x")
+    dy = through(rectifier, op("fma", x, scale, begin), gradient)
+    return op("fma", scale, dy, op("fma", op("sub", x, mean), slope, offset))
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring pixels: the first that is read, the first that is written, and how many."""
+
+    source: int
+    target: int
+    pixels: int
+
+
+def gradient_rows(
+    name: str,
+    channels: int,
+    runs: Sequence[Run],
+    *,
+    rectifier: str,
+    pitches: Sequence[int],
+) -> Kernel:
+    """The same for some pixels: buffers source, gradient, moments, pull, lane_weight, target with
+    such pitches."""
+    source, gradient_ = (
+        maps(n, channels, pitch) for n, pitch in zip(("source", "gradient"), pitches, strict=False)
+    )
+    moments = Buffer("moments", (channels, MOMENTS), align=4)
+    pull = Buffer("pull", (channels, 2), align=4)
+    weights = Buffer("lane_weight", (LANES,))
+    target = maps("target", channels, pitches[-1], access="update")
+    writer = Writer(name, [source, gradient_, moments, pull, weights, target])
+    living = writer.let(is_positive(writer.load(weights, 0)), "living")
+    with writer.loop("c", channels) as c:
+        constants = _constants(writer, moments, pull, c)
+        for run in runs:
+            for first, count, times in blocks(run.pixels, UNROLLED):
+                with writer.loop("i", first + count * times, first, count) as i:
+                    for k in range(count):
+                        at, to = (as_index(i) + (begin + k) for begin in (run.source, run.target))
+                        x, dy = writer.load(source, c, at, 0), writer.load(gradient_, c, at, 0)
+                        dx = keep_where(living, _dx(writer, constants, x, dy, rectifier))
+                        writer.store(target, c, to, 0, value=dx)
     return writer.finish()

@@ -17,13 +17,14 @@ from lanewise.native.kernels.batch_norm import (
     RECTIFIERS,
     SCALE,
     SHIFT,
+    UNROLLED,
 )
 from lanewise.native.kernels.batch_norm_gradient import through
 from lanewise.native.kernels.depthwise import Depthwise, MapTile, correlate_into
 from lanewise.native.kernels.functions import number
 from lanewise.native.kernels.lanes import pieces, spread, total
 from lanewise.native.kernels.pointwise import LineTile, Products, tiles
-from lanewise.native.kernels.register_tiles import add_product
+from lanewise.native.kernels.register_tiles import add_product, blocks
 from lanewise.native.nest import (
     LANES,
     Buffer,
@@ -37,6 +38,25 @@ from lanewise.native.nest import (
     op,
 )
 from lanewise.native.writer import Writer
+
+#: pixels more from map to map of rows that lie near: maps of a size that is a power of two would
+#: meet in few sets of the caches
+APART = 1
+
+
+def near_rows(name: str, maps: int, pixels: int, pitch: int) -> Kernel:
+    """Buffers source (maps, pitch), target (maps, pixels + APART): some pixels of all maps, copied
+    so that those of several maps do not meet in one set of the first cache."""
+    source = Buffer("source", (maps, pitch, LANES))
+    target = Buffer("target", (maps, pixels + APART, LANES), access="update")
+    writer = Writer(name, [source, target])
+    with writer.loop("c", maps) as c:
+        for first, count, times in blocks(pixels, UNROLLED):
+            with writer.loop("n", first + count * times, first, count) as n:
+                for k in range(count):
+                    at = as_index(n) + k
+                    writer.store(target, c, at, 0, value=writer.load(source, c, at, 0))
+    return writer.finish()
 
 
 def expand(

@@ -46,6 +46,11 @@ class Products:
     weight_map: int
     weight_source: int
 
+    @property
+    def reach(self) -> int:
+        """Weights from the first to the last."""
+        return (self.maps - 1) * self.weight_map + (self.sources - 1) * self.weight_source + 1
+
 
 @dataclass(frozen=True)
 class LineTile:
@@ -104,7 +109,7 @@ def products(
     `mask` sets it to zero where `value` is not positive. `pitches`: pixels from map to map of
     source, [value] and target. `ahead`: as many maps as source or target has, and their pitch."""
     source = Buffer("source", (sizes.sources, pitches[0], LANES))
-    weight = Buffer("weight", (sizes.maps * sizes.sources,), align=4)
+    weight = Buffer("weight", (sizes.reach,), align=4)
     begins = Buffer("bias", (sizes.maps,), align=4)
     value = Buffer("value", (sizes.maps, pitches[1], LANES))
     target = Buffer("target", (sizes.maps, pitches[-1], LANES), access="update")
@@ -173,6 +178,8 @@ def _all_sources(
             multiply(c)
     else:
         with writer.loop("i", lines.width) as i:
+            for j in range(share, columns.width):
+                writer.fetch(ahead, lines.begin + i, columns.begin + j, 0)
             for first, stop in ((0, min(share, columns.width)), (columns.width, share)):
                 if first < stop:
                     with writer.loop("c", stop, first) as c:

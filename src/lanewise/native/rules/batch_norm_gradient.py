@@ -48,11 +48,11 @@ def gradient(plan: Planner, operation: Operation) -> None:
         plan.pass_gradient(operation, other)
 
 
-def tell_sums(plan: Planner, operation: Operation) -> Slot:
-    """What the slice tells for the gradient."""
+def tell_sums(plan: Planner, operation: Operation, *, keep: bool = True) -> Slot:
+    """What the slice tells for the gradient. `keep`: what is near is kept, too."""
     told = sums_of(plan, operation)
     if operation.name not in plan.told_gradients:
-        _gradient_sums(plan, operation, told)
+        _gradient_sums(plan, operation, told, keep=keep)
     return told
 
 
@@ -62,13 +62,14 @@ def _gradient_sums(
     told: Slot,
     pushed: Slot | None = None,
     strips: Strips | None = None,
+    keep: bool = True,
 ) -> None:
     (channels, pixels), one = size_of(operation), map_bytes(operation)
     parameters = tuple(partials_of(plan, operation))
     kept = plan.gradient(operation.name)
     near = plan.near_gradients.get(operation.name)
-    further = (pushed,) if pushed else (kept,) if near else ()
-    push, copy = bool(pushed), bool(near and not pushed)
+    push, copy = bool(pushed), bool(near and keep and not pushed)
+    further = (pushed,) if pushed else (kept,) * copy
     key = (bool(parameters), operation.rectifier, push, copy)
     away = strips.pitch * VECTOR if strips else one
     laid_out = (strips.pixels, strips.maps, strips.pitch) if strips else None
@@ -135,9 +136,15 @@ def _input_gradient(plan: Planner, operation: Operation, told: Slot) -> None:
 def emit_gradient(plan: Planner, operation: Operation, pull: Slot, add: bool, target: Slot) -> None:
     source, (channels, pixels) = operation.inputs[0], size_of(operation)
     values, one = masked(plan, source), map_bytes(operation)
-    key = (operation.rectifier, bool(values), add)
+    kept = [plan.kept_gradients[source]] if source in plan.kept_gradients else []
+    mask, copy = bool(values), bool(kept)
+    key = (operation.rectifier, mask, add, copy)
     write = partial(
-        batch_norm_gradient.gradient, rectifier=operation.rectifier, mask=bool(values), add=add
+        batch_norm_gradient.gradient,
+        rectifier=operation.rectifier,
+        mask=mask,
+        add=add,
+        copy=copy,
     )
     rows = (MOMENTS * FLOAT, 2 * FLOAT, 0)
     plan.call_pieces(
@@ -147,16 +154,20 @@ def emit_gradient(plan: Planner, operation: Operation, pull: Slot, add: bool, ta
                 (pixels, key),
                 lambda name, block: write(name, block, pixels),
                 channels,
-                *(one, one, *rows, *(one for _ in values), one),
+                *(one, one, *rows, *(one for _ in values), one, *(one for _ in kept)),
             ),
             plan.by_pixels(
                 "batch_gradient",
                 (channels, key),
                 lambda name, block, pitches: write(
-                    name, channels, block, pitches=(*pitches[:2], *pitches[-2:])
+                    name,
+                    channels,
+                    block,
+                    pitches=(*pitches[:2], pitches[1 + mask], *pitches[2 + mask :]),
                 ),
                 pixels,
                 *(True, True, False, False, False, *(True for _ in values), True),
+                *(True for _ in kept),
             ),
         ),
         plan.value(source),
@@ -166,6 +177,7 @@ def emit_gradient(plan: Planner, operation: Operation, pull: Slot, add: bool, ta
         lane_weight(),
         *values,
         target,
+        *kept,
     )
 
 

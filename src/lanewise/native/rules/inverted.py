@@ -26,7 +26,12 @@ from lanewise.native.plan import FLOAT, Slot
 from lanewise.native.planner import Planner
 from lanewise.native.rules import batch_norm, batch_norm_gradient, convolution, expanded, pointwise
 from lanewise.native.rules.batch_norm import cleared
-from lanewise.native.rules.inverted_gradient import expand, gradients, mean_of
+from lanewise.native.rules.inverted_gradient import (
+    expand,
+    gradients,
+    kept_gradient,
+    mean_of,
+)
 from lanewise.native.rules.norm_places import (
     VECTOR,
     lane_weight,
@@ -43,6 +48,7 @@ from lanewise.native.rules.units import (
     Unit,
     channels_at_a_time,
     forward_strips,
+    projects,
     rows_of,
     unit_of,
 )
@@ -120,7 +126,10 @@ def _depthwise_forward(plan: Planner, unit: Unit) -> None:
     strips = forward_strips(unit)
     for strip in strips:
         plan.purpose = f"{unit.expansion.name} forward"
-        value = expand(plan, unit, strip, FORWARD_CHANNELS)
+        few = plan.value(unit.expansion.inputs[0])
+        x = rows_of(few, strip.many, unit.norm.shape[2])
+        pitch = pointwise.pixels_of(unit.expansion)
+        value = expand(plan, unit, strip, (x, pitch), FORWARD_CHANNELS)
         plan.purpose = f"{unit.depthwise.name} forward"
         near = _correlate(plan, unit, strip, value)
         plan.purpose = f"{unit.after.name} forward"
@@ -187,7 +196,7 @@ def norm_gradient(plan: Planner, operation: Operation) -> None:
     is between."""
     unit = unit_of(plan, operation)
     if unit and operation is unit.after:
-        told = batch_norm_gradient.tell_sums(plan, operation)
+        told = batch_norm_gradient.tell_sums(plan, operation, keep=unit.projection is None)
         batch_norm_gradient.collect_pull(plan, operation, told)
     elif unit and operation is unit.norm:
         source = unit.expansion.inputs[0]
@@ -199,4 +208,7 @@ def norm_gradient(plan: Planner, operation: Operation) -> None:
         told = sums_of(plan, operation)
         expanded.pull_later(plan, operation, unit.expansion, told)
     else:
+        before = plan.by_name[operation.inputs[0]]
+        if projects(plan, before):
+            plan.kept_gradients[before.name] = kept_gradient(plan, before)
         expanded.norm_gradient(plan, operation)

@@ -10,8 +10,8 @@ that normalisation wants follow from the convolution's weight gradient:
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
+from lanewise.native.fuse import Operation
 from lanewise.native.kernels import batch_norm_gradient as gradient_kernels
 from lanewise.native.kernels import depthwise, expansion
 from lanewise.native.kernels import pointwise as point_kernels
@@ -40,7 +40,9 @@ from lanewise.native.rules.units import (
     Unit,
     backward_strips,
     channels_at_a_time,
+    new_rows,
     rows_of,
+    runs_of,
     weight_taps,
 )
 from lanewise.native.rules.windows import masked, taps
@@ -51,48 +53,82 @@ def gradients(plan: Planner, unit: Unit, add: bool, target: Slot) -> None:
     strips = backward_strips(unit)
     weights = _scaled_weights(plan, unit)
     for strip in strips:
-        plan.purpose = f"{unit.after.name} gradient"
-        given = _result_gradient(plan, unit, strip)
         plan.purpose = f"{unit.expansion.name} gradient"
-        value = expand(plan, unit, strip, BACKWARD_CHANNELS)
+        x = near_rows(plan, unit, strip)
+        plan.purpose = f"{unit.after.name} gradient"
+        given = _result_gradient(plan, unit, strip, new_rows(strips, strip))
+        plan.purpose = f"{unit.expansion.name} gradient"
+        value = expand(plan, unit, strip, (x, _apart(unit, strip)), BACKWARD_CHANNELS)
         plan.purpose = f"{unit.depthwise.name} gradient"
         _depthwise_weights(plan, unit, strip, given, value)
         reached = _value_gradient(plan, unit, strip, given, value)
         plan.purpose = f"{unit.expansion.name} gradient"
-        _expansion_weights(plan, unit, strip, reached, last=strip is strips[-1])
+        _expansion_weights(plan, unit, strip, x, reached, last=strip is strips[-1])
         _source_gradient(plan, unit, strip, reached, weights, add, target)
     plan.purpose = f"{unit.norm.name} gradient"
 
 
-def _result_gradient(plan: Planner, unit: Unit, strip: Strip) -> Slot:
-    """The gradient of the depthwise convolution's result, some rows of it."""
+def _result_gradient(plan: Planner, unit: Unit, strip: Strip, rows: range) -> Slot:
+    """The gradient of the depthwise convolution's result: those rows that no strip before has
+    worked out, in the ring."""
     deep, after = unit.depthwise, unit.after
     (channels, whole), wide = size_of(after), after.shape[2]
-    pixels, rectifier = len(strip.result) * wide, after.rectifier
-    given = plan.scratch(f"strip gradient {deep.name} {strip.number}", channels * pixels * VECTOR)
-    write = partial(
-        gradient_kernels.gradient, rectifier=rectifier, pitches=(whole, whole, 0, pixels)
-    )
-    one = map_bytes(after)
+    ring, one, rectifier = strip.ring * wide, map_bytes(after), after.rectifier
+    given = plan.scratch(f"ring gradient {deep.name}", channels * ring * VECTOR)
+    d = rows_of(plan.value(deep.name), rows, wide)
+    if unit.projection is None:
+        pitch, dy = whole, rows_of(plan.gradient(after.name), rows, wide)
+    else:
+        pitch, dy = len(rows) * wide, _returned(plan, unit, strip, rows, d)
+    runs = runs_of(strip, rows, wide)
+    pitches = (whole, pitch, ring)
     way = plan.by_channels(
-        "batch_gradient",
-        (pixels, whole, rectifier),
-        lambda name, block: write(name, block, pixels),
+        "gradient_rows",
+        (tuple(runs), pitches, rectifier),
+        lambda name, block: gradient_kernels.gradient_rows(
+            name, block, runs, rectifier=rectifier, pitches=pitches
+        ),
         channels,
-        *(one, one, MOMENTS * FLOAT, 2 * FLOAT, 0, pixels * VECTOR),
+        *(one, pitch * VECTOR, MOMENTS * FLOAT, 2 * FLOAT, 0, ring * VECTOR),
         strip=channels_at_a_time(channels, BACKWARD_CHANNELS),
         part=strip.number + 1,
     )
-    plan.call_pieces(
-        (way,),
-        rows_of(plan.value(deep.name), strip.result, wide),
-        rows_of(plan.gradient(after.name), strip.result, wide),
-        moments_of(plan, after),
-        batch_norm_gradient.pull_of(plan, after),
-        lane_weight(),
-        given,
-    )
+    known = (moments_of(plan, after), batch_norm_gradient.pull_of(plan, after), lane_weight())
+    plan.call_pieces((way,), d, dy, *known, given)
     return given
+
+
+def _returned(plan: Planner, unit: Unit, strip: Strip, rows: range, d: Slot) -> Slot:
+    """What comes back to the normalised result, worked out again: to read it would take longer. The
+    value before the normalisation is fetched meanwhile."""
+    conv = unit.projection
+    assert conv
+    (maps, channels), (_, whole) = pointwise.maps_of(conv), size_of(unit.after)
+    pixels, block = len(rows) * conv.shape[2], channels_at_a_time(channels, BACKWARD_CHANNELS)
+    tile = line_tile(plan.target, block, maps)
+    pitches = (pixels + expansion.APART, pixels)
+    returned = plan.scratch(
+        f"strip gradient {unit.after.name} {strip.number}", channels * pixels * VECTOR
+    )
+    dy = near_copy(plan, kept_gradient(plan, conv), rows, conv, strip)
+    way = plan.by_channels(
+        "conv_input_gradient",
+        (maps, channels, pitches, whole, tile),
+        lambda name, block: point_kernels.products(
+            name,
+            Products(block, maps, 1, channels),
+            pixels,
+            tile,
+            pitches=pitches,
+            ahead=(block, whole),
+        ),
+        channels,
+        *(0, FLOAT, pixels * VECTOR, whole * VECTOR),
+        strip=block,
+        part=strip.number + 1,
+    )
+    plan.call_pieces((way,), dy, plan.parameter(conv, "weight"), returned, d)
+    return returned
 
 
 def _value_gradient(plan: Planner, unit: Unit, strip: Strip, given: Slot, value: Slot) -> Slot:
@@ -128,9 +164,8 @@ def _value_gradient(plan: Planner, unit: Unit, strip: Strip, given: Slot, value:
 
 
 def _apart(unit: Unit, strip: Strip) -> int:
-    """Pixels from map to map of the many maps' gradient: one more than there are, for maps of a
-    size that is a power of two would meet in few sets of the caches."""
-    return len(strip.many) * unit.norm.shape[2] + 1
+    """Pixels from map to map of what lies near."""
+    return len(strip.many) * unit.norm.shape[2] + expansion.APART
 
 
 def _depthwise_weights(plan: Planner, unit: Unit, strip: Strip, given: Slot, value: Slot) -> None:
@@ -170,7 +205,7 @@ def _scaled_weights(plan: Planner, unit: Unit) -> Slot:
 
 
 def _expansion_weights(
-    plan: Planner, unit: Unit, strip: Strip, reached: Slot, *, last: bool
+    plan: Planner, unit: Unit, strip: Strip, x: Slot, reached: Slot, *, last: bool
 ) -> None:
     """What the strip adds to the gradient of the first convolution's weights."""
     conv = unit.expansion
@@ -185,13 +220,12 @@ def _expansion_weights(
             name, maps, sources, block, tile, pitches
         ),
         pixels,
-        *(Rows(pixels, pointwise.pixels_of(conv)), Rows(pixels, _apart(unit, strip)), False),
+        *(Rows(pixels, _apart(unit, strip)), Rows(pixels, _apart(unit, strip)), False),
         opening=(cleared(plan, sums),) if strip.number == 0 else (),
         closing=(_finish_sums(plan, unit, sums),) if last else (),
         strip=pointwise.strips_of(conv, pixels).pixels,
         part=strip.number + 1,
     )
-    x = rows_of(plan.value(conv.inputs[0]), strip.many, wide)
     plan.call_pieces((way,), x, reached, sums)
 
 
@@ -244,11 +278,41 @@ def _source_gradient(
     plan.call_pieces((way,), reached, weights, *near)
 
 
-def expand(plan: Planner, unit: Unit, strip: Strip, most: int) -> Slot:
-    """A strip of the many maps, normalised and rectified."""
+def kept_gradient(plan: Planner, conv: Operation) -> Slot:
+    """Where the gradient of a projection's result is kept, whole. Near, in the phase that works it
+    out, is another."""
+    return plan.scratch(f"kept gradient {conv.name}", conv.elements * VECTOR)
+
+
+def near_rows(plan: Planner, unit: Unit, strip: Strip) -> Slot:
+    """A strip of the few maps, laid out for the first cache, which every block of channels reads
+    again."""
+    source = unit.expansion.inputs[0]
+    return near_copy(plan, plan.value(source), strip.many, plan.by_name[source], strip)
+
+
+def near_copy(plan: Planner, maps: Slot, rows: range, shape: Operation, strip: Strip) -> Slot:
+    """Some rows of maps of an operation's shape."""
+    (count, whole), wide = size_of(shape), shape.shape[2]
+    pixels = len(rows) * wide
+    size = count * (pixels + expansion.APART) * VECTOR
+    near = plan.scratch(f"near {maps.name} {plan.phase} {strip.number}", size)
+    plan.call(
+        "near_rows",
+        (count, pixels, whole),
+        lambda name: expansion.near_rows(name, count, pixels, whole),
+        rows_of(maps, rows, wide),
+        near,
+    )
+    return near
+
+
+def expand(plan: Planner, unit: Unit, strip: Strip, few: tuple[Slot, int], most: int) -> Slot:
+    """A strip of the many maps, normalised and rectified, from the few maps: where they stand, and
+    pixels from one to the next."""
     conv, norm = unit.expansion, unit.norm
     (maps, sources), (_, _, wide) = pointwise.maps_of(conv), norm.shape
-    pixels, pitch = len(strip.many) * wide, pointwise.pixels_of(conv)
+    pixels, (x, pitch) = len(strip.many) * wide, few
     value = plan.scratch(f"strip {norm.name} {plan.phase} {strip.number}", maps * pixels * VECTOR)
     block = channels_at_a_time(maps, most)
     tile = line_tile(plan.target, block, sources)
@@ -269,7 +333,7 @@ def expand(plan: Planner, unit: Unit, strip: Strip, most: int) -> Slot:
     )
     plan.call_pieces(
         (way,),
-        rows_of(plan.value(conv.inputs[0]), strip.many, wide),
+        x,
         plan.parameter(conv, "weight"),
         moments_of(plan, norm),
         value,

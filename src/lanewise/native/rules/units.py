@@ -3,13 +3,16 @@ strips of rows they are taken (`inverted.py`)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lanewise.native.fuse import Operation
+from lanewise.native.kernels.batch_norm_gradient import Run
 from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps
 from lanewise.native.plan import Slot
 from lanewise.native.planner import Planner
-from lanewise.native.rules import convolution, expanded
+from lanewise.native.rules import convolution, expanded, pointwise
+from lanewise.native.rules.batch_norm import sends_away
 from lanewise.native.rules.norm_places import VECTOR
 from lanewise.native.rules.windows import taps
 from lanewise.native.tiles import map_tile, map_weight_tile
@@ -22,7 +25,9 @@ MOST_SOURCES = 32
 #: bytes of the few maps of a strip forward, and of the many maps' gradient of one backward: parts
 #: of the second-level cache
 FORWARD_BYTES = 384 << 10
-BACKWARD_BYTES = 1 << 20
+BACKWARD_BYTES = 256 << 10
+#: bytes of a row of the many maps, at most
+LINE_BYTES = 320 << 10
 #: channels at a time, at most
 FORWARD_CHANNELS = 8
 BACKWARD_CHANNELS = 4
@@ -30,23 +35,27 @@ BACKWARD_CHANNELS = 4
 
 @dataclass(frozen=True)
 class Unit:
-    """The four operations."""
+    """The four operations, and the 1 × 1 convolution that alone reads them, if the gradient of the
+    last is worked out again from that of its few maps."""
 
     expansion: Operation
     norm: Operation
     depthwise: Operation
     after: Operation
+    projection: Operation | None = None
 
 
 @dataclass(frozen=True)
 class Strip:
     """Rows of the many maps and of the depthwise convolution's result that belong together, and
-    their relation."""
+    their relation. Backward the result's rows stand in a ring of so many, row r at place r modulo
+    `ring`: what a strip has in common with the one before stays where it is."""
 
     number: int
     many: range
     result: range
     taps: Taps
+    ring: int = 0
 
 
 def unit_of(plan: Planner, operation: Operation) -> Unit | None:
@@ -56,8 +65,28 @@ def unit_of(plan: Planner, operation: Operation) -> Unit | None:
     for first in range(max(0, at - 3), at + 1):
         four = plan.operations[first : first + 4]
         if len(four) == 4 and _fits(plan, *four):
-            return Unit(*four)
+            return Unit(*four, _projection(plan, four[-1]))
     return None
+
+
+def _projection(plan: Planner, after: Operation) -> Operation | None:
+    """The convolution behind a unit, if it makes few maps of what it alone reads, and if their
+    gradient is theirs alone."""
+    if plan.uses[after.name] != 1 or not sends_away(after, after.inputs[0]):
+        return None
+    conv, sources = plan.readers[after.name][0], after.shape[0]
+    if len(after.inputs) > 1 or not pointwise.applies(plan, conv) or plan.uses[conv.name] != 1:
+        return None
+    norm, maps = plan.readers[conv.name][0], conv.shape[0]
+    alone = isinstance(norm.layer, BatchNorm) and norm.inputs[0] == conv.name
+    return conv if alone and maps <= MOST_SOURCES and 2 * maps <= sources else None
+
+
+def projects(plan: Planner, conv: Operation) -> bool:
+    """Whether this is the 1 × 1 convolution behind a unit."""
+    before = plan.by_name[conv.inputs[0]] if conv.inputs else conv
+    unit = unit_of(plan, before)
+    return unit is not None and unit.after is before and unit.projection is conv
 
 
 def _fits(
@@ -115,11 +144,24 @@ def backward_strips(unit: Unit) -> list[Strip]:
     """Some rows of the many maps each, and the rows of the result that read them."""
     rows, _ = taps(unit.depthwise, gradient_taps)
     channels, _, wide = unit.norm.shape
-    most = BACKWARD_BYTES // (channels * wide * VECTOR)
-    if most < rows.taps:
+    line = channels * wide * VECTOR
+    if line > LINE_BYTES:
         return []
+    most = max(1, BACKWARD_BYTES // line)
     parts = _cut(rows, most, rows.period)
-    return [Strip(i, own, source, relation) for i, (own, source, relation) in enumerate(parts)]
+    ring = max((len(source) for _, source, _ in parts), default=0)
+    return [
+        Strip(i, own, source, _in_ring(relation, source, ring), ring)
+        for i, (own, source, relation) in enumerate(parts)
+    ]
+
+
+def _in_ring(relation: Taps, source: range, ring: int) -> Taps:
+    moved = tuple(
+        tuple(None if s is None else (s + source.start) % ring for s in line)
+        for line in relation.sources
+    )
+    return replace(relation, source=ring, sources=moved)
 
 
 def _cut(rows: Taps, most: int, period: int) -> list[tuple[range, range, Taps]]:
@@ -143,15 +185,32 @@ def _cut(rows: Taps, most: int, period: int) -> list[tuple[range, range, Taps]]:
     return found
 
 
+def new_rows(strips: Sequence[Strip], strip: Strip) -> range:
+    """The rows of the result that no strip before it meets."""
+    met = max((one.result.stop for one in strips[: strip.number]), default=strip.result.start)
+    return range(met, strip.result.stop)
+
+
+def runs_of(strip: Strip, rows: range, wide: int) -> list[Run]:
+    """Rows of the result one after the other, and where they stand in the ring."""
+    found: list[Run] = []
+    for row in rows:
+        read, written = (row - rows.start) * wide, row % strip.ring * wide
+        if found and written == found[-1].target + found[-1].pixels:
+            found[-1] = replace(found[-1], pixels=found[-1].pixels + wide)
+        else:
+            found.append(Run(read, written, wide))
+    return found
+
+
 def weight_taps(unit: Unit, strip: Strip) -> Taps:
-    """The relation of a backward strip, seen from the result."""
+    """The relation of a backward strip, seen from the ring of the result."""
     rows, _ = taps(unit.depthwise, forward_taps)
-    lines = rows.sources[strip.result.start : strip.result.stop]
-    moved = tuple(
-        tuple(None if s is None or s not in strip.many else s - strip.many.start for s in line)
-        for line in lines
-    )
-    return Taps(len(strip.result), len(strip.many), rows.taps, moved, 1, rows.advance)
+    moved: list[tuple[int | None, ...]] = [(None,) * rows.taps] * strip.ring
+    for row in strip.result:
+        met = (s if s in strip.many else None for s in rows.sources[row])
+        moved[row % strip.ring] = tuple(None if s is None else s - strip.many.start for s in met)
+    return Taps(strip.ring, len(strip.many), rows.taps, tuple(moved), 1, rows.advance)
 
 
 def channels_at_a_time(channels: int, most: int) -> int:
