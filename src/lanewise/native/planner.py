@@ -60,10 +60,10 @@ class Planner:
     jobs: list[Job] = field(default_factory=list)
     #: convolutions whose gradients their normalisation has worked out, but for what images pull
     pulled: dict[str, Operation] = field(default_factory=dict)
-    #: what is near until its statistics or sums are told, and then written past the caches
+    #: what is near until its statistics or sums are told, and then written past the caches; and
+    #: gradients that are written there besides
     near: dict[str, Slot] = field(default_factory=dict)
     near_gradients: dict[str, Slot] = field(default_factory=dict)
-    #: where gradients are kept besides that are read again in a later phase
     kept_gradients: dict[str, Slot] = field(default_factory=dict)
     #: operations whose values a convolution has written in their place
     stored: set[str] = field(default_factory=set)

@@ -30,7 +30,7 @@ BACKWARD_BYTES = 256 << 10
 LINE_BYTES = 320 << 10
 #: channels at a time, at most
 FORWARD_CHANNELS = 8
-BACKWARD_CHANNELS = 4
+BACKWARD_CHANNELS = 8
 
 
 @dataclass(frozen=True)
