@@ -55,8 +55,8 @@ SLICES = 2
 BEGIN = 12.0
 #: what may stay in the second-level cache, bytes: of the transformed sources, and of the products
 SOURCES_BYTES, PRODUCTS_BYTES = 720 << 10, 360 << 10
-#: tiles of a block where both gradients are worked out in one pass
-BOTH_TILES = 4
+#: maps and tiles of a register tile, at most
+MOST_MAPS, MOST_TILES = 12, 6
 #: and what in the third, where every point has its own; read and written at so many bytes a cycle
 THIRD_BYTES, THIRD_RATE = 10 << 20, 24.0
 #: chunks that all maps are cut into; register tiles that are looked at further
@@ -246,8 +246,8 @@ def _good_register_tiles(sizes: Winograd, limits: Limits) -> list[tuple[int, int
 
 def _register_tiles(sizes: Winograd, limits: Limits) -> Iterator[tuple[int, int]]:
     """Maps × tiles, as for the direct sum (`tiles.py`)."""
-    for maps in range(1, min(sizes.maps, 12) + 1):
-        for tiles in range(1, min(sizes.tiles, 6) + 1):
+    for maps in range(1, min(sizes.maps, MOST_MAPS) + 1):
+        for tiles in range(1, min(sizes.tiles, MOST_TILES) + 1):
             room = maps * tiles + tiles + 1 <= limits.registers
             if maps * tiles <= 0.75 * limits.registers and room:
                 yield maps, tiles
@@ -309,17 +309,23 @@ def _products(sizes: Winograd, tile: WinogradTile, limits: Limits) -> float:
 
 def joins_gradients(sizes: Winograd) -> bool:
     """Whether the gradients of input and weights are worked out in one pass (sizes of the input's):
-    where the transforms of a block of tiles, of all maps of dy and of x, stay in the second
-    cache. It decides the order of sums, and so it does not depend on the machine."""
+    where the transforms of a block of tiles, of all maps of dy and of x, stay in a cache. It
+    decides the order of sums, and so it does not depend on the machine."""
     most = max(sizes.sources, row_blocks(sizes.maps) * LANES)
-    return _bytes(sizes, most, BOTH_TILES) <= SOURCES_BYTES
+    return _bytes(sizes, most + MOST_MAPS, MOST_TILES) <= THIRD_BYTES
 
 
 def tile_of_both(target: Target, sizes: Winograd) -> WinogradTile:
-    """The tile of the input's gradient with the fewest cycles, where all sources go together."""
-    limits = LIMITS[target.name]
-    tiles = (tile for tile in _tiles(sizes, limits) if tile.sources == sizes.sources)
-    return min(tiles, key=lambda tile: (_cycles(sizes, tile, limits), -tile.chunk))
+    """The tile of the input's gradient with the fewest cycles, where all maps go together; in the
+    second cache, if they fit."""
+    limits, most = LIMITS[target.name], max(sizes.sources, sizes.maps)
+    tiles = [
+        tile
+        for tile in _tiles(sizes, limits)
+        if tile.sources == sizes.sources and tile.chunk >= sizes.maps
+    ]
+    near = [tile for tile in tiles if _bytes(sizes, most, tile.block) <= SOURCES_BYTES]
+    return min(near or tiles, key=lambda tile: _cycles(sizes, tile, limits))
 
 
 def weights_of_both(target: Target, sizes: Winograd, reads: Reads) -> Weights:

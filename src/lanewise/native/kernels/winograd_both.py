@@ -83,6 +83,7 @@ class WeightPart:
         self.target = Buffer("weights", target_shape(sizes), access="update")
         self.buffers = [*self.reading.buffers, self.sums, self.turned, self.target]
         self.across = LANES // weights.images  # channels of a vector
+        self.once = len(block_tiles(sizes, block)) == 1
 
     @cached_property
     def tiles(self) -> Buffer:
@@ -91,7 +92,8 @@ class WeightPart:
 
     def begin(self, writer: Writer) -> None:
         """Before the first block."""
-        clear(writer, self.sums)
+        if not self.once:
+            clear(writer, self.sums)
 
     def block(
         self, writer: Writer, b: Var, written: TileTables, sources: Buffer, room: Buffer
@@ -169,7 +171,7 @@ class WeightPart:
             [(f, as_index(c) + j, as_index(v) + i, 0) for i in range(vectors)] for j in range(maps)
         ]
         cells = [
-            [writer.assign(writer.register("a"), writer.load(self.sums, *place)) for place in line]
+            [writer.assign(writer.register("a"), self._begun(writer, place)) for place in line]
             for line in places
         ]
         images = self.weights.images
@@ -194,6 +196,10 @@ class WeightPart:
         for row, line in zip(places, cells, strict=True):
             for place, cell in zip(row, line, strict=True):
                 writer.store(self.sums, *place, value=Read(cell))
+
+    def _begun(self, writer: Writer, place: tuple[IndexLike, ...]) -> Value:
+        """What a sum is before a block: of a single block nothing."""
+        return number(0.0) if self.once else writer.load(self.sums, *place)
 
     # -- and back
 
