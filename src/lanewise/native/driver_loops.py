@@ -74,15 +74,7 @@ def _prologue(kind: str) -> str:
         order, labels = f.pointer("order"), f.pointer("labels")
         count = f.emit("uitofp i64 %images to float")
         share = f.emit(f"fdiv float 1.0, {count}")
-        number = f.emit(f"add i64 {f.read('first_step')}, %step")
-        whole_seed = f.read("seed")
-        low = f.emit(f"trunc i64 {whole_seed} to i32")
-        high = f.emit(f"trunc i64 {f.emit(f'lshr i64 {whole_seed}, 32')} to i32")
-        seed = f.emit(f"xor i32 {low}, {f.emit(f'call i32 @mix(i32 {high})')}")
-        mixed_seed = f.emit(f"call i32 @mix(i32 {seed})")
-        step32 = f.emit(f"trunc i64 {number} to i32")
-        both = f.emit(f"xor i32 {mixed_seed}, {step32}")
-        key = f.emit(f"call i32 @mix(i32 {both})")
+        key = _step_key(f)
     f.do("br label %lanes")
     f.label("lanes")
     f.do("%lane = phi i64 [ 0, %prepare ], [ %lane.next, %lanes ]")
@@ -110,7 +102,21 @@ def _prologue(kind: str) -> str:
     return f.text()
 
 
+def _step_key(f: Function) -> str:
+    """Random bits of a seed and the number of a step."""
+    number = f.emit(f"add i64 {f.read('first_step')}, %step")
+    whole_seed = f.read("seed")
+    low = f.emit(f"trunc i64 {whole_seed} to i32")
+    high = f.emit(f"trunc i64 {f.emit(f'lshr i64 {whole_seed}, 32')} to i32")
+    seed = f.emit(f"xor i32 {low}, {f.emit(f'call i32 @mix(i32 {high})')}")
+    mixed_seed = f.emit(f"call i32 @mix(i32 {seed})")
+    step32 = f.emit(f"trunc i64 {number} to i32")
+    both = f.emit(f"xor i32 {mixed_seed}, {step32}")
+    return f.emit(f"call i32 @mix(i32 {both})")
+
+
 def _store_key(f: Function, key: str, image: str) -> None:
+    """The lane's own: mixed with the number of its image."""
     sample = f.emit(f"trunc i64 {image} to i32")
     joined = f.emit(f"xor i32 {key}, {sample}")
     mixed = f.emit(f"call i32 @mix(i32 {joined})")

@@ -9,7 +9,7 @@ list.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -82,76 +82,89 @@ def tensors(value: Any) -> Iterator[Any]:
 
 def _recorder(notes: Recording, whole: dict[str, Any]) -> Any:
     """The mode that notes calls (its base class needs torch)."""
-    import torch
-    from torch.nn.modules.module import (
-        register_module_forward_hook,
-        register_module_forward_pre_hook,
-    )
     from torch.overrides import TorchFunctionMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    names = {id(module): path for path, module in notes.module.named_modules()}
+    listener, counter = _Listener(notes, whole), FlopCounterMode(display=False)
 
     class Recorder(TorchFunctionMode):
-        counter = FlopCounterMode(display=False)
-        inside_whole = 0
-
         @contextmanager
         def listening(self) -> Iterator[None]:
-            before = register_module_forward_pre_hook(self.enter)
-            after = register_module_forward_hook(self.leave)
-            try:
-                with self.counter, self:
-                    yield
-            finally:
-                before.remove()
-                after.remove()
-
-        def is_whole(self, module: nn.Module) -> bool:
-            test = whole.get(type(module).__name__)
-            return test is not None and test(module)
-
-        def enter(self, module: nn.Module, given: tuple[Any, ...]) -> None:
-            notes.stack.append((names.get(id(module), ""), module, given))
-            self.inside_whole += self.is_whole(module)
-
-        def leave(self, module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
-            path, _, _ = notes.stack.pop()
-            if self.is_whole(module):
-                self.inside_whole -= 1
-                if not self.inside_whole:
-                    place = here(sys._getframe())
-                    shapes = tuple(tuple(one.shape) for one in tensors(result))
-                    name = type(module).__name__
-                    notes.calls.append(Call(name, given, {}, result, shapes, path, module, place))
+            with listener.hooked(), counter, self:
+                yield
 
         def __torch_function__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
-            kwargs = kwargs or {}
-            name = _name_of(func)
-            before = self.counter.get_total_flops()
-            try:
-                result = _run(func, name, args, kwargs)
-            except Exception as error:
-                if notes.error is None:
-                    notes.error = error
-                    notes.failed = self.call(name, args, kwargs, None, 0)
-                raise
-            flops = self.counter.get_total_flops() - before
-            made = result if name != "__setitem__" else args[0]
-            if not self.inside_whole and next(tensors(made), None) is not None:
-                notes.calls.append(self.call(name, args, kwargs, made, flops // 2))
-            return result
+            return listener.function(func, args, kwargs or {}, counter.get_total_flops)
 
-        def call(self, name: str, args: Any, kwargs: Any, result: Any, macs: int) -> Call:
-            path, module = notes.stack[-1][:2] if notes.stack else ("", None)
-            shapes = tuple(tuple(one.shape) for one in tensors(result))
-            place = here(sys._getframe(1))
-            return Call(name, args, kwargs, result, shapes, path, module, place, macs)
-
-    assert torch is not None
     return Recorder()
+
+
+class _Listener:
+    """Notes the modules that are entered and left, and the functions that are called in them."""
+
+    def __init__(self, notes: Recording, whole: dict[str, Any]) -> None:
+        self._notes, self._whole, self._inside_whole = notes, whole, 0
+        self._names = {id(module): path for path, module in notes.module.named_modules()}
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Told by torch of every module."""
+        from torch.nn.modules.module import (
+            register_module_forward_hook,
+            register_module_forward_pre_hook,
+        )
+
+        before = register_module_forward_pre_hook(self._enter)
+        after = register_module_forward_hook(self._leave)
+        try:
+            yield
+        finally:
+            before.remove()
+            after.remove()
+
+    def _is_whole(self, module: nn.Module) -> bool:
+        test = self._whole.get(type(module).__name__)
+        return test is not None and test(module)
+
+    def _enter(self, module: nn.Module, given: tuple[Any, ...]) -> None:
+        self._notes.stack.append((self._names.get(id(module), ""), module, given))
+        self._inside_whole += self._is_whole(module)
+
+    def _leave(self, module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
+        path, _, _ = self._notes.stack.pop()
+        if self._is_whole(module):
+            self._inside_whole -= 1
+            if not self._inside_whole:
+                place = here(sys._getframe())
+                shapes = tuple(tuple(one.shape) for one in tensors(result))
+                name = type(module).__name__
+                call = Call(name, given, {}, result, shapes, path, module, place)
+                self._notes.calls.append(call)
+
+    def function(self, func: Any, args: Any, kwargs: Any, flops: Callable[[], int]) -> Any:
+        """Call it; `flops` tells those of all calls so far."""
+        name, before = _name_of(func), flops()
+        try:
+            result = _run(func, name, args, kwargs)
+        except Exception as error:
+            if self._notes.error is None:
+                self._notes.error = error
+                self._notes.failed = self._call(name, args, kwargs, None, 0)
+            raise
+        macs = (flops() - before) // 2
+        made = result if name != "__setitem__" else args[0]
+        if not self._inside_whole and next(tensors(made), None) is not None:
+            self._notes.calls.append(self._call(name, args, kwargs, made, macs))
+        return result
+
+    def _call(self, name: str, args: Any, kwargs: Any, result: Any, macs: int) -> Call:
+        stack = self._notes.stack
+        path, module = stack[-1][:2] if stack else ("", None)
+        shapes = tuple(tuple(one.shape) for one in tensors(result))
+        place = here(sys._getframe(1))
+        return Call(name, args, kwargs, result, shapes, path, module, place, macs)
 
 
 def _name_of(func: Any) -> str:

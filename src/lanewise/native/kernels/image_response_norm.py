@@ -49,7 +49,7 @@ def response_norm(name: str, sizes: Neighbours, wide: int, count: int) -> Kernel
     source, target = Buffer("source", shape), Buffer("target", shape, access="update")
     room = Buffer("room", (wide, row.length), access="update")
     writer = Writer(name, [source, room, target])
-    _zeros(writer, room, row)
+    _zeros(writer, room, row, wide)
     for places in pixel_tiles(writer, count, wide):
         _squares(writer, row, source, room, places)
         with writer.loop("v", shape[0]) as v:
@@ -61,10 +61,9 @@ def response_norm(name: str, sizes: Neighbours, wide: int, count: int) -> Kernel
     return writer.finish()
 
 
-def _zeros(writer: Writer, room: Buffer, row: Row) -> None:
+def _zeros(writer: Writer, room: Buffer, row: Row, wide: int) -> None:
     """Around the channels of every row."""
-    wide, length = room.shape
-    for first, stop in ((0, row.before), (row.behind, length)):
+    for first, stop in ((0, row.before), (row.behind, row.length)):
         # the last vector may begin within the one before: it ends where it must
         starts = {*range(first, stop - LANES, LANES), stop - LANES} if stop > first else set()
         with writer.loop("k", wide) as k:

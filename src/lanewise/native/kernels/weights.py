@@ -7,8 +7,9 @@ Each value of x and dy is a vector of L images, so a weight's gradient ends in a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 from lanewise.native.kernels.functions import number
@@ -20,7 +21,6 @@ from lanewise.native.nest import (
     Buffer,
     Entry,
     Index,
-    IndexLike,
     Kernel,
     Read,
     Register,
@@ -63,65 +63,121 @@ def weight_gradient(
     shape = (groups * maps, sources, rows.taps, columns.taps)
     source = Buffer("source", (groups * sources, rows.source, columns.source, LANES))
     gradient = Buffer("gradient", (groups * maps, rows.destination, columns.destination, LANES))
-    sums = Buffer("sums", (*shape, LANES), access="update")
+    sums = Buffer("sums", (*shape, LANES), access="update") if tile.rows else None
     weight = Buffer("weight", shape, access="update", align=4)
-    writer = Writer(name, [source, gradient, *[sums] * bool(tile.rows), weight])
-    height = tile.rows or rows.destination
-    strips = -(-rows.destination // height)
-    row_count, first_row, source_row = rows_of_tap(rows, height)
-    segments = column_segments(columns, tile.columns)
-
-    def one_tile(
-        strip: Var, k: Index, ks: int, g: IndexLike, c: Index, cs: int, taps: range
-    ) -> None:
-        with writer.loop("r", rows.taps) as r:
-            places = [
-                [[(k + i, c + j, as_index(r), as_index(t)) for t in taps] for j in range(cs)]
-                for i in range(ks)
-            ]
-            cells = _begin_sums(writer, sums if tile.rows else None, places)
-            turn = as_index(strip) * rows.taps + r
-            with writer.loop("p", Entry(row_count, turn)) as p:
-                row = as_index(p) + Entry(first_row, turn)
-                source_at = as_index(p) * rows.advance + Entry(source_row, turn)
-                for part in segments:
-                    with writer.loop("n", part.tiles) as n:
-                        outer_products(
-                            writer,
-                            cells,
-                            lambda i, j, part=part, n=n: writer.load(  # type: ignore[misc]
-                                gradient, k + i, row, as_index(n) * part.width + part.start + j, 0
-                            ),
-                            lambda i, j, part=part, n=n: writer.load(  # type: ignore[misc]
-                                source,
-                                as_index(g) * sources + c + i,
-                                source_at,
-                                as_index(n) * part.advance + (part.origin + j),
-                                0,
-                            ),
-                            part,
-                            taps,
-                        )
-            _end_sums(writer, sums if tile.rows else None, weight, places, cells)
-
-    if tile.rows:
+    writer = Writer(name, [source, gradient, *([sums] if sums else []), weight])
+    if sums:
         _for_each_weight(writer, shape, lambda at: writer.store(sums, *at, 0, value=ZERO))
-    with writer.loop("strip", strips) as strip, writer.loop("g", groups) as g:
-        for k0, ks, k_tiles in blocks(maps, tile.maps):
-            with writer.loop("k", k0 + ks * k_tiles, k0, ks) as k:
-                for c0, cs, c_tiles in blocks(sources, tile.sources):
-                    with writer.loop("c", c0 + cs * c_tiles, c0, cs) as c:
-                        for t0, ts, t_tiles in blocks(columns.taps, tile.taps):
-                            for t in range(t0, t0 + ts * t_tiles, ts):
-                                begin = as_index(g) * maps + k
-                                one_tile(strip, begin, ks, g, as_index(c), cs, range(t, t + ts))
-    if tile.rows:
+    tiles = _Tiles(writer, source, gradient, sums, weight, rows, columns, tile)
+    for at in _places(writer, groups, maps, sources, rows, columns, tile):
+        tiles.write(at)
+    if sums:
         _for_each_weight(
             writer,
             shape,
             lambda at: add_lanes(writer, weight, *at, value=writer.load(sums, *at, 0)),
         )
     return writer.finish()
+
+
+@dataclass(frozen=True)
+class _TilePlace:
+    """Where a register tile stands: a strip of rows, `ks` maps from k on, `cs` sources from c on,
+    the first of them `first_source` of all groups', and some columns of the kernel."""
+
+    strip: Var
+    k: Index
+    ks: int
+    first_source: Index
+    c: Index
+    cs: int
+    taps: range
+
+
+def _places(
+    writer: Writer,
+    groups: int,
+    maps: int,
+    sources: int,
+    rows: Taps,
+    columns: Taps,
+    tile: WeightTile,
+) -> Iterator[_TilePlace]:
+    """Every tile, and the loops around it."""
+    strips = -(-rows.destination // (tile.rows or rows.destination))
+    with writer.loop("strip", strips) as strip, writer.loop("g", groups) as g:
+        for k0, ks, k_tiles in blocks(maps, tile.maps):
+            with writer.loop("k", k0 + ks * k_tiles, k0, ks) as k:
+                begin = as_index(g) * maps + k
+                for c0, cs, c_tiles in blocks(sources, tile.sources):
+                    with writer.loop("c", c0 + cs * c_tiles, c0, cs) as c:
+                        first = as_index(g) * sources + c
+                        for t0, ts, t_tiles in blocks(columns.taps, tile.taps):
+                            for t in range(t0, t0 + ts * t_tiles, ts):
+                                taps = range(t, t + ts)
+                                yield _TilePlace(strip, begin, ks, first, as_index(c), cs, taps)
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    """Writes register tiles: sums over the rows of a strip that meet each row of the kernel."""
+
+    writer: Writer
+    source: Buffer
+    gradient: Buffer
+    sums: Buffer | None
+    weight: Buffer
+    rows: Taps
+    columns: Taps
+    tile: WeightTile
+
+    def write(self, at: _TilePlace) -> None:
+        """One tile, for every row of the kernel."""
+        writer, rows = self.writer, self.rows
+        row_count, first_row, source_row = self._met_rows
+        with writer.loop("r", rows.taps) as r:
+            places = [
+                [
+                    [(at.k + i, at.c + j, as_index(r), as_index(t)) for t in at.taps]
+                    for j in range(at.cs)
+                ]
+                for i in range(at.ks)
+            ]
+            cells = _begin_sums(writer, self.sums, places)
+            turn = as_index(at.strip) * rows.taps + r
+            with writer.loop("p", Entry(row_count, turn)) as p:
+                row = as_index(p) + Entry(first_row, turn)
+                source_row_at = as_index(p) * rows.advance + Entry(source_row, turn)
+                self._row(at, cells, row, source_row_at)
+            _end_sums(writer, self.sums, self.weight, places, cells)
+
+    @cached_property
+    def _met_rows(self) -> tuple[Buffer, Buffer, Buffer]:
+        return rows_of_tap(self.rows, self.tile.rows or self.rows.destination)
+
+    @cached_property
+    def _segments(self) -> Sequence[Segment]:
+        return column_segments(self.columns, self.tile.columns)
+
+    def _row(
+        self, at: _TilePlace, cells: list[list[list[Register]]], row: Index, source_row: Index
+    ) -> None:
+        """A row of dy and the row of x that meets it."""
+        writer, gradient, source = self.writer, self.gradient, self.source
+        for part in self._segments:
+            with writer.loop("n", part.tiles) as n:
+                left = as_index(n) * part.width + part.start
+                origin = as_index(n) * part.advance + part.origin
+                outer_products(
+                    writer,
+                    cells,
+                    lambda i, j, left=left: writer.load(gradient, at.k + i, row, left + j, 0),  # type: ignore[misc]
+                    lambda i, j, origin=origin: writer.load(  # type: ignore[misc]
+                        source, at.first_source + i, source_row, origin + j, 0
+                    ),
+                    part,
+                    at.taps,
+                )
 
 
 _Place: TypeAlias = tuple[Index, Index, Index, Index]
