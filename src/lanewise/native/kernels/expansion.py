@@ -68,7 +68,8 @@ def expand(
     rectifier: str,
 ) -> Kernel:
     """Buffers source (sources, pitch), weight, moments (maps, 5), target (maps, pixels): weight ·
-    source, normalised and rectified."""
+    source, normalised and rectified. The weights are those of `scaled_weights`: what is left of the
+    normalisation is where the sums begin."""
     source = Buffer("source", (sizes.sources, pitch, LANES))
     weight = Buffer("weight", (sizes.maps * sizes.sources,), align=4)
     moments = Buffer("moments", (sizes.maps, MOMENTS), align=4)
@@ -76,7 +77,11 @@ def expand(
     writer = Writer(name, [source, weight, moments, target])
     for columns in tiles(writer, "n", pixels, tile.pixels):
         for lines in tiles(writer, "k", sizes.maps, tile.maps):
-            cells = [writer.accumulators("a", columns.width) for _ in range(lines.width)]
+            shifts = [
+                writer.let(writer.splat(moments, lines.begin + i, SHIFT), "begin")
+                for i in range(lines.width)
+            ]
+            cells = [writer.accumulators("a", columns.width, shift) for shift in shifts]
             with writer.loop("c", sizes.sources) as c:
                 at = lines.begin * sizes.weight_map + as_index(c) * sizes.weight_source
                 loaded = [
@@ -88,12 +93,9 @@ def expand(
                     for x, cell in zip(loaded, row, strict=True):
                         add_product(writer, cell, scalar, x)
             for i, row in enumerate(cells):
-                k = lines.begin + i
-                factor = writer.let(writer.splat(moments, k, SCALE), "factor")
-                begin = writer.let(writer.splat(moments, k, SHIFT), "begin")
                 for j, cell in enumerate(row):
-                    y = op("fma", Read(cell), factor, begin)
-                    writer.store(target, k, columns.begin + j, 0, value=RECTIFIERS[rectifier](y))
+                    y = RECTIFIERS[rectifier](Read(cell))
+                    writer.store(target, lines.begin + i, columns.begin + j, 0, value=y)
     return writer.finish()
 
 

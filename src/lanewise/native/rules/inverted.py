@@ -18,7 +18,7 @@ from functools import partial
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import batch_norm as norm_kernels
-from lanewise.native.kernels import depthwise, second_moments
+from lanewise.native.kernels import depthwise, expansion, second_moments
 from lanewise.native.kernels.batch_norm import TOLD
 from lanewise.native.kernels.depthwise import Depthwise
 from lanewise.native.kernels.taps import forward_taps
@@ -31,6 +31,7 @@ from lanewise.native.rules.inverted_gradient import (
     gradients,
     kept_gradient,
     mean_of,
+    scaled_weights,
 )
 from lanewise.native.rules.norm_places import (
     VECTOR,
@@ -117,6 +118,15 @@ def norm_forward(plan: Planner, operation: Operation) -> None:
         *batch_norm.affine_parameters(plan, operation),
         *(mean_of(plan, unit), products, moments),
         symbols=("slices", "images"),
+        who="worker",
+    )
+    plan.call(
+        "scaled_weights",
+        (maps, sources),
+        lambda name: expansion.scaled_weights(name, maps, sources),
+        plan.parameter(conv, "weight"),
+        moments,
+        scaled_weights(plan, unit),
         who="worker",
     )
     batch_norm.update_running(plan, operation, moments)

@@ -51,7 +51,7 @@ from lanewise.native.tiles import line_tile, map_tile, map_weight_tile, pair_til
 
 def gradients(plan: Planner, unit: Unit, add: bool, target: Slot) -> None:
     strips = backward_strips(unit)
-    weights = _scaled_weights(plan, unit)
+    weights = scaled_weights(plan, unit)
     for strip in strips:
         plan.purpose = f"{unit.expansion.name} gradient"
         x = near_rows(plan, unit, strip)
@@ -188,22 +188,6 @@ def _depthwise_weights(plan: Planner, unit: Unit, strip: Strip, given: Slot, val
     plan.call_pieces((way,), value, given, plan.partial(unit.depthwise, "weight"))
 
 
-def _scaled_weights(plan: Planner, unit: Unit) -> Slot:
-    """A worker's: those of convolution and normalisation together."""
-    maps, sources = pointwise.maps_of(unit.expansion)
-    scaled = plan.constants(f"scaled {unit.expansion.name}", maps * sources * FLOAT)
-    plan.call(
-        "scaled_weights",
-        (maps, sources),
-        lambda name: expansion.scaled_weights(name, maps, sources),
-        plan.parameter(unit.expansion, "weight"),
-        moments_of(plan, unit.norm),
-        scaled,
-        who="worker",
-    )
-    return scaled
-
-
 def _expansion_weights(
     plan: Planner, unit: Unit, strip: Strip, x: Slot, reached: Slot, *, last: bool
 ) -> None:
@@ -334,11 +318,17 @@ def expand(plan: Planner, unit: Unit, strip: Strip, few: tuple[Slot, int], most:
     plan.call_pieces(
         (way,),
         x,
-        plan.parameter(conv, "weight"),
+        scaled_weights(plan, unit),
         moments_of(plan, norm),
         value,
     )
     return value
+
+
+def scaled_weights(plan: Planner, unit: Unit) -> Slot:
+    """A worker's: those of convolution and normalisation together."""
+    maps, sources = pointwise.maps_of(unit.expansion)
+    return plan.constants(f"scaled {unit.expansion.name}", maps * sources * FLOAT)
 
 
 def mean_of(plan: Planner, unit: Unit) -> Slot:
