@@ -8,12 +8,16 @@ import pytest
 from lanewise.bridge import oracle
 from lanewise.native import compile_net
 from lanewise.native.directions import plan_directions
-from lanewise.native.kernels import conv
+from lanewise.native.kernels import conv, winograd
 from lanewise.native.kernels.correlation import Correlation, Tile, packed_shape
+from lanewise.native.kernels.fused_norm import Normalise, Thin
 from lanewise.native.kernels.taps import gradient_taps
 from lanewise.native.target import find_target
 from lanewise.net.parse import parse
 from native_kernel import aligned, execute, placed
+from test_fused_norm import CASES, CHANNELS, always, moments_of, sizes_of, workspace
+
+__all__ = ["always"]  # a fixture
 
 LANES = 16
 MAPS, SOURCES = 3, 5
@@ -109,3 +113,39 @@ def test_the_same_bits_for_any_threads() -> None:
             program.step(images, np.arange(70) % 3, lr=0.1)
             results.append([array.tobytes() for array in program.learned.values()])
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(("before", "stride"), [(1, (2, 2)), (0, (2, 1))])
+@pytest.mark.parametrize(("size", "algorithm", "tile"), CASES[:3])
+def test_a_thin_map_is_added_where_it_stands(size, algorithm, tile, before, stride) -> None:
+    """The bits of a map of its values, with channels of zeros, that is added."""
+    sizes, source = sizes_of(size, algorithm), normal(CHANNELS, *size, LANES)
+    wide = [s * (n - 1) + 1 for s, n in zip(stride, size, strict=True)]
+    larger, moments = normal(1, *wide, LANES, seed=1), moments_of(CHANNELS, 2)
+    other = placed(np.zeros(source.shape))
+    other[before] = larger[0, :: stride[0], :: stride[1]]
+    results = []
+    for added, thin in ((other, None), (larger, Thin((1, *wide), stride, before))):
+        reads = Normalise("relu", plus=True, keep=True, thin=thin)
+        factors, _, own = workspace(sizes, tile, reads)
+        kept, y = aligned(source.shape), aligned((sizes.maps, *size, LANES))
+        kernel = winograd.correlate("f", sizes, tile, reads=reads)
+        execute(kernel, source, moments, added, kept, factors, *own, y, interpret=bool(thin))
+        results.append((kept, y))
+    np.testing.assert_array_equal(*(kept for kept, _ in results))
+    np.testing.assert_array_equal(*(y for _, y in results))
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize(("between", "passed"), [("", True), ("relu;", False)])
+def test_pool_and_channels_of_zeros_are_passed_over(between: str, passed: bool) -> None:
+    """Where the next convolution normalises what it reads."""
+    text = (
+        f"{HEAD} residual {{ {UNIT} }} {{ maxpool 1 stride 2; {between} padchannels 1:3 }}; relu; "
+        "residual { conv 8 k3 pad1; bn; relu; conv 8 k3 pad1; bn }; relu; flatten; linear 3"
+    )
+    plan = plan_directions(parse(text), find_target("host"), training=True)["train"]
+    forward = [call.purpose for call in plan.calls]
+    assert ("padchannels1 forward" not in forward) == passed
+    assert ("maxpool1 forward" not in forward) == passed
+    oracle.check(parse(text), cache=False, threads=2)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from lanewise.native.chains import form_chains
 from lanewise.native.fuse import Operation, consumers
 from lanewise.native.kernels import joins
+from lanewise.native.kernels.fused_norm import Thin
 from lanewise.native.lifetimes import lifetimes
 from lanewise.native.memory import rounded
 from lanewise.native.nest import LANES, Kernel
@@ -65,18 +66,16 @@ class Planner:
     near: dict[str, Slot] = field(default_factory=dict)
     near_gradients: dict[str, Slot] = field(default_factory=dict)
     kept_gradients: dict[str, Slot] = field(default_factory=dict)
-    #: operations whose values a convolution has written in their place
-    stored: set[str] = field(default_factory=set)
-    #: normalised values that their first reader will make, and convolutions whose gradients are
-    #: made while they are read (`rules/fused_norm.py`)
+    stored: set[str] = field(default_factory=set)  # written by a convolution in their place
+    #: normalised values, and gradients, that their first reader makes (`rules/fused_norm.py`)
     unwritten: dict[str, Operation] = field(default_factory=dict)
     unpulled: dict[str, tuple[Operation, Slot]] = field(default_factory=dict)
     #: normalisations whose statistics, or sums of gradients, a convolution has told
     told: set[str] = field(default_factory=set)
     told_gradients: set[str] = field(default_factory=set)
+    thin: dict[str, tuple[str, Thin]] = field(default_factory=dict)  # read in a larger map
     waiting: WaitingGradients = field(default_factory=WaitingGradients)
-    #: values of which a gradient was given
-    written: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)  # have a gradient
     _unmasked: set[str] = field(default_factory=set)
     _gradients: dict[str, Slot] = field(default_factory=dict)
     _endings: list[Callable[[], None]] = field(default_factory=list)

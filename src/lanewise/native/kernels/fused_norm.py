@@ -11,7 +11,9 @@ these are instead of. `told` is what those tell, summed tile by tile in the tile
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import Protocol, TypeAlias
 
@@ -30,10 +32,13 @@ from lanewise.native.kernels.functions import is_positive, keep_where, number, r
 from lanewise.native.nest import (
     LANES,
     Buffer,
+    Entry,
     IndexLike,
     Read,
     Value,
+    as_index,
     op,
+    table,
 )
 from lanewise.native.writer import Writer
 
@@ -80,7 +85,8 @@ class _Normalised:
     """Buffers source, moments, [other], [kept]."""
 
     def __init__(self, shape: Shape, made: Normalise, stem: str) -> None:
-        self.source, self.other = Buffer(f"{stem}source", shape), Buffer("other", shape)
+        self.source, self.thin = Buffer(f"{stem}source", shape), made.thin
+        self.other = Buffer("other", (*made.thin.shape, LANES) if made.thin else shape)
         self.moments = Buffer(f"{stem}moments", (shape[0], MOMENTS), align=4)
         self.kept = Buffer("kept", shape, access="update") if made.keep else None
         self.made, self.away = made, made.away
@@ -93,8 +99,46 @@ class _Normalised:
 
     def value(self, writer: Writer, constants: list[Value], at: tuple[IndexLike, ...]) -> Value:
         y: Value = op("fma", writer.load(self.source, *at), *constants)
-        y = op("add", y, writer.load(self.other, *at)) if self.made.plus else y
+        if self.made.plus:
+            y = op("add", y, writer.load(self.other, *self._other_at(at)))
         return RECTIFIERS[self.made.rectifier](y)
+
+    def _other_at(self, at: tuple[IndexLike, ...]) -> tuple[IndexLike, ...]:
+        if not self.thin:
+            return at
+        map, row, column, lane = at
+        (down, across), origin = self.thin.stride, Entry(self._origin, as_index(map))
+        return origin, as_index(row) * down, as_index(column) * across, lane
+
+    @cached_property
+    def _origin(self) -> Buffer:
+        return table("origin", [max(0, n) for n in self._origins])
+
+    @property
+    def _origins(self) -> list[int]:
+        """Of each map the other's; negative: it has none."""
+        assert self.thin
+        maps, (others, *_) = self.source.shape[0], self.thin.shape
+        assert isinstance(maps, int)
+        moved = (n - self.thin.before for n in range(maps))
+        return [n if n < others else -1 for n in moved]
+
+    def cases(self) -> list[tuple[Buffer, Reading]]:
+        """Where some maps have no other: tables of those that have one and of those that have
+        none, and how each is read."""
+        alone = copy(self)
+        alone.made = replace(self.made, plus=False)
+        has = [int(n >= 0) for n in self._origins]
+        found: list[tuple[Buffer, Reading]] = [(table("has_other", has), self)]
+        return [*found, (table("has_none", [1 - n for n in has]), alone)]
+
+
+def cases(reading: Reading) -> Sequence[tuple[Buffer | None, Reading]]:
+    """Ways to read a map: with each the table of how often it is taken, map by map (once or not);
+    None: once for every map."""
+    if isinstance(reading, _Normalised) and reading.thin:
+        return reading.cases()
+    return [(None, reading)]
 
 
 class _Pulled:
@@ -126,13 +170,25 @@ class _Pulled:
 
 
 @dataclass(frozen=True)
+class Thin:
+    """Every `stride`-th row and column of a larger map of this shape (channels, rows, columns),
+    behind `before` channels of zeros and before others."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, int]
+    before: int
+
+
+@dataclass(frozen=True)
 class Normalise:
-    """x · scale + shift, `plus` another value, then the `rectifier`; to `keep` also elsewhere."""
+    """x · scale + shift, `plus` another value, then the `rectifier`; to `keep` also elsewhere. The
+    other may be a `thin` one."""
 
     rectifier: str
     plus: bool
     keep: bool
     away: bool = False
+    thin: Thin | None = None
 
     def reading(self, shape: Shape, stem: str = "") -> Reading:
         return _Normalised(shape, self, stem)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-from lanewise.native.kernels.fused_norm import Reading
+from lanewise.native.kernels.fused_norm import Reading, cases
 from lanewise.native.kernels.register_tiles import blocks
 from lanewise.native.kernels.winograd_edges import Load
 from lanewise.native.kernels.winograd_places import (
@@ -124,23 +124,31 @@ class Patches:
         """What block b reads of a map. Rows that it shares with the block before are kept by that
         one."""
         constants = self.reading.constants(self.writer, map)
-        if self.reading.kept is None:
-            self._rows(b, map, constants, as_index(0), self.rows, None)
+        for often, reading in cases(self.reading):
+            if often is None:
+                self._fill(b, map, constants, reading)
+            else:
+                with self.writer.loop("w", Entry(often, map)):
+                    self._fill(b, map, constants, reading)
+
+    def _fill(self, b: Var, map: Index, constants: list[Value], reading: Reading) -> None:
+        made = map, constants, reading
+        if reading.kept is None:
+            self._rows(b, made, as_index(0), self.rows, None)
             return
-        self._rows(b, map, constants, as_index(0), self.new, None)
+        self._rows(b, made, as_index(0), self.new, None)
         new = as_index(Entry(self.new, as_index(b)))
-        self._rows(b, map, constants, new, self.rows, self.reading.kept)
+        self._rows(b, made, new, self.rows, reading.kept)
 
     def _rows(
         self,
         b: Var,
-        map: Index,
-        constants: list[Value],
+        made: tuple[Index, list[Value], Reading],
         start: Index,
         end: Buffer,
         kept: Buffer | None,
     ) -> None:
-        writer, now = self.writer, as_index(b)
+        writer, now, (map, constants, reading) = self.writer, as_index(b), made
         way, begin, to = (as_index(Entry(t, now)) for t in (self.way, self.begin, self.shift))
         row, row_at = (as_index(Entry(t, now)) for t in (self.row, self.row_at))
         with writer.loop("r", Entry(end, now), start) as r:
@@ -148,9 +156,9 @@ class Patches:
                 with writer.loop("s", first + count * times, first, count) as s:
                     for j in range(count):
                         at = map, row + r, begin + s + j, 0
-                        value = writer.let(self.reading.value(writer, constants, at))
+                        value = writer.let(reading.value(writer, constants, at))
                         if kept:
-                            writer.store(kept, *at, value=value, away=self.reading.away)
+                            writer.store(kept, *at, value=value, away=reading.away)
                         writer.store(self.patches, way, row_at + r, to + s + j, 0, value=value)
 
     def loads(self, b: Var, i: Var) -> Load:

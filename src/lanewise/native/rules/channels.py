@@ -10,6 +10,7 @@ from lanewise.native.kernels import channels
 from lanewise.native.nest import LANES
 from lanewise.native.plan import FLOAT, Slot
 from lanewise.native.planner import Planner
+from lanewise.native.rules import thin_values
 from lanewise.native.rules.windows import masked
 from lanewise.net.layers import ChannelPad, ChannelShuffle, ChannelSplit
 
@@ -29,6 +30,8 @@ def channel_origins(operation: Operation) -> tuple[channels.Origins, int, int]:
 
 def move_forward(plan: Planner, operation: Operation) -> None:
     """A part of a split mostly stands where it should already."""
+    if thin_values.passed_over(plan, operation):
+        return
     key, source = channel_origins(operation), plan.value(operation.inputs[0])
     if isinstance(operation.layer, ChannelSplit):
         before = (operation.layer.part - 1) * operation.elements * LANES * FLOAT

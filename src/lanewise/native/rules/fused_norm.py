@@ -52,6 +52,14 @@ def goes_away(operation: Operation) -> bool:
 
 def reads_unwritten(plan: Planner, norm: Operation) -> bool:
     """Whether the first reader of a normalised value normalises it for itself; noted."""
+    made = made_by_reader(plan, norm)
+    if made:
+        plan.unwritten[norm.name] = norm
+    return made
+
+
+def made_by_reader(plan: Planner, norm: Operation) -> bool:
+    """The same, not noted."""
     reader = next(iter(plan.readers.get(norm.name, [])), None)
     if (
         not joins(plan)
@@ -60,10 +68,7 @@ def reads_unwritten(plan: Planner, norm: Operation) -> bool:
         or reader.inputs != (norm.name,)
     ):
         return False
-    if len(norm.shape) != 3 or not winograd.chosen(plan, reader, forward=True):
-        return False
-    plan.unwritten[norm.name] = norm
-    return True
+    return len(norm.shape) == 3 and winograd.chosen(plan, reader, forward=True) is not None
 
 
 def as_it_stands(place: Place) -> Fused[Reads]:
@@ -93,11 +98,13 @@ def made_again(plan: Planner, norm: Operation) -> bool:
 
 
 def _normalised(plan: Planner, norm: Operation, keep: bool) -> Fused[Reads]:
-    others = [plan.value(name) for name in norm.inputs[1:]]
+    thin = [plan.thin.get(name, (name, None)) for name in norm.inputs[1:]]
+    others = [plan.value(name) for name, _ in thin]
     kept = [plan.value(norm.name)] * keep
     places = [plan.value(norm.inputs[0]), moments_of(plan, norm), *others, *kept]
     away = keep and goes_away(norm)
-    return Fused(Normalise(rectifier_of(norm), bool(others), keep, away), places)
+    way = next((way for _, way in thin), None)
+    return Fused(Normalise(rectifier_of(norm), bool(others), keep, away, way), places)
 
 
 def statistics(plan: Planner, operation: Operation) -> Fused[Tells | None]:

@@ -18,7 +18,7 @@ from lanewise.native.memory import ALIGNMENT
 from lanewise.native.nest import ELEMENT_BYTES, LANES, Kernel
 from lanewise.native.plan import FLOAT, Place, Slot
 from lanewise.native.planner import Planner
-from lanewise.native.rules import shortcuts
+from lanewise.native.rules import shortcuts, thin_values
 from lanewise.native.rules.windows import masked, taps, window
 from lanewise.net.layers import (
     AdaptiveAvg,
@@ -57,7 +57,7 @@ def _adaptive(operation: Operation, make: Callable[[int, int], Taps]) -> tuple[T
 
 
 def max_pool_forward(plan: Planner, operation: Operation) -> None:
-    if operation.name in plan.stored:
+    if operation.name in plan.stored or thin_values.passed_over(plan, operation):
         return
     rows, columns = forward_windows(operation)
     channels, pixels = operation.shape[0], isinstance(operation.layer, AdaptiveMax)
@@ -163,6 +163,8 @@ def pool_scale(operation: Operation) -> pool.Scale | None:
 
 
 def sum_pool_forward(plan: Planner, operation: Operation) -> None:
+    if thin_values.passed_over(plan, operation):
+        return
     rows, columns = forward_windows(operation)
     channels, scale = operation.shape[0], pool_scale(operation)
     plan.call(
