@@ -282,6 +282,8 @@ class _Nest:
         k0 = as_index(g) * self.sizes.maps + k
         columns = range(part.segment.width)
         places = [[(k0 + i, line.row, part.column(j), 0) for j in columns] for i in range(maps)]
+        if self.told:
+            self.told.fetch(writer, places)
         begin = result.go_on if result.waits else result.start
         begins = [[begin(writer, at) for at in row] for row in places]
         if thin:

@@ -223,6 +223,7 @@ class Tally(Protocol):
     buffers: list[Buffer]
     told: Buffer
     pivots: bool  # whether sums are taken about a pixel
+    beside: list[Buffer]  # of them, those that are read where the results are
 
     def begin(self, writer: Writer, map: IndexLike, pivot: Value | None) -> None:
         """Before a map's first pixel."""
@@ -252,6 +253,7 @@ class _Moments:
         self.shape = shape
         self.told = Buffer("told", (shape[0], TOLD, LANES), access="update")
         self.buffers = [self.told]
+        self.beside: list[Buffer] = []
 
     def begin(self, writer: Writer, map: IndexLike, pivot: Value | None) -> None:
         assert pivot is not None
@@ -292,7 +294,7 @@ class _GradientSums:
         self.told = Buffer("told", (shape[0], 2, LANES), access="update")
         names = ("norm_weight", "norm_bias") if made.affine else ()
         self.parameters = [Buffer(name, (shape[0],), access="update", align=4) for name in names]
-        self.buffers = [self.x, self.moments, self.told, *self.parameters]
+        self.buffers, self.beside = [self.x, self.moments, self.told, *self.parameters], [self.x]
 
     def begin(self, writer: Writer, map: IndexLike, pivot: Value | None) -> None:
         for row in range(2):

@@ -253,6 +253,8 @@ class _Nest:
         begin = strip.begin + as_index(t) * strip.width
         targets = [self._target(begin + j) for j in range(strip.width)]
         places = [[(maps.begin + i, at, 0) for at in targets] for i in range(maps.count)]
+        if self.told:
+            self.told.fetch(writer, places)
         cells = [
             [writer.assign(writer.register("a"), result.start(writer, at)) for at in row]
             for row in places

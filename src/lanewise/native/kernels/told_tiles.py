@@ -49,6 +49,13 @@ class ToldTiles:
             with writer.loop("k", self.result.shape[0]) as k:
                 self.tally.begin(writer, k, None)
 
+    def fetch(self, writer: Writer, places: Sequence[Sequence[_At]]) -> None:
+        """Before a tile's sums: what it will be added up with comes from afar."""
+        for buffer in self.tally.beside:
+            for row in places:
+                for at in row:
+                    writer.fetch(buffer, *at)
+
     def finish(self, writer: Writer) -> None:
         """After all tiles."""
         self.tally.finish(writer)

@@ -200,16 +200,30 @@ def _direct_input_gradient(
 ) -> None:
     dy = plan.gradient(operation.name)
     correlate, sizes, tile = nest
+    tells = _gradient_sums(plan, operation, sizes, tile, options)
+    if tells.way:
+        large = fused_norm.goes_away(plan.by_name[operation.inputs[0]])
+        options = {**options, "tells": tells.way, "away": large and not options["accumulate"]}
     _call(
         plan,
         _stem("conv_input_gradient", tile),
-        (tile, *options.values()),
+        (tile, *options.items()),
         sizes,
         lambda name, sizes: correlate(name, sizes, tile, **options),
         dy,
         _weights(plan, operation, sizes, tile, "gradient"),
-        [*packed(plan, operation, sizes, tile), *results],
+        [*packed(plan, operation, sizes, tile), *tells.places, *results],
     )
+
+
+def _gradient_sums(
+    plan: Planner, operation: Operation, sizes: Any, tile: Any, options: Mapping[str, Any]
+) -> winograd.Fused[Tells | None]:
+    """What it tells of the gradient of its input, where sums that waited are not masked later."""
+    waits = isinstance(tile, Tile) and tile.waits(sizes.sources) and options["mask"]
+    if waits or not isinstance(tile, Tile | PointTile):
+        return winograd.Fused(None)
+    return fused_norm.gradient_sums(plan, operation, lambda one: pointwise.applies(plan, one))
 
 
 def _weights(plan: Planner, operation: Operation, sizes: Any, tile: Any, direction: str) -> Place:

@@ -8,6 +8,8 @@ before it needs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import batch_norm
 from lanewise.native.kernels.fused_norm import (
@@ -159,9 +161,12 @@ def error_source(plan: Planner, operation: Operation, keep: bool = True) -> Fuse
     return Fused(Pull(norm.rectifier, keep, keep and goes_away(norm)), places)
 
 
-def gradient_sums(plan: Planner, operation: Operation) -> Fused[Tells | None]:
+def gradient_sums(
+    plan: Planner, operation: Operation, by_pixels: Callable[[Operation], bool] | None = None
+) -> Fused[Tells | None]:
     """What a convolution tells of its input's gradient, which is complete with it: the sums of the
-    normalisation that made the input; noted."""
+    normalisation that made the input; noted. `by_pixels`: whether that is made together with the
+    convolution before it, some pixels at a time (`rules/expanded.py`)."""
     norm = plan.by_name[operation.inputs[0]]
     if (
         not joins(plan)
@@ -170,7 +175,7 @@ def gradient_sums(plan: Planner, operation: Operation) -> Fused[Tells | None]:
     ):
         return Fused(None)
     before = plan.by_name[norm.inputs[0]]
-    if len(norm.shape) != 3 or _by_pixels(before):
+    if len(norm.shape) != 3 or (by_pixels or _is_1x1)(before):
         return Fused(None)
     plan.told_gradients.add(norm.name)
     affine = layer_of(norm).affine
@@ -183,8 +188,8 @@ def gradient_sums(plan: Planner, operation: Operation) -> Fused[Tells | None]:
     return Fused(SumGradients(norm.rectifier, affine), places)
 
 
-def _by_pixels(operation: Operation) -> bool:
-    """Whether it may be a convolution that takes its normalisation along (`rules/expanded.py`)."""
+def _is_1x1(operation: Operation) -> bool:
+    """Whether it may be such a convolution."""
     layer = operation.layer
     if not isinstance(layer, Conv):
         return False
