@@ -11,7 +11,7 @@ from lanewise.native.kernels.batch_norm_gradient import Run
 from lanewise.native.kernels.taps import Taps, forward_taps, gradient_taps
 from lanewise.native.plan import Slot
 from lanewise.native.planner import Planner
-from lanewise.native.rules import convolution, expanded, pointwise
+from lanewise.native.rules import expanded, grouped, pointwise
 from lanewise.native.rules.batch_norm import sends_away
 from lanewise.native.rules.norm_places import VECTOR
 from lanewise.native.rules.windows import taps
@@ -111,8 +111,8 @@ def _fits(
 def _is_plain_depthwise(operation: Operation) -> bool:
     if not isinstance(operation.layer, Conv | DepthwiseConv) or operation.relu or operation.norm:
         return False
-    groups, kernels, channels = convolution.parts(operation)
-    plain = not convolution.layer_of(operation).bias
+    groups, kernels, channels = grouped.parts(operation)
+    plain = not grouped.layer_of(operation).bias
     return plain and groups > 1 and (kernels, channels) == (1, 1)
 
 
