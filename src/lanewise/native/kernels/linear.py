@@ -22,6 +22,7 @@ from lanewise.native.kernels.register_tiles import add_product, blocks
 from lanewise.native.nest import (
     LANES,
     Buffer,
+    Index,
     IndexLike,
     Kernel,
     Read,
@@ -163,40 +164,42 @@ def weight_gradient(
     target = Buffer("target", (block, inputs), access="write", align=align)
     writer = Writer(name, [rows, gradient, target], [slices])
     tile = tile or gradient_tile(block, inputs)
-
-    def one_tile(first: IndexLike, count: int, start: IndexLike, vectors: list[LaneVector]) -> None:
-        """`start`: the block that the vectors' block numbers count from."""
-        cells = [
-            [
-                writer.assign(writer.register("dw", lanes=v.lanes), number_in_lanes(0.0, v.lanes))
-                for v in vectors
-            ]
-            for _ in range(count)
-        ]
-        with writer.loop("s", slices) as s, writer.loop("l", LANES) as lane:
-            x = [
-                writer.let(
-                    writer.load(rows, s, as_index(start) + v.block, lane, v.lane, lanes=v.lanes)
-                )
-                for v in vectors
-            ]
-            for i, line in enumerate(cells):
-                dy = writer.load(gradient, s, as_index(first) + i, lane, lanes=1)
-                wide = {v.lanes: writer.let(spread(dy, v.lanes), "dy") for v in vectors}
-                for v, cell, vector in zip(vectors, line, x, strict=True):
-                    add_product(writer, cell, wide[v.lanes], vector)
-        for i, line in enumerate(cells):
-            for v, cell in zip(vectors, line, strict=True):
-                at = (as_index(start) + v.block) * LANES + v.lane
-                writer.store(target, as_index(first) + i, at, value=Read(cell))
-
     for start, turns, vectors in vector_tiles(inputs, tile.vectors):
-        whole = len(vectors)
         with writer.loop("b", turns) as b:
+            first_block = as_index(b) * len(vectors) + start
             for o, count, times in blocks(block, tile.outputs):
                 with writer.loop("o", o + count * times, o, count) as first:
-                    one_tile(first, count, as_index(b) * whole + start, vectors)
+                    _gradient_tile(writer, as_index(first), count, first_block, vectors)
     return writer.finish()
+
+
+def _gradient_tile(
+    writer: Writer, first: Index, count: int, start: Index, vectors: list[LaneVector]
+) -> None:
+    """`count` outputs from the first × some vectors of inputs; `start`: the block that the vectors'
+    block numbers count from."""
+    rows, gradient, target = writer.buffers
+    cells = [
+        [
+            writer.assign(writer.register("dw", lanes=v.lanes), number_in_lanes(0.0, v.lanes))
+            for v in vectors
+        ]
+        for _ in range(count)
+    ]
+    with writer.loop("s", writer.symbols[0]) as s, writer.loop("l", LANES) as lane:
+        x = [
+            writer.let(writer.load(rows, s, start + v.block, lane, v.lane, lanes=v.lanes))
+            for v in vectors
+        ]
+        for i, line in enumerate(cells):
+            dy = writer.load(gradient, s, first + i, lane, lanes=1)
+            wide = {v.lanes: writer.let(spread(dy, v.lanes), "dy") for v in vectors}
+            for v, cell, vector in zip(vectors, line, x, strict=True):
+                add_product(writer, cell, wide[v.lanes], vector)
+    for i, line in enumerate(cells):
+        for v, cell in zip(vectors, line, strict=True):
+            at = (start + v.block) * LANES + v.lane
+            writer.store(target, first + i, at, value=Read(cell))
 
 
 def vector_tiles(inputs: int, width: int) -> list[tuple[int, int, list[LaneVector]]]:

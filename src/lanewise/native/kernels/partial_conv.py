@@ -10,6 +10,7 @@ Connections are numbered kernel by kernel, in the order of the table. The first 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, count
 from typing import TypeAlias
@@ -20,7 +21,18 @@ from lanewise.native.kernels.register_tiles import products
 from lanewise.native.kernels.result import Result
 from lanewise.native.kernels.taps import RowTaps, Segment, Taps, column_segments
 from lanewise.native.kernels.weights import WeightTile, outer_products, rows_of_tap
-from lanewise.native.nest import LANES, Buffer, Entry, Kernel, Read, Var, as_index, table
+from lanewise.native.nest import (
+    LANES,
+    Buffer,
+    Entry,
+    Index,
+    Kernel,
+    Read,
+    Register,
+    Var,
+    as_index,
+    table,
+)
 from lanewise.native.writer import Writer
 
 Table: TypeAlias = tuple[tuple[int, ...], ...]  # [kernel]: the maps it reads
@@ -73,40 +85,56 @@ def correlate_connected(
     shape = (len(connections.lines), rows.destination, columns.destination, LANES)
     result = Result(shape, bias=bias, affine=affine, accumulate=accumulate, relu=relu, mask=mask)
     writer = Writer(name, [source, weight, *result.buffers])
-    row_taps = RowTaps(rows)
-    first, stop, maps, numbers = _tables(connections)
+    tiles = _Tiles(writer, RowTaps(rows), columns, _tables(connections), result)
+    with writer.loop("p", rows.destination) as row, writer.loop("d", shape[0]) as d:
+        for part in column_segments(columns, width):
+            tiles.write(d, row, part)
+    return writer.finish()
 
-    def one_tile(d: Var, row: Var, part: Segment) -> None:
+
+@dataclass(frozen=True)
+class _Tiles:
+    """Writes register tiles: some columns of a row of one map. `tables`: those of `_tables`."""
+
+    writer: Writer
+    rows: RowTaps
+    columns: Taps
+    tables: tuple[Buffer, Buffer, Buffer, Buffer]
+    result: Result
+
+    def write(self, d: Var, row: Var, part: Segment) -> None:
+        """All tiles of a segment."""
+        writer, result = self.writer, self.result
+        first, stop, _, _ = self.tables
         with writer.loop("n", part.tiles) as n:
             first_column = as_index(n) * part.width + part.start
             places = [(d, row, first_column + j, 0) for j in range(part.width)]
             cells = [writer.assign(writer.register("a"), result.start(writer, at)) for at in places]
             with (
                 writer.loop("e", Entry(stop, as_index(d)), Entry(first, as_index(d))) as e,
-                writer.loop("m", row_taps.count(row)) as m,
+                writer.loop("m", self.rows.count(row)) as m,
             ):
-                at_row = as_index(Entry(numbers, as_index(e))) * rows.taps + row_taps.tap(row, m)
-                products(
-                    writer,
-                    [cells],
-                    lambda i, t: writer.splat(weight, at_row * columns.taps + t),
-                    lambda j: writer.load(
-                        source,
-                        Entry(maps, as_index(e)),
-                        row_taps.source(row, m),
-                        as_index(n) * part.advance + (part.origin + j),
-                        0,
-                    ),
-                    part,
-                    columns.in_order,
-                )
+                self._products(cells, e, (row, m), part, as_index(n) * part.advance + part.origin)
             for at, cell in zip(places, cells, strict=True):
                 result.store(writer, at, Read(cell))
 
-    with writer.loop("p", rows.destination) as row, writer.loop("d", shape[0]) as d:
-        for part in column_segments(columns, width):
-            one_tile(d, row, part)
-    return writer.finish()
+    def _products(
+        self, cells: list[Register], e: Var, met: tuple[Var, Var], part: Segment, origin: Index
+    ) -> None:
+        """Those of connection e, for one row of the kernel and the row of the map that it meets."""
+        writer, rows = self.writer, self.rows
+        (source, weight, *_), (_, _, maps, numbers) = writer.buffers, self.tables
+        at_row = as_index(Entry(numbers, as_index(e))) * rows.taps.taps + rows.tap(*met)
+        products(
+            writer,
+            [cells],
+            lambda i, t: writer.splat(weight, at_row * self.columns.taps + t),
+            lambda j: writer.load(
+                source, Entry(maps, as_index(e)), rows.source(*met), origin + j, 0
+            ),
+            part,
+            self.columns.in_order,
+        )
 
 
 def _tables(connections: Connections) -> tuple[Buffer, Buffer, Buffer, Buffer]:
@@ -137,39 +165,63 @@ def weight_gradient_connected(
         "weight", (connections.total, rows.taps, columns.taps), access="update", align=4
     )
     writer = Writer(name, [source, gradient, weight])
-    row_count, first, source_row = rows_of_tap(rows, rows.destination)
-    kernels = table("kernel", [k for k, line in enumerate(connections.lines) for _ in line])
-    maps = table("map", [c for line in connections.lines for c, _ in line])
-    segments = column_segments(columns, tile.columns)
-
-    def one_tile(n: Var, r: Var, taps: range) -> None:
-        cells = writer.accumulators("a", len(taps), number(0.0))
-        kernel, channel = Entry(kernels, as_index(n)), Entry(maps, as_index(n))
-        with writer.loop("p", Entry(row_count, as_index(r))) as p:
-            row = as_index(p) + Entry(first, as_index(r))
-            at_row = as_index(p) * rows.advance + Entry(source_row, as_index(r))
-            for part in segments:
-                with writer.loop("q", part.tiles) as q:
-                    outer_products(
-                        writer,
-                        [[cells]],
-                        lambda _, j, part=part, q=q: writer.load(  # type: ignore[misc]
-                            gradient, kernel, row, as_index(q) * part.width + part.start + j, 0
-                        ),
-                        lambda _, j, part=part, q=q: writer.load(  # type: ignore[misc]
-                            source,
-                            channel,
-                            at_row,
-                            as_index(q) * part.advance + (part.origin + j),
-                            0,
-                        ),
-                        part,
-                        taps,
-                    )
-        for t, cell in zip(taps, cells, strict=True):
-            add_lanes(writer, weight, n, r, t, value=Read(cell))
-
+    tiles = _WeightTiles(
+        writer,
+        rows_of_tap(rows, rows.destination),
+        rows.advance,
+        column_segments(columns, tile.columns),
+        table("kernel", [k for k, line in enumerate(connections.lines) for _ in line]),
+        table("map", [c for line in connections.lines for c, _ in line]),
+    )
     with writer.loop("n", connections.total) as n, writer.loop("r", rows.taps) as r:
         for t in range(0, columns.taps, tile.taps):
-            one_tile(n, r, range(t, min(t + tile.taps, columns.taps)))
+            tiles.write(n, r, range(t, min(t + tile.taps, columns.taps)))
     return writer.finish()
+
+
+@dataclass(frozen=True)
+class _WeightTiles:
+    """Writes the sums of some columns of a kernel's row. `met`: what `rows_of_tap` says; `kernels`,
+    `maps`: what a connection connects."""
+
+    writer: Writer
+    met: tuple[Buffer, Buffer, Buffer]
+    advance: int
+    segments: Sequence[Segment]
+    kernels: Buffer
+    maps: Buffer
+
+    def write(self, n: Var, r: Var, taps: range) -> None:
+        """Those of connection n and row r, over all rows of dy."""
+        writer, (row_count, first, source_row) = self.writer, self.met
+        cells = writer.accumulators("a", len(taps), number(0.0))
+        kernel, channel = Entry(self.kernels, as_index(n)), Entry(self.maps, as_index(n))
+        with writer.loop("p", Entry(row_count, as_index(r))) as p:
+            dy = kernel, as_index(p) + Entry(first, as_index(r))
+            x = channel, as_index(p) * self.advance + Entry(source_row, as_index(r))
+            for part in self.segments:
+                with writer.loop("q", part.tiles) as q:
+                    self._products(cells, (dy, x), part, q, taps)
+        for t, cell in zip(taps, cells, strict=True):
+            add_lanes(writer, writer.buffers[-1], n, r, t, value=Read(cell))
+
+    def _products(
+        self,
+        cells: list[Register],
+        rows: tuple[tuple[Entry, Index], tuple[Entry, Index]],
+        part: Segment,
+        q: Var,
+        taps: range,
+    ) -> None:
+        """A tile of dy's columns, and the columns that they meet; `rows`: map and row of each."""
+        writer, (source, gradient, _), (dy, x) = self.writer, self.writer.buffers, rows
+        left = as_index(q) * part.width + part.start
+        origin = as_index(q) * part.advance + part.origin
+        outer_products(
+            writer,
+            [[cells]],
+            lambda _, j: writer.load(gradient, *dy, left + j, 0),
+            lambda _, j: writer.load(source, *x, origin + j, 0),
+            part,
+            taps,
+        )

@@ -41,6 +41,16 @@ def call_image(image: Shape, output: Shape) -> str:
     argument is not what this way takes, a pixel is not finite, or another thread is on the long
     way. NULL where memory is short. `image`: C × H × W; `output`: of one image."""
     f = Function("define ptr @call_image(ptr %self, ptr %image) noinline nounwind")
+    _look(f, image)
+    _work(f, 1 + len(output))
+    _leave(f)
+    sizes = ", ".join(f"i64 {size}" for size in (1, *output))
+    table = f"@result_sizes = internal constant [{1 + len(output)} x i64] [{sizes}]"
+    return "\n".join([*_DECLARATIONS, table, f.text().replace("%context,", f"@{CONTEXT},")])
+
+
+def _look(f: Function, image: Shape) -> None:
+    """Go on to `make` where the argument is what this way takes, and nobody is on the long one."""
     f.block(f"""  %busy.p = getelementptr i64, ptr @{CONTEXT}, i64 {WORD["busy"]}
   %busy = load i64, ptr %busy.p, align 8
   %idle = icmp eq i64 %busy, 0
@@ -60,9 +70,13 @@ look:""")
     f.do("br i1 %known, label %rank, label %refuse")
     f.label("rank")
     _shape(f, image)
+
+
+def _work(f: Function, axes: int) -> None:
+    """Make the result, and fill it."""
     f.block(f"""make:
   call void @Py_IncRef(ptr @{FLOATS})
-  %result = call ptr @{MAKE}(i32 {1 + len(output)}, ptr @result_sizes, ptr @{FLOATS}, i32 0)
+  %result = call ptr @{MAKE}(i32 {axes}, ptr @result_sizes, ptr @{FLOATS}, i32 0)
   %made = icmp ne ptr %result, null
   br i1 %made, label %work, label %short
 work:
@@ -78,6 +92,10 @@ work:
     f.do("%mode = call i64 @flush_denormals()")
     f.do(f"call void @run_forward(ptr %context, ptr {f.pointer('arena')}, i64 0)")
     f.do("call void @restore_mode(i64 %mode)")
+
+
+def _leave(f: Function) -> None:
+    """With the result, or without one."""
     f.do(f"%fault = load <16 x float>, ptr {f.pointer('faults')}, align 64")
     f.block(f"""  %odd = fcmp uno <16 x float> %fault, zeroinitializer
   %odd.bits = bitcast <16 x i1> %odd to i16
@@ -93,9 +111,6 @@ short:
 refuse:
   call void @Py_IncRef(ptr @{NONE})
   ret ptr @{NONE}""")
-    sizes = ", ".join(f"i64 {size}" for size in (1, *output))
-    table = f"@result_sizes = internal constant [{1 + len(output)} x i64] [{sizes}]"
-    return "\n".join([*_DECLARATIONS, table, f.text().replace("%context,", f"@{CONTEXT},")])
 
 
 def _field(f: Function, at: int, kind: str, of: str = "%image") -> str:
