@@ -6,8 +6,22 @@ those of the direct algorithm; Winograd's have formulas of their own (`tests/tes
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lanewise.native.directions import plan_training
-from lanewise.native.nest import LANES, Kernel
+from lanewise.native.nest import (
+    LANES,
+    Assign,
+    Kernel,
+    Loop,
+    Op,
+    Read,
+    Register,
+    Statement,
+    Store,
+    Value,
+    op,
+)
 from lanewise.native.nest_count import count
 from lanewise.native.plan import Choice
 from lanewise.native.shelf import KernelShelf
@@ -42,7 +56,7 @@ def counted(graph: Graph, target: str = "host") -> dict[str, dict[str, int]]:
         if layer not in found or isinstance(kernel, Choice):
             continue
         if id(kernel) not in products:
-            products[id(kernel)] = count(kernel).multiply_adds
+            products[id(kernel)] = count(_sums_alone(kernel)).multiply_adds
         turns = call.extent // call.block if call.extent else 1
         if products[id(kernel)]:
             found[layer][_kind(kernel)] = turns * products[id(kernel)]
@@ -52,6 +66,38 @@ def counted(graph: Graph, target: str = "host") -> dict[str, dict[str, int]]:
             once = count(job.kernel, {"slices": 1}).multiply_adds
             found[layer][_kind(job.kernel)] = job.blocks * once
     return found
+
+
+def _sums_alone(kernel: Kernel) -> Kernel:
+    """The kernel without multiply–adds that no sum of products goes on with: a convolution may tell
+    what a normalisation wants to know of its results, too."""
+    return replace(kernel, body=tuple(map(_statement, kernel.body)))
+
+
+def _statement(one: Statement) -> Statement:
+    if isinstance(one, Loop):
+        return replace(one, body=tuple(map(_statement, one.body)))
+    if isinstance(one, Assign):
+        value = one.value
+        sums = isinstance(value, Op) and value.name == "fma"
+        if sums and _reads(value.arguments[2], one.register):
+            return one
+        return replace(one, value=_apart(value))
+    return replace(one, value=_apart(one.value)) if isinstance(one, Store) else one
+
+
+def _reads(value: Value, register: Register) -> bool:
+    return isinstance(value, Read) and value.register is register
+
+
+def _apart(value: Value) -> Value:
+    """A product and an addition in place of a multiply–add."""
+    if not isinstance(value, Op):
+        return value
+    arguments = tuple(map(_apart, value.arguments))
+    if value.name == "fma":
+        return op("add", op("mul", *arguments[:2]), arguments[2])
+    return replace(value, arguments=arguments)
 
 
 def _kind(kernel: Kernel) -> str:
