@@ -282,8 +282,6 @@ class _Nest:
         k0 = as_index(g) * self.sizes.maps + k
         columns = range(part.segment.width)
         places = [[(k0 + i, line.row, part.column(j), 0) for j in columns] for i in range(maps)]
-        if self.told:
-            self.told.fetch(writer, places)
         begin = result.go_on if result.waits else result.start
         begins = [[begin(writer, at) for at in row] for row in places]
         if thin:
@@ -293,11 +291,13 @@ class _Nest:
             ]
         cells = [[writer.assign(writer.register("a"), value) for value in row] for row in begins]
         if meets:
-            with (
-                writer.loop("c", sources // self.tile.step) as c,
-                writer.loop("m", line.taps.count(line.i)) as m,
-            ):
-                self._products(cells, g, k, b, c, line, m, part)
+            turns = sources // self.tile.step
+            with writer.loop("c", turns) as c:
+                if self.told:
+                    tile = maps, part.segment.width, part.phase.step
+                    self.told.fetch_some(writer, places[0][0], tile, c, turns)
+                with writer.loop("m", line.taps.count(line.i)) as m:
+                    self._products(cells, g, k, b, c, line, m, part)
         if result.pool:
             self._store_pairs(cells, k0, line, part)
             return

@@ -22,6 +22,7 @@ from lanewise.native.nest import (
     Read,
     Register,
     Value,
+    Var,
     as_index,
     op,
     table,
@@ -55,6 +56,24 @@ class ToldTiles:
             for row in places:
                 for at in row:
                     writer.fetch(buffer, *at)
+
+    def fetch_some(
+        self, writer: Writer, first: _At, tile: tuple[int, int, int], c: Var, turns: int
+    ) -> None:
+        """The same in turn c of so many, beside the products, for a tile that begins at `first`:
+        maps, columns, and from column to column. The values of a mask, too."""
+        maps, columns, step = tile
+        each = -(-maps * columns // turns)
+        places = [min(n, maps * columns - 1) for n in range(turns * each)]
+        map, row, column, lane = first
+        down = table("fetched_map", [n // columns for n in places])
+        across = table("fetched_column", [n % columns * step for n in places])
+        masks = [one for one in self.result.buffers if one.name == "value"]
+        for buffer in (*self.tally.beside, *masks):
+            for n in range(each):
+                turn = as_index(c) * each + n
+                at = as_index(column) + Entry(across, turn)
+                writer.fetch(buffer, as_index(map) + Entry(down, turn), row, at, lane)
 
     def finish(self, writer: Writer) -> None:
         """After all tiles."""
