@@ -86,6 +86,15 @@ def test_foreign_target_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         "input 2x9x7; conv 5 k3 pad1; tanh; maxpool 2; flatten; linear 12; relu; linear 4",
         "input 2x9x7; conv 20 k3 stride2 pad1; depthwise k3 pad1; relu; conv 40 k1; relu; "
         "conv 36 k3 stride2 pad1; depthwise k5 pad2; flatten; linear 4",
+        # direct convolutions that tell statistics and sums of normalisations, tile by tile
+        "input 2x9x7; conv 20 k3 pad1 nobias; bn; relu; conv 24 k3 stride2 pad1; bn; relu6; "
+        "conv 40 k2 groups2; bn; flatten; linear 4",
+        "input 2x9x7; conv 20 k3 nobias; bn; relu; residual { conv 20 k1 nobias; bn; relu; "
+        "conv 24 k3 stride2 pad1 nobias; bn } { conv 24 k1 stride2 nobias; bn }; relu; "
+        "conv 70 k1; bn; flatten; linear 4",
+        # Winograd's, with normalisations on both sides
+        "input 2x9x7; conv 16 k3 pad1 nobias; bn; relu; residual { conv 16 k3 pad1 nobias; bn; "
+        "relu; conv 16 k3 pad1 nobias; bn }; relu; conv 32 k3 pad1; bn; relu; flatten; linear 4",
     ],
 )
 def test_avx2_and_avx512_give_the_same_bits(net: str) -> None:
@@ -103,7 +112,7 @@ def test_avx2_and_avx512_give_the_same_bits(net: str) -> None:
         with compile_net(graph, training=True, target=target, threads=1) as program:
             program.initialise(1)
             losses = [program.step(images, labels, lr=0.1)[0] for _ in range(3)]
-            weights = {name: value.copy() for name, value in program.parameters.items()}
+            weights = {name: value.copy() for name, value in program.learned.items()}
             results.append((losses, weights))
     assert results[0][0] == results[1][0]
     for name, value in results[0][1].items():

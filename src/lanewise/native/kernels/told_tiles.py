@@ -1,9 +1,11 @@
 """What a direct convolution tells of its results (`fused_norm.py`), register tile by register tile.
 
-A map's sums wait in memory from tile to tile. They are taken about the last result of its first
-tile. That one lies in the first row, where padding may show, and for narrow tiles in a corner. It
-does no harm: what all results of a row have in common adds to the squares about the mean, too, so
-rounding grows by no more than the number of rows, in units of the last place.
+A map's sums wait in memory from tile to tile, and each result is added to them by itself, in the
+order of the tiles: row by row and from the left, whatever a tile holds. So registers, which another
+processor may have fewer of, never show in the bits. Sums are taken about a map's first result, in a
+corner, where padding may show. It does no harm: what all results have in common adds to the squares
+about the mean, too, so rounding grows by no more than the number of results, in units of the last
+place.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TypeAlias
 
-from lanewise.native.kernels.batch_norm import summed
 from lanewise.native.kernels.fused_norm import Sums, Tells
 from lanewise.native.kernels.result import Result
 from lanewise.native.nest import (
@@ -21,7 +22,6 @@ from lanewise.native.nest import (
     IndexLike,
     Read,
     Register,
-    Value,
     Var,
     as_index,
     op,
@@ -144,15 +144,15 @@ class ToldTiles:
             return
         with _loops(writer, begins):
             for row, registers in zip(places, cells, strict=True):
-                value = self.result.finish(writer, row[-1], Read(registers[-1]))
-                self.tally.begin(writer, row[-1][0], writer.let(value, "pivot"))
+                value = self.result.finish(writer, row[0], Read(registers[0]))
+                self.tally.begin(writer, row[0][0], writer.let(value, "pivot"))
 
     def _add(self, writer: Writer, places: Sequence[_At], values: Sequence[Read]) -> None:
         told = Sums(writer, self.tally, places[0][0])
-        terms = [told.terms(at, value) for at, value in zip(places, values, strict=True)]
-        # The product is rounded by itself: it is no multiply–add of the convolution.
-        products: list[Value] = [writer.let(op("mul", b, c), "product") for _, b, c in terms]
-        told.add((summed([a for a, _, _ in terms]), summed(products)))
+        for at, value in zip(places, values, strict=True):
+            one, b, c = told.terms(at, value)
+            # The product is rounded by itself: it is no multiply–add of the convolution.
+            told.add((one, writer.let(op("mul", b, c), "product")))
         told.store()
 
 

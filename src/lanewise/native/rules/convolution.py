@@ -14,7 +14,14 @@ from lanewise.native.kernels.depthwise import Depthwise
 from lanewise.native.kernels.fused_norm import Tells
 from lanewise.native.kernels.matrix_conv import MatrixTile
 from lanewise.native.kernels.points import PointTile
-from lanewise.native.kernels.taps import LONGEST_LINE, Taps, forward_taps, gradient_taps, joined
+from lanewise.native.kernels.taps import (
+    LONGEST_LINE,
+    Taps,
+    forward_taps,
+    gradient_taps,
+    joined,
+    phases,
+)
 from lanewise.native.kernels.winograd_places import Winograd
 from lanewise.native.matrix_ways import matrix_tile
 from lanewise.native.nest import LANES, Kernel
@@ -34,7 +41,7 @@ from lanewise.native.rules.grouped import is_depthwise, layer_of, parts
 from lanewise.native.rules.stores import Store, store_of
 from lanewise.native.rules.windows import masked, packed, taps
 from lanewise.native.tiles import map_tile
-from lanewise.native.ways import correlation_way, pooled_way
+from lanewise.native.ways import TOGETHER, correlation_way, pooled_way
 
 #: who writes a nest, its sizes and its tile
 _Way: TypeAlias = tuple[Callable[..., Kernel], Any, Any]
@@ -218,9 +225,13 @@ def _direct_input_gradient(
 def _gradient_sums(
     plan: Planner, operation: Operation, sizes: Any, tile: Any, options: Mapping[str, Any]
 ) -> winograd.Fused[Tells | None]:
-    """What it tells of the gradient of its input, where sums that waited are not masked later."""
-    waits = isinstance(tile, Tile) and tile.waits(sizes.sources) and options["mask"]
-    if waits or not isinstance(tile, Tile | PointTile):
+    """What it tells of the gradient of its input, where sums that may wait are not masked later and
+    where results are met in one order, whatever the tile: not pixels between those of a stride
+    that a 1 × 1 convolution skips, unless they are zero."""
+    waits = options["mask"] and sizes.sources > min(TOGETHER)
+    skips = sizes.rows.taps * sizes.columns.taps == 1 and len(phases(sizes.rows)) > 1
+    given = options["accumulate"] or "thin" in options
+    if waits or (skips and given) or not isinstance(tile, Tile | PointTile):
         return winograd.Fused(None)
     return fused_norm.gradient_sums(plan, operation, lambda one: pointwise.applies(plan, one))
 
