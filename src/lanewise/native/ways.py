@@ -47,6 +47,11 @@ def correlation_way(
     return _correlation_way(target.name, sizes, not halved, both)
 
 
+def way_at_once(target: Target, sizes: Correlation) -> Tile:
+    """The same of fp32 where no sums wait: what is done to a result is done when it is written."""
+    return _correlation_way(target.name, sizes, False, False)
+
+
 def pooled_way(target: Target, sizes: Correlation) -> Tile | None:
     """The same where the largest of each 2 × 2 fp32 results are kept: tiles of even columns, all
     sources at once; None where that costs more than the pooling by itself."""

@@ -41,7 +41,7 @@ from lanewise.native.rules.grouped import is_depthwise, layer_of, parts
 from lanewise.native.rules.stores import Store, store_of
 from lanewise.native.rules.windows import masked, packed, taps
 from lanewise.native.tiles import map_tile
-from lanewise.native.ways import TOGETHER, correlation_way, pooled_way
+from lanewise.native.ways import correlation_way, pooled_way, way_at_once
 
 #: who writes a nest, its sizes and its tile
 _Way: TypeAlias = tuple[Callable[..., Kernel], Any, Any]
@@ -209,6 +209,8 @@ def _direct_input_gradient(
     tells = _gradient_sums(plan, operation, sizes, tile, options)
     if tells.way:
         large = fused_norm.goes_away(plan.by_name[operation.inputs[0]])
+        if options["mask"] and isinstance(tile, Tile) and tile.waits(sizes.sources):
+            tile = way_at_once(plan.target, sizes)  # what is told must be masked
         options = {**options, "tells": tells.way, "away": large and not options["accumulate"]}
     _call(
         plan,
@@ -225,13 +227,12 @@ def _direct_input_gradient(
 def _gradient_sums(
     plan: Planner, operation: Operation, sizes: Any, tile: Any, options: Mapping[str, Any]
 ) -> winograd.Fused[Tells | None]:
-    """What it tells of the gradient of its input, where sums that may wait are not masked later and
-    where results are met in one order, whatever the tile: not pixels between those of a stride
-    that a 1 × 1 convolution skips, unless they are zero."""
-    waits = options["mask"] and sizes.sources > min(TOGETHER)
+    """What it tells of the gradient of its input, where results are met in one order, whatever the
+    tile: not pixels between those of a stride that a 1 × 1 convolution skips, unless they are
+    zero."""
     skips = sizes.rows.taps * sizes.columns.taps == 1 and len(phases(sizes.rows)) > 1
     given = options["accumulate"] or "thin" in options
-    if waits or (skips and given) or not isinstance(tile, Tile | PointTile):
+    if (skips and given) or not isinstance(tile, Tile | PointTile):
         return winograd.Fused(None)
     return fused_norm.gradient_sums(plan, operation, lambda one: pointwise.applies(plan, one))
 
