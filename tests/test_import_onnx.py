@@ -31,6 +31,7 @@ OTHERS = {
     "sumpool: ceil",
     "relu under an uneven pool",
     "lrn of an even size, and larger than the channels",
+    "lrn of several vectors of channels",
 }
 
 

@@ -19,7 +19,7 @@ from test_oracle_objects import all_kernels, compiled, damage, on_the_way, stem
 
 NORMS = parse(
     "input 3x5x4; conv 4 k2 nobias; bn; relu; conv 4 k1 nobias; bn ghost 16;"
-    "residual { layernorm; conv 4 k1; groupnorm 2 }; prelu channels; flatten; linear 4"
+    "residual { layernorm; conv 4 k1; groupnorm 2 }; prelu channels; bn; flatten; linear 4"
 )
 JOINS = parse(
     "input 3x5x4; conv 4 k2; relu; concat { } { depthwise k3 pad1; relu };"
