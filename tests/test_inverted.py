@@ -35,6 +35,9 @@ NETS = {
         f"relu6; conv 3 k1 nobias; bn }}; conv 12 k1 nobias; bn; relu6;"
         f"depthwise k3 pad1 nobias; bn; {TAIL}"
     ),
+    "a kernel too large for one pass": (
+        f"{HEAD} bn; conv 20 k1 nobias; bn; relu6; depthwise k5 pad2 nobias; bn; {TAIL}"
+    ),
     "more than lanes before it": (
         "input 2x5x6; conv 21 k1 nobias; bn; relu; conv 48 k1 nobias; bn; relu6;"
         f"depthwise k3 pad1 dilation 1x2 nobias; bn; relu6; {TAIL}"
@@ -43,6 +46,7 @@ NETS = {
 #: so that several strips are taken, and of them the last is another
 STRIPS = dict.fromkeys(NETS, (6 * 7 * 3 * 64, 4 * 7 * 20 * 64)) | {
     "more than lanes before it": (6 * 6 * 21 * 64, 3 * 6 * 48 * 64),
+    "a kernel too large for one pass": (10 * 7 * 3 * 64, 4 * 7 * 20 * 64),
     "around it a sum": (6 * 7 * 3 * 64, 2 * 7 * 12 * 64),
     "no rectifier, an uneven kernel": (6 * 7 * 3 * 64, 7 * 20 * 64),  # a row at a time
 }

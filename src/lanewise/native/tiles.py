@@ -223,6 +223,18 @@ def map_weight_tile(target: Target, rows: Taps, columns: Taps) -> RowTile | None
     return RowTile(6, max(1, min(rows.taps, 16 // columns.taps)))
 
 
+def map_gradients_tile(target: Target, rows: Taps, columns: Taps) -> MapTile | None:
+    """Rows × columns of one map whose values, gradients, weights, and gradients of these are in
+    registers together; None where they are too many. `rows`, `columns`: those of the gradient."""
+    area = rows.taps * columns.taps
+    if area > 9 or not _is_short(rows, columns):
+        return None
+    registers = LIMITS[target.name].registers
+    if registers < 32:
+        return MapTile(1, 1, keep=False)
+    return MapTile(1, max(1, min(MAP_COLUMNS, (registers - 2 - 2 * area) // (2 * rows.period))))
+
+
 def _is_short(rows: Taps, columns: Taps) -> bool:
     tiles = len(column_segments(rows, MAP_ROWS)) * len(column_segments(columns, MAP_COLUMNS))
     return tiles * MAP_ROWS * MAP_COLUMNS * rows.taps * columns.taps <= MAP_PRODUCTS

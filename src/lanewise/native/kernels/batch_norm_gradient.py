@@ -251,33 +251,50 @@ class Run:
     pixels: int
 
 
-def gradient_rows(
-    name: str,
-    channels: int,
-    runs: Sequence[Run],
-    *,
-    rectifier: str,
-    pitches: Sequence[int],
-) -> Kernel:
-    """The same for some pixels: buffers source, gradient, moments, pull, lane_weight, target with
-    such pitches."""
-    source, gradient_ = (
-        maps(n, channels, pitch) for n, pitch in zip(("source", "gradient"), pitches, strict=False)
-    )
-    moments = Buffer("moments", (channels, MOMENTS), align=4)
-    pull = Buffer("pull", (channels, 2), align=4)
-    weights = Buffer("lane_weight", (LANES,))
-    target = maps("target", channels, pitches[-1], access="update")
-    writer = Writer(name, [source, gradient_, moments, pull, weights, target])
-    living = writer.let(is_positive(writer.load(weights, 0)), "living")
-    with writer.loop("c", channels) as c:
+@dataclass(frozen=True)
+class RowsBehind:
+    """The gradient of some pixels: `runs` of source and gradient, whose maps have the first two
+    `pitches`, and of the target, with the last."""
+
+    runs: tuple[Run, ...]
+    rectifier: str
+    pitches: tuple[int, int, int]
+
+    def buffers(self, channels: int) -> list[Buffer]:
+        """Source, gradient, moments, pull, lane_weight, given: the target."""
+        source, gradient_ = (
+            maps(n, channels, pitch)
+            for n, pitch in zip(("source", "gradient"), self.pitches, strict=False)
+        )
+        moments = Buffer("moments", (channels, MOMENTS), align=4)
+        pull = Buffer("pull", (channels, 2), align=4)
+        weights = Buffer("lane_weight", (LANES,))
+        target = maps("given", channels, self.pitches[-1], access="update")
+        return [source, gradient_, moments, pull, weights, target]
+
+    def living(self, writer: Writer, buffers: Sequence[Buffer]) -> Value:
+        """Which lanes have an image."""
+        return writer.let(is_positive(writer.load(buffers[4], 0)), "living")
+
+    def write(self, writer: Writer, buffers: Sequence[Buffer], living: Value, c: Var) -> None:
+        """All of a channel."""
+        source, gradient_, moments, pull, _, target = buffers
         constants = _constants(writer, moments, pull, c)
-        for run in runs:
+        for run in self.runs:
             for first, count, times in blocks(run.pixels, UNROLLED):
                 with writer.loop("i", first + count * times, first, count) as i:
                     for k in range(count):
                         at, to = (as_index(i) + (begin + k) for begin in (run.source, run.target))
                         x, dy = writer.load(source, c, at, 0), writer.load(gradient_, c, at, 0)
-                        dx = keep_where(living, _dx(writer, constants, x, dy, rectifier))
+                        dx = keep_where(living, _dx(writer, constants, x, dy, self.rectifier))
                         writer.store(target, c, to, 0, value=dx)
+
+
+def gradient_rows(name: str, channels: int, behind: RowsBehind) -> Kernel:
+    """The gradient of some pixels of all maps, with the buffers of `behind`."""
+    buffers = behind.buffers(channels)
+    writer = Writer(name, buffers)
+    living = behind.living(writer, buffers)
+    with writer.loop("c", channels) as c:
+        behind.write(writer, buffers, living, c)
     return writer.finish()

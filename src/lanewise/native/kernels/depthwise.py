@@ -70,7 +70,7 @@ _Found: TypeAlias = Callable[[IndexLike], Callable[[int, int], Value]]
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """One tile: which rows and columns it has, and where it lies."""
 
     rows: Segment
@@ -149,7 +149,7 @@ def correlate_into(
         kept = [writer.let(load(*divmod(tap, wide)), "w") for tap in range(sizes.taps)]
         return lambda r, s: kept[r * wide + s]
 
-    def one_tile(k: Index, c: Index, at: _Place, weight_at: _Found) -> None:
+    def one_tile(k: Index, c: Index, at: Place, weight_at: _Found) -> None:
         places = [
             [(k, *at.destination(i, j), 0) for j in range(at.columns.width)]
             for i in range(at.rows.width)
@@ -175,7 +175,7 @@ def correlate_into(
         # With one source map its weights outlive the tiles; else each tile takes them in turn.
         kept = weight_of(at_map) if sizes.sources == 1 else None
         with around(writer, at_map):
-            for at in _places(writer, sizes, tile.rows, tile.columns):
+            for at in places(writer, sizes, tile.rows, tile.columns):
                 one_tile(
                     at_map,
                     first,
@@ -211,12 +211,12 @@ def weight_gradient(name: str, sizes: Depthwise, tile: RowTile) -> Kernel:
         for first in range(0, sizes.rows.taps, tile.taps):
             lines = range(first, min(first + tile.taps, sizes.rows.taps))
             cells = {r: writer.accumulators("a", sizes.columns.taps) for r in lines}
-            for at in _places(writer, sizes, 1, tile.columns):
+            for at in places(writer, sizes, 1, tile.columns):
 
-                def error(n: int, at: _Place = at) -> Value:
+                def error(n: int, at: Place = at) -> Value:
                     return writer.load(gradient, k, *at.destination(0, n), 0)
 
-                def value(h: int, w: int, at: _Place = at) -> Value:
+                def value(h: int, w: int, at: Place = at) -> Value:
                     return writer.load(source, g, *at.source(h, w), 0)
 
                 _outer_products(writer, cells, at, error, value, tile.keep)
@@ -230,16 +230,16 @@ def _maps(name: str, maps: int, rows: int, columns: int) -> Buffer:
     return Buffer(name, (maps, rows, columns, LANES))
 
 
-def _places(writer: Writer, sizes: Depthwise, rows: int, columns: int) -> Iterator[_Place]:
+def places(writer: Writer, sizes: Depthwise, rows: int, columns: int) -> Iterator[Place]:
     """Every kind of tile of a map, each inside loops over all tiles of that kind."""
     for line in column_segments(sizes.rows, rows):
         with writer.loop("p", line.tiles) as p:
             for part in column_segments(sizes.columns, columns):
                 with writer.loop("n", part.tiles) as n:
-                    yield _Place(line, part, p, n)
+                    yield Place(line, part, p, n)
 
 
-def _meetings(segment: Segment, stride: int = 1) -> dict[int, list[tuple[int, int]]]:
+def meetings(segment: Segment, stride: int = 1) -> dict[int, list[tuple[int, int]]]:
     """Source index → the (destination, tap) pairs that meet it, sources in their order; `stride`:
     by their place in the stride first, as `Taps.by_column` has the taps."""
     met: dict[int, list[tuple[int, int]]] = {}
@@ -253,7 +253,7 @@ def _meetings(segment: Segment, stride: int = 1) -> dict[int, list[tuple[int, in
 def _products(
     writer: Writer,
     cells: list[list[Register]],
-    at: _Place,
+    at: Place,
     weight_at: Callable[[int, int], Value],
     source_at: Callable[[int, int], Value],
     taps: Taps,
@@ -263,7 +263,7 @@ def _products(
 
     Where the weights are not kept, each is used for all columns at once.
     """
-    for h, lines in _meetings(at.rows).items():
+    for h, lines in meetings(at.rows).items():
         loaded: dict[int, Read] = {}
 
         def x(w: int, h: int = h, loaded: dict[int, Read] = loaded) -> Read:
@@ -272,7 +272,7 @@ def _products(
             return loaded[w]
 
         if keep:
-            for w, met in _meetings(at.columns, max(1, taps.advance)).items():
+            for w, met in meetings(at.columns, max(1, taps.advance)).items():
                 for i, r in lines:
                     for j, s in met:
                         add_product(writer, cells[i][j], weight_at(r, s), x(w))
@@ -287,7 +287,7 @@ def _products(
 def _outer_products(
     writer: Writer,
     cells: dict[int, list[Register]],
-    at: _Place,
+    at: Place,
     gradient_at: Callable[[int], Value],
     source_at: Callable[[int, int], Value],
     keep: bool,
@@ -295,9 +295,9 @@ def _outer_products(
     """cells[r][s] += gradient(j) · source(h, w) wherever they meet, by column."""
     width = at.rows.width * at.columns.width
     errors = [writer.let(gradient_at(j), "e") for j in range(width)] if keep else []
-    for h, lines in _meetings(at.rows).items():
+    for h, lines in meetings(at.rows).items():
         taps = [r for _, r in lines if r in cells]
-        for w, columns in _meetings(at.columns).items() if taps else ():
+        for w, columns in meetings(at.columns).items() if taps else ():
             x = writer.let(source_at(h, w), "x")
             for r in taps:
                 for j, s in columns:

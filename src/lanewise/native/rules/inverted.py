@@ -26,13 +26,8 @@ from lanewise.native.plan import FLOAT, Slot
 from lanewise.native.planner import Planner
 from lanewise.native.rules import batch_norm, batch_norm_gradient, convolution, expanded, pointwise
 from lanewise.native.rules.batch_norm import cleared
-from lanewise.native.rules.inverted_gradient import (
-    expand,
-    gradients,
-    kept_gradient,
-    mean_of,
-    scaled_weights,
-)
+from lanewise.native.rules.inverted_gradient import gradients, kept_gradient
+from lanewise.native.rules.inverted_rows import expand, mean_of, scaled_weights
 from lanewise.native.rules.norm_places import (
     VECTOR,
     lane_weight,

@@ -9,21 +9,28 @@ that normalisation wants follow from the convolution's weight gradient:
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import batch_norm_gradient as gradient_kernels
-from lanewise.native.kernels import depthwise, expansion
+from lanewise.native.kernels import depthwise, depthwise_gradients, expansion
 from lanewise.native.kernels import pointwise as point_kernels
 from lanewise.native.kernels.batch_norm import MOMENTS
-from lanewise.native.kernels.depthwise import Depthwise
+from lanewise.native.kernels.batch_norm_gradient import RowsBehind
+from lanewise.native.kernels.depthwise import Depthwise, MapTile
 from lanewise.native.kernels.pointwise import Products
 from lanewise.native.kernels.taps import forward_taps, gradient_taps
-from lanewise.native.nest import Kernel
-from lanewise.native.plan import FLOAT, Call, Rows, Slot
+from lanewise.native.plan import FLOAT, Call, Place, Rows, Slot
 from lanewise.native.planner import Planner
 from lanewise.native.rules import batch_norm_gradient, pointwise
 from lanewise.native.rules.batch_norm import cleared
+from lanewise.native.rules.inverted_rows import (
+    expand,
+    mean_of,
+    near_copy,
+    near_rows,
+    scaled_weights,
+)
 from lanewise.native.rules.norm_places import (
     VECTOR,
     lane_weight,
@@ -46,7 +53,13 @@ from lanewise.native.rules.units import (
     weight_taps,
 )
 from lanewise.native.rules.windows import masked, taps
-from lanewise.native.tiles import line_tile, map_tile, map_weight_tile, pair_tile
+from lanewise.native.tiles import (
+    line_tile,
+    map_gradients_tile,
+    map_tile,
+    map_weight_tile,
+    pair_tile,
+)
 
 
 def gradients(plan: Planner, unit: Unit, add: bool, target: Slot) -> None:
@@ -56,45 +69,109 @@ def gradients(plan: Planner, unit: Unit, add: bool, target: Slot) -> None:
         plan.purpose = f"{unit.expansion.name} gradient"
         x = near_rows(plan, unit, strip)
         plan.purpose = f"{unit.after.name} gradient"
-        given = _result_gradient(plan, unit, strip, new_rows(strips, strip))
+        behind = _behind(plan, unit, strip, new_rows(strips, strip))
         plan.purpose = f"{unit.expansion.name} gradient"
         value = expand(plan, unit, strip, (x, _apart(unit, strip)), BACKWARD_CHANNELS)
         plan.purpose = f"{unit.depthwise.name} gradient"
-        _depthwise_weights(plan, unit, strip, given, value)
-        reached = _value_gradient(plan, unit, strip, given, value)
+        reached = _depthwise_gradients(plan, unit, strip, behind, value)
         plan.purpose = f"{unit.expansion.name} gradient"
         _expansion_weights(plan, unit, strip, x, reached, last=strip is strips[-1])
         _source_gradient(plan, unit, strip, reached, weights, add, target)
     plan.purpose = f"{unit.norm.name} gradient"
 
 
-def _result_gradient(plan: Planner, unit: Unit, strip: Strip, rows: range) -> Slot:
-    """The gradient of the depthwise convolution's result: those rows that no strip before has
-    worked out, in the ring."""
+@dataclass(frozen=True)
+class _Behind:
+    """How the gradient of the depthwise convolution's result is made of that of the normalised, of
+    those rows that no strip before has worked out; the places, the last of which is the ring, and
+    bytes from channel to channel at each."""
+
+    rows: RowsBehind
+    places: tuple[Place, ...]
+    apart: tuple[int, ...]
+
+
+def _behind(plan: Planner, unit: Unit, strip: Strip, rows: range) -> _Behind:
     deep, after = unit.depthwise, unit.after
     (channels, whole), wide = size_of(after), after.shape[2]
-    ring, one, rectifier = strip.ring * wide, map_bytes(after), after.rectifier
+    ring = strip.ring * wide
     given = plan.scratch(f"ring gradient {deep.name}", channels * ring * VECTOR)
     d = rows_of(plan.value(deep.name), rows, wide)
     if unit.projection is None:
         pitch, dy = whole, rows_of(plan.gradient(after.name), rows, wide)
     else:
         pitch, dy = len(rows) * wide, _returned(plan, unit, strip, rows, d)
-    runs = runs_of(strip, rows, wide)
-    pitches = (whole, pitch, ring)
+    known = (moments_of(plan, after), batch_norm_gradient.pull_of(plan, after), lane_weight())
+    return _Behind(
+        RowsBehind(tuple(runs_of(strip, rows, wide)), after.rectifier, (whole, pitch, ring)),
+        (d, dy, *known, given),
+        (map_bytes(after), pitch * VECTOR, MOMENTS * FLOAT, 2 * FLOAT, 0, ring * VECTOR),
+    )
+
+
+def _depthwise_gradients(
+    plan: Planner, unit: Unit, strip: Strip, behind: _Behind, value: Slot
+) -> Slot:
+    """What the strip adds to the gradient of the depthwise convolution's weights; what comes to the
+    many maps. In one pass, where the registers are enough."""
+    _, columns = taps(unit.depthwise, gradient_taps)
+    tile = map_gradients_tile(plan.target, strip.taps, columns)
+    if tile:
+        return _both_gradients(plan, unit, strip, behind, value, tile)
+    given = _result_gradient(plan, unit, strip, behind)
+    _depthwise_weights(plan, unit, strip, given, value)
+    return _value_gradient(plan, unit, strip, given, value)
+
+
+def _both_gradients(
+    plan: Planner, unit: Unit, strip: Strip, behind: _Behind, value: Slot, tile: MapTile
+) -> Slot:
+    deep, norm = unit.depthwise, unit.norm
+    channels, rectifier, pitch = norm.shape[0], rectifier_of(norm), _apart(unit, strip)
+    _, columns = taps(deep, gradient_taps)
+    sizes = Depthwise(1, 1, 1, strip.taps, columns)
+    told, near = sums_of(plan, norm), _near_gradient(plan, unit, strip)
     way = plan.by_channels(
-        "gradient_rows",
-        (tuple(runs), pitches, rectifier),
-        lambda name, block: gradient_kernels.gradient_rows(
-            name, block, runs, rectifier=rectifier, pitches=pitches
+        "reached",
+        (sizes, tile, behind.rows, pitch, rectifier),
+        lambda name, block: depthwise_gradients.gradients(
+            name, replace(sizes, groups=block), tile, behind.rows, pitch, rectifier
         ),
         channels,
-        *(one, pitch * VECTOR, MOMENTS * FLOAT, 2 * FLOAT, 0, ring * VECTOR),
+        *behind.apart,
+        sizes.taps * FLOAT,
+        strip.taps.destination * columns.destination * VECTOR,
+        *(2 * VECTOR, sizes.taps * FLOAT, pitch * VECTOR),
+        opening=(cleared(plan, told),) if strip.number == 0 else (),
         strip=channels_at_a_time(channels, BACKWARD_CHANNELS),
         part=strip.number + 1,
     )
-    known = (moments_of(plan, after), batch_norm_gradient.pull_of(plan, after), lane_weight())
-    plan.call_pieces((way,), d, dy, *known, given)
+    weight, partial = plan.parameter(deep, "weight"), plan.partial(deep, "weight")
+    plan.call_pieces((way,), *behind.places, weight, value, told, partial, near)
+    return near
+
+
+def _near_gradient(plan: Planner, unit: Unit, strip: Strip) -> Slot:
+    """Where what comes to the many maps of a strip stands."""
+    size = unit.norm.shape[0] * _apart(unit, strip) * VECTOR
+    return plan.scratch(f"strip gradient {unit.norm.name} {strip.number}", size)
+
+
+def _result_gradient(plan: Planner, unit: Unit, strip: Strip, behind: _Behind) -> Slot:
+    """The gradient of the depthwise convolution's result, by itself."""
+    channels = unit.after.shape[0]
+    way = plan.by_channels(
+        "gradient_rows",
+        behind.rows,
+        lambda name, block: gradient_kernels.gradient_rows(name, block, behind.rows),
+        channels,
+        *behind.apart,
+        strip=channels_at_a_time(channels, BACKWARD_CHANNELS),
+        part=strip.number + 1,
+    )
+    plan.call_pieces((way,), *behind.places)
+    given = behind.places[-1]
+    assert isinstance(given, Slot)
     return given
 
 
@@ -140,8 +217,7 @@ def _value_gradient(plan: Planner, unit: Unit, strip: Strip, given: Slot, value:
     sizes = Depthwise(1, 1, 1, strip.taps, columns)
     tile = map_tile(plan.target, strip.taps, columns)
     assert tile
-    told = sums_of(plan, norm)
-    near = plan.scratch(f"strip gradient {norm.name} {strip.number}", channels * pitch * VECTOR)
+    told, near = sums_of(plan, norm), _near_gradient(plan, unit, strip)
     one = strip.taps.destination * columns.destination * VECTOR
     way = plan.by_channels(
         "reached",
@@ -266,72 +342,3 @@ def kept_gradient(plan: Planner, conv: Operation) -> Slot:
     """Where the gradient of a projection's result is kept, whole. Near, in the phase that works it
     out, is another."""
     return plan.scratch(f"kept gradient {conv.name}", conv.elements * VECTOR)
-
-
-def near_rows(plan: Planner, unit: Unit, strip: Strip) -> Slot:
-    """A strip of the few maps, laid out for the first cache, which every block of channels reads
-    again."""
-    source = unit.expansion.inputs[0]
-    return near_copy(plan, plan.value(source), strip.many, plan.by_name[source], strip)
-
-
-def near_copy(plan: Planner, maps: Slot, rows: range, shape: Operation, strip: Strip) -> Slot:
-    """Some rows of maps of an operation's shape."""
-    (count, whole), wide = size_of(shape), shape.shape[2]
-    pixels = len(rows) * wide
-    size = count * (pixels + expansion.APART) * VECTOR
-    near = plan.scratch(f"near {maps.name} {plan.phase} {strip.number}", size)
-    plan.call(
-        "near_rows",
-        (count, pixels, whole),
-        lambda name: expansion.near_rows(name, count, pixels, whole),
-        rows_of(maps, rows, wide),
-        near,
-    )
-    return near
-
-
-def expand(plan: Planner, unit: Unit, strip: Strip, few: tuple[Slot, int], most: int) -> Slot:
-    """A strip of the many maps, normalised and rectified, from the few maps: where they stand, and
-    pixels from one to the next."""
-    conv, norm = unit.expansion, unit.norm
-    (maps, sources), (_, _, wide) = pointwise.maps_of(conv), norm.shape
-    pixels, (x, pitch) = len(strip.many) * wide, few
-    value = plan.scratch(f"strip {norm.name} {plan.phase} {strip.number}", maps * pixels * VECTOR)
-    block = channels_at_a_time(maps, most)
-    tile = line_tile(plan.target, block, sources)
-    rectifier = rectifier_of(norm)
-
-    def write(name: str, block: int) -> Kernel:
-        sizes = Products(block, sources, sources, 1)
-        return expansion.expand(name, sizes, pixels, tile, pitch, rectifier)
-
-    way = plan.by_channels(
-        "expand",
-        (sources, pixels, tile, pitch, rectifier),
-        write,
-        maps,
-        *(0, sources * FLOAT, MOMENTS * FLOAT, pixels * VECTOR),
-        strip=block,
-        part=strip.number + 1,
-    )
-    plan.call_pieces(
-        (way,),
-        x,
-        scaled_weights(plan, unit),
-        moments_of(plan, norm),
-        value,
-    )
-    return value
-
-
-def scaled_weights(plan: Planner, unit: Unit) -> Slot:
-    """A worker's: those of convolution and normalisation together."""
-    maps, sources = pointwise.maps_of(unit.expansion)
-    return plan.constants(f"scaled {unit.expansion.name}", maps * sources * FLOAT)
-
-
-def mean_of(plan: Planner, unit: Unit) -> Slot:
-    """A worker's: the means of the few maps."""
-    sources = unit.expansion.input_shapes[0][0]
-    return plan.constants(f"mean before {unit.norm.name}", sources * FLOAT)
