@@ -223,6 +223,12 @@ def map_weight_tile(target: Target, rows: Taps, columns: Taps) -> RowTile | None
     return RowTile(6, max(1, min(rows.taps, 16 // columns.taps)))
 
 
+def map_told_tile(target: Target, rows: Taps, columns: Taps) -> MapTile | None:
+    """A tile of `map_tile` of one row and even width: its sums are added up as they are stored."""
+    tile = map_tile(target, rows, columns)
+    return tile and MapTile(1, max(2, tile.rows * tile.columns), tile.keep)
+
+
 def map_gradients_tile(target: Target, rows: Taps, columns: Taps) -> MapTile | None:
     """Rows × columns of one map whose values, gradients, weights, and gradients of these are in
     registers together; None where they are too many. `rows`, `columns`: those of the gradient."""

@@ -30,6 +30,7 @@ from lanewise.native.nest import (
     Buffer,
     Constant,
     FromIndex,
+    IndexLike,
     Kernel,
     LaneNumbers,
     Read,
@@ -103,20 +104,38 @@ def statistics(
                 parts = _strip_sums(writer, source, to, c, strip, size, pivot)
                 for register, part in zip((total, square), parts, strict=True):
                     writer.assign(register, op("add", Read(register), part))
-        shift = writer.let(op("mul", Read(total), number(1.0 / pixels)), "shift")
-        mean = writer.let(op("add", pivot, shift), "mean")
-        # Of very many equal pixels and an odd first one, rounding leaves less than nothing.
-        about = writer.let(rectified(op("fma", op("neg", Read(total)), shift, Read(square))))
-        rows = _joined(writer, told, c, pixels, mean, about) if join else (mean, about)
+        sums = (pivot, Read(total), Read(square))
+        if join:
+            rows = join_statistics(writer, told, c, pixels, *sums)
+        else:
+            rows = _about_the_mean(writer, pixels, *sums)
         for row, value in enumerate(rows):
             writer.store(told, c, row, 0, value=value)
     return writer.finish()
 
 
-def _joined(
-    writer: Writer, told: Buffer, c: Var, pixels: int, mean: Value, about: Value
-) -> tuple[Value, Value, Value]:
-    """Mean, squares and number of pixels of what is told and so many pixels more."""
+def _about_the_mean(
+    writer: Writer, pixels: int, pivot: Value, total: Value, square: Value
+) -> tuple[Value, ...]:
+    """Mean and squares about it, from sum and squares about a pivot."""
+    shift = writer.let(op("mul", total, number(1.0 / pixels)), "shift")
+    mean = writer.let(op("add", pivot, shift), "mean")
+    # Of very many equal pixels and an odd first one, rounding leaves less than nothing.
+    return mean, writer.let(rectified(op("fma", op("neg", total), shift, square)))
+
+
+def join_statistics(
+    writer: Writer,
+    told: Buffer,
+    c: IndexLike,
+    pixels: int,
+    pivot: Value,
+    total: Value,
+    square: Value,
+) -> tuple[Value, ...]:
+    """Mean, squares and number of pixels of what is told and so many pixels more, of which sum and
+    squares about a pivot are given."""
+    mean, about = _about_the_mean(writer, pixels, pivot, total, square)
     mean_before, about_before, count = (
         writer.let(writer.load(told, c, row, 0), "before") for row in range(TOLD)
     )

@@ -120,8 +120,8 @@ class Goal(Protocol):
         """What becomes of it."""
 
 
-#: what is done around all of a map
-_Around: TypeAlias = Callable[[Writer, Index], AbstractContextManager[None]]
+#: what is done around all of a map, of source and weights
+_Around: TypeAlias = Callable[[Writer, Buffer, Buffer, Index], AbstractContextManager[None]]
 
 
 def correlate_into(
@@ -129,7 +129,7 @@ def correlate_into(
     sizes: Depthwise,
     tile: MapTile,
     result: Goal,
-    around: _Around = lambda writer, k: nullcontext(),
+    around: _Around = lambda writer, source, weight, k: nullcontext(),
 ) -> Kernel:
     """The same to any goal; `around` every map, whose tiles are its body."""
     source = _maps("source", sizes.groups * sizes.sources, sizes.rows.source, sizes.columns.source)
@@ -174,7 +174,7 @@ def correlate_into(
         first = as_index(g) * sizes.sources
         # With one source map its weights outlive the tiles; else each tile takes them in turn.
         kept = weight_of(at_map) if sizes.sources == 1 else None
-        with around(writer, at_map):
+        with around(writer, source, weight, at_map):
             for at in places(writer, sizes, tile.rows, tile.columns):
                 one_tile(
                     at_map,

@@ -130,7 +130,7 @@ class _Reached:
         writer.assign(self.sums[0], op("add", Read(self.sums[0]), value))
 
     @contextmanager
-    def around(self, writer: Writer, k: Index) -> Iterator[None]:
+    def around(self, writer: Writer, source: Buffer, weight: Buffer, k: Index) -> Iterator[None]:
         self.sums[:] = writer.accumulators("sum", 4)
         yield
         before = writer.load(self.told, k, 0, 0)

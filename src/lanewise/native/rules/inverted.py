@@ -14,11 +14,9 @@ of the expanded maps, with the gradients that reach them.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 from lanewise.native.fuse import Operation
-from lanewise.native.kernels import batch_norm as norm_kernels
-from lanewise.native.kernels import depthwise, expansion, second_moments
+from lanewise.native.kernels import depthwise_told, expansion, second_moments
 from lanewise.native.kernels.batch_norm import TOLD
 from lanewise.native.kernels.depthwise import Depthwise
 from lanewise.native.kernels.taps import forward_taps
@@ -49,7 +47,7 @@ from lanewise.native.rules.units import (
     unit_of,
 )
 from lanewise.native.rules.windows import taps
-from lanewise.native.tiles import map_tile
+from lanewise.native.tiles import map_told_tile
 
 
 def conv_forward(plan: Planner, operation: Operation) -> None:
@@ -136,55 +134,35 @@ def _depthwise_forward(plan: Planner, unit: Unit) -> None:
         pitch = pointwise.pixels_of(unit.expansion)
         value = expand(plan, unit, strip, (x, pitch), FORWARD_CHANNELS)
         plan.purpose = f"{unit.depthwise.name} forward"
-        near = _correlate(plan, unit, strip, value)
-        plan.purpose = f"{unit.after.name} forward"
-        _tell_statistics(plan, unit, strip, near)
+        _correlate(plan, unit, strip, value)
+    plan.purpose = f"{unit.after.name} forward"
     plan.told.add(unit.after.name)
 
 
-def _correlate(plan: Planner, unit: Unit, strip: Strip, value: Slot) -> Slot:
-    """A strip of the depthwise convolution's result."""
-    deep = unit.depthwise
-    _, columns = taps(deep, forward_taps)
-    pixels, channels = len(strip.result) * columns.destination, deep.shape[0]
-    near = plan.scratch(f"strip {deep.name} {strip.number}", channels * pixels * VECTOR)
-    sizes = Depthwise(1, 1, 1, strip.taps, columns)
-    tile = map_tile(plan.target, strip.taps, columns)
-    assert tile
-    way = plan.by_channels(
-        "conv_forward",
-        (sizes, tile),
-        lambda name, block: depthwise.correlate(name, replace(sizes, groups=block), tile),
-        channels,
-        strip.taps.source * columns.source * VECTOR,
-        sizes.taps * FLOAT,
-        pixels * VECTOR,
-        strip=channels_at_a_time(channels, FORWARD_CHANNELS),
-        part=strip.number + 1,
-    )
-    plan.call_pieces((way,), value, plan.parameter(deep, "weight"), near)
-    return near
-
-
-def _tell_statistics(plan: Planner, unit: Unit, strip: Strip, near: Slot) -> None:
-    """What the strip adds to the statistics of the result, which goes to where it is kept."""
+def _correlate(plan: Planner, unit: Unit, strip: Strip, value: Slot) -> None:
+    """A strip of the depthwise convolution's result, and what it adds to its statistics."""
     deep, after = unit.depthwise, unit.after
     (channels, whole), wide = size_of(after), after.shape[2]
-    pixels = len(strip.result) * wide
-    told = statistics_of(plan, after)
-    away = batch_norm.sends_away(after, deep.name)
-    write = partial(norm_kernels.statistics, pitches=(0, whole), join=True, copy=True, away=away)
+    _, columns = taps(deep, forward_taps)
+    sizes = Depthwise(1, 1, 1, strip.taps, columns)
+    tile = map_told_tile(plan.target, strip.taps, columns)
+    assert tile
+    told, away = statistics_of(plan, after), batch_norm.sends_away(after, deep.name)
     way = plan.by_channels(
-        "batch_statistics",
-        (pixels, whole, away),
-        lambda name, block: write(name, block, pixels),
+        "conv_forward",
+        (sizes, tile, whole, away),
+        lambda name, block: depthwise_told.correlate_told(
+            name, replace(sizes, groups=block), tile, whole, away=away
+        ),
         channels,
-        *(pixels * VECTOR, TOLD * VECTOR, map_bytes(after)),
+        strip.taps.source * columns.source * VECTOR,
+        *(sizes.taps * FLOAT, TOLD * VECTOR, map_bytes(after)),
         opening=(cleared(plan, told),) if strip.number == 0 else (),
         strip=channels_at_a_time(channels, FORWARD_CHANNELS),
         part=strip.number + 1,
     )
-    plan.call_pieces((way,), near, told, rows_of(plan.value(deep.name), strip.result, wide))
+    target = rows_of(plan.value(deep.name), strip.result, wide)
+    plan.call_pieces((way,), value, plan.parameter(deep, "weight"), told, target)
 
 
 # ---- gradients ----------------------------------------------------------------------------------
