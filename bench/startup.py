@@ -53,7 +53,9 @@ STAGES = """
 import json, sys
 sys.path.insert(0, {folder!r})
 from startup import stages
-print(json.dumps(stages({net!r}, {training})))
+from lanewise.native.compile import collector_paused
+with collector_paused():
+    print(json.dumps(stages({net!r}, {training})))
 """
 
 #: network, whether for training, seconds aimed at: cold, and from the cache

@@ -8,9 +8,11 @@ only the graph's parameters are laid out again, and nothing is written, checked 
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -96,10 +98,25 @@ def _entry(
     found = shelf.get(key) if shelf and not flags.value("LANEWISE_DEBUG") else None
     if found is not None:
         return found, True
-    made = _linked(wanted.build(graph, target), target)
+    with collector_paused():
+        made = _linked(wanted.build(graph, target), target)
     if shelf:
         shelf.put(key, made)
     return made, False
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """While kernels are written nobody looks for garbage in cycles. They are hundreds of thousands
+    of small values, none of them in a cycle: to look through them again and again as they grow in
+    number takes as long as half of the writing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 # Whoever finds the program in the cache is spared the imports of all that writes it.

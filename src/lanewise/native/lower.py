@@ -76,6 +76,7 @@ class _Lowering:
         self.values = Values(self.text, self.places, bf16)
         self.matrices = Matrices(kernel, self.text, self.places, matrices)
         self.registers = self.values.registers
+        self.assigned_in: dict[Loop, tuple[Register, ...]] = {}
         self.block = "entry"
 
     def function(self) -> str:
@@ -152,7 +153,7 @@ class _Lowering:
         """Begin and end of this thread's turns, of t threads thread i's: from i · turns / t to
         (i + 1) · turns / t. They depend on nothing else, and are worked out once."""
         assert not (loop.start.terms or loop.stop.terms), "a shared loop runs between numbers"
-        assert not [r for r in assigned(loop.body) if r in self.registers], "turns share a register"
+        assert not [r for r in self.assigned(loop) if r in self.registers], "turns share a register"
         turns, into = trips(loop), self.places.scopes[0].preamble
         ends = []
         for extra in (0, turns):
@@ -203,9 +204,23 @@ class _Lowering:
 
     def carry(self, loop: Loop) -> _Carried:
         """The registers that the body assigns and that have a value before."""
-        registers = [r for r in assigned(loop.body) if r in self.registers]
+        registers = [r for r in self.assigned(loop) if r in self.registers]
         begins = {r: self.registers[r] for r in registers}
         return _Carried([], begins, {r: self.text.fresh(r.name) for r in registers})
+
+    def assigned(self, loop: Loop) -> tuple[Register, ...]:
+        """The registers that its body assigns, in order of first assignment."""
+        if loop not in self.assigned_in:
+            found: dict[Register, None] = {}
+            for statement in loop.body:
+                if isinstance(statement, Assign):
+                    found[statement.register] = None
+                elif isinstance(statement, Loop):
+                    found.update(dict.fromkeys(self.assigned(statement)))
+                elif isinstance(statement, Transpose):
+                    found.update(dict.fromkeys(statement.registers))
+            self.assigned_in[loop] = tuple(found)
+        return self.assigned_in[loop]
 
     def meet(self, carried: _Carried, before: str, latch: str) -> None:
         """Write the phis of the carried registers, now that their values at the end are known."""
@@ -240,16 +255,3 @@ def _alone(kernel: Kernel, parameters: list[str]) -> Iterator[str]:
     yield _head(kernel.name, parameters)
     yield f"  call void @{kernel.name}{SHARE}({', '.join([*given, 'i64 0', 'i64 1'])})"
     yield from ("  ret void", "}")
-
-
-def assigned(body: Iterable[Statement]) -> list[Register]:
-    """The registers a body assigns, in order of first assignment."""
-    found: dict[Register, None] = {}
-    for statement in body:
-        if isinstance(statement, Loop):
-            found.update(dict.fromkeys(assigned(statement.body)))
-        elif isinstance(statement, Assign):
-            found[statement.register] = None
-        elif isinstance(statement, Transpose):
-            found.update(dict.fromkeys(statement.registers))
-    return list(found)

@@ -23,7 +23,6 @@ from lanewise.native.nest import (
     MatrixLoad,
     MatrixStatement,
     MatrixZero,
-    matrices_of,
 )
 
 #: bytes of the constant that tells the sizes, and where in it bytes of a row and rows begin
@@ -49,7 +48,7 @@ class Matrices:
     def __init__(self, kernel: Kernel, text: Text, places: Places, built_in: bool) -> None:
         self.kernel, self.text, self.places = kernel, text, places
         self.built_in = built_in
-        self.used = matrices_of(kernel.body)
+        self.used = kernel.matrices
         self.declarations: set[str] = set()
         self.tables: tuple[str, ...] = ()
 

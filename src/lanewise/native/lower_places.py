@@ -52,6 +52,17 @@ def flat(lines: Lines) -> list[str]:
     return found
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Address:
+    """A buffer's beginning, or an address with one atom × stride (in bytes) more. Equal ones are
+    one and the same."""
+
+    buffer: Buffer
+    before: Address | None = None
+    atom: Atom | None = None
+    step: int = 0
+
+
 @dataclass
 class Scope:
     """What is known inside one loop body: its depth, where early lines go, addresses so far."""
@@ -72,7 +83,8 @@ class Places:
         self._depth_of: dict[Var, int] = {}
         self._value_of: dict[Var, str] = {}
         self._strides: dict[Buffer, tuple[int, ...]] = {}
-        self._spreads: dict[object, tuple[Terms, int]] = {}
+        self._spreads: dict[object, tuple[Address, int]] = {}
+        self._addresses: dict[object, Address] = {}
 
     # -- loops
 
@@ -144,30 +156,34 @@ class Places:
         self, buffer: Buffer, index: tuple[Index, ...], into: Lines | None
     ) -> tuple[str, int]:
         """Address, and a number that divides it."""
-        terms, divisor = self._spread(buffer, index)
+        key = (buffer, tuple([part.terms for part in index]))
+        spread = self._spreads.get(key)
+        if spread is None:
+            spread = self._spreads[key] = self._spread(buffer, index)
         constant = 0
         for part, stride in zip(index, self._strides[buffer], strict=True):
             constant += part.constant * stride
-        pointer = self._partial(buffer, terms)
+        address, divisor = spread
+        pointer = self._name(address)
         if constant:
             pointer = self.text.emit(
                 f"getelementptr inbounds i8, ptr {pointer}, i64 {constant}", into
             )
         return pointer, gcd(divisor, constant)
 
-    def _spread(self, buffer: Buffer, index: tuple[Index, ...]) -> tuple[Terms, int]:
-        """The atoms of an index with their strides in bytes; what divides all of these."""
-        key = (buffer, tuple([part.terms for part in index]))
-        if key not in self._spreads:
-            strides = self._byte_strides(buffer)
-            merged: dict[Atom, int] = {}
-            for part, stride in zip(index, strides, strict=True):
-                for atom, factor in part.terms:
-                    merged[atom] = merged.get(atom, 0) + factor * stride
-            terms = self._sorted(tuple((atom, step) for atom, step in merged.items() if step))
-            divisor = gcd(buffer.align, *(step for _, step in terms))
-            self._spreads[key] = terms, divisor
-        return self._spreads[key]
+    def _spread(self, buffer: Buffer, index: tuple[Index, ...]) -> tuple[Address, int]:
+        """The address without its constant: the atoms of an index times their strides in bytes,
+        what is known first, first. And what divides it."""
+        merged: dict[Atom, int] = {}
+        for part, stride in zip(index, self._byte_strides(buffer), strict=True):
+            for atom, factor in part.terms:
+                merged[atom] = merged.get(atom, 0) + factor * stride
+        terms = self._sorted(tuple((atom, step) for atom, step in merged.items() if step))
+        address = self._addresses.setdefault(buffer, Address(buffer))
+        for atom, step in terms:
+            key = (address, _atom_key(atom) if isinstance(atom, Entry) else atom, step)
+            address = self._addresses.setdefault(key, Address(buffer, address, atom, step))
+        return address, gcd(buffer.align, *(step for _, step in terms))
 
     def _byte_strides(self, buffer: Buffer) -> tuple[int, ...]:
         if buffer not in self._strides:
@@ -175,19 +191,19 @@ class Places:
             self._strides[buffer] = tuple(size * stride for stride in buffer.strides)
         return self._strides[buffer]
 
-    def _partial(self, buffer: Buffer, terms: Terms) -> str:
-        """Address of a buffer plus the given terms, computed once, as early as possible."""
-        if not terms:
-            return self._base(buffer)
-        atom, step = terms[-1]
-        scope = self.scopes[self._depth(atom)]
-        key = (buffer, _terms_key(terms))
-        if key not in scope.known:
-            before = self._partial(buffer, terms[:-1])
-            offset = self.text.emit(f"mul nsw i64 {self._atom(atom)}, {step}", scope.preamble)
-            address = f"getelementptr inbounds i8, ptr {before}, i64 {offset}"
-            scope.known[key] = self.text.emit(address, scope.preamble)
-        return scope.known[key]
+    def _name(self, address: Address) -> str:
+        """The SSA name of an address, worked out once, as early as possible."""
+        if address.before is None or address.atom is None:
+            return self._base(address.buffer)
+        scope = self.scopes[self._depth(address.atom)]
+        if address not in scope.known:
+            before = self._name(address.before)
+            atom = self._atom(address.atom)
+            offset = self.text.emit(f"mul nsw i64 {atom}, {address.step}", scope.preamble)
+            scope.known[address] = self.text.emit(
+                f"getelementptr inbounds i8, ptr {before}, i64 {offset}", scope.preamble
+            )
+        return scope.known[address]
 
     def _base(self, buffer: Buffer) -> str:
         if buffer.data is None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lanewise.native.lower_places import Places, Text
 from lanewise.native.lower_words import (
     INTRINSICS,
     SCALARS,
+    constant,
     instruction,
     intrinsic,
-    literal,
     mask,
     splat_constant,
     type_of,
@@ -43,13 +43,15 @@ class Values:
         if isinstance(value, Read):
             return self.registers[value.register]
         memo = {} if memo is None else memo
-        if id(value) not in memo:
+        found = memo.get(id(value))
+        if found is None:
             if isinstance(value, Op):
                 names = [self.name(argument, memo) for argument in value.arguments]
-                memo[id(value)] = self._operation(value, names)
+                found = self._operation(value, names)
             else:
-                memo[id(value)] = self._leaf(value)
-        return memo[id(value)]
+                found = self._leaf(value)
+            memo[id(value)] = found
+        return found
 
     def _leaf(self, value: Constant | LaneNumbers | Load | FromIndex) -> str:
         if isinstance(value, Load):
@@ -57,7 +59,7 @@ class Values:
             kind = type_of(value.dtype, value.lanes)
             return self.text.emit(f"load {kind}, ptr {address}, align {align}")
         if isinstance(value, Constant):
-            return splat_constant(literal(value.value, value.dtype), value.dtype, value.lanes)
+            return constant(value.value, value.dtype, value.lanes)
         if isinstance(value, LaneNumbers):
             return vector(f"i32 {lane}" for lane in range(value.lanes))
         number = self.text.emit(f"trunc i64 {self.places.integer(value.index)} to i32")
@@ -66,30 +68,25 @@ class Values:
     # -- operations
 
     def _operation(self, value: Op, names: Sequence[str]) -> str:
+        several = _SEVERAL.get(value.name)
+        if several:
+            return several(self, value, names)
         source = value.arguments[0]
-        if value.name == "splat":
-            if source.lanes > 1:
-                return self._repeated(names[0], value.dtype, source.lanes, value.lanes)
-            return self._splat(names[0], value.dtype, value.lanes)
-        if value.name == "lanesum":
-            return self._lane_sum(names[0], source.lanes)
-        if value.name == "pair":
-            return self._paired(names, value.lanes)
-        if value.name == "dot":
-            return self._dot(names, value.lanes)
         if source.dtype == "bf16":
             return self._widened(names[0], value.lanes)
-        if value.name == "tobf16":
-            return self._narrowed(names[0], value.lanes)
-        if value.name in _EXTREMES:
-            return self._extreme(_EXTREMES[value.name], value, names)
         if value.name in INTRINSICS:
             declaration, call = intrinsic(value.name, len(names), source.lanes)
             self.declarations.add(declaration)
-            result = self.text.emit(call.format(*names))
-            return self._whole(result, value.lanes) if value.name == "round" else result
+            return self.text.emit(call.format(*names))
         kinds = (source.dtype, source.lanes), (value.dtype, value.lanes)
         return self.text.emit(instruction(value.name, *kinds).format(*names))
+
+    def splatted(self, value: Op, names: Sequence[str]) -> str:
+        """One number, or a few over and over, in all lanes."""
+        few = value.arguments[0].lanes
+        if few > 1:
+            return self._repeated(names[0], value.dtype, few, value.lanes)
+        return self._splat(names[0], value.dtype, value.lanes)
 
     def _splat(self, scalar: str, dtype: str, lanes: int) -> str:
         if lanes == 1:
@@ -104,7 +101,9 @@ class Values:
         kind, which = type_of(dtype, lanes), mask(tuple(i % lanes for i in range(result)))
         return self.text.emit(f"shufflevector {kind} {few}, {kind} poison, {which}")
 
-    def _extreme(self, order: str, value: Op, names: Sequence[str]) -> str:
+    def extreme(self, value: Op, names: Sequence[str]) -> str:
+        """The larger (smaller) of two numbers: the first, if it compares so with the second."""
+        order = _EXTREMES[value.name]
         kind, bits = type_of("f32", value.lanes), type_of("i1", value.lanes)
         first = self.text.emit(f"fcmp {order} {kind} {names[0]}, {names[1]}")
         return self.text.emit(f"select {bits} {first}, {kind} {names[0]}, {kind} {names[1]}")
@@ -116,15 +115,17 @@ class Values:
         upper = self.text.emit(f"shl {bits} {wide}, {splat_constant('16', 'i32', lanes)}")
         return self.text.emit(f"bitcast {bits} {upper} to {type_of('f32', lanes)}")
 
-    def _paired(self, names: Sequence[str], lanes: int) -> str:
+    def paired(self, value: Op, names: Sequence[str]) -> str:
         """Two bf16 as the halves of an integer."""
+        lanes = value.lanes
         half, bits = type_of("bf16", lanes), type_of("i32", lanes)
         low, high = (self.text.emit(f"zext {half} {name} to {bits}") for name in names)
         high = self.text.emit(f"shl {bits} {high}, {splat_constant('16', 'i32', lanes)}")
         return self.text.emit(f"or {bits} {low}, {high}")
 
-    def _dot(self, names: Sequence[str], lanes: int) -> str:
+    def dot(self, value: Op, names: Sequence[str]) -> str:
         """By an instruction, or the same two multiply–adds one after the other."""
+        lanes = value.lanes
         kind, bits = type_of("f32", lanes), type_of("i32", lanes)
         if self.bf16 and lanes == LANES:
             wide = f"<{2 * lanes} x bfloat>"
@@ -135,14 +136,15 @@ class Values:
         self.declarations.add(declaration)
         total = names[2]
         for word, number in (("and", -65536), ("shl", 16)):  # the upper halves, then the lower
-            constant = splat_constant(str(number), "i32", lanes)
-            halves = [self.text.emit(f"{word} {bits} {name}, {constant}") for name in names[:2]]
+            which = splat_constant(str(number), "i32", lanes)
+            halves = [self.text.emit(f"{word} {bits} {name}, {which}") for name in names[:2]]
             a, b = (self.text.emit(f"bitcast {bits} {half} to {kind}") for half in halves)
             total = self.text.emit(call.format(a, b, total))
         return total
 
-    def _narrowed(self, name: str, lanes: int) -> str:
+    def narrowed(self, value: Op, names: Sequence[str]) -> str:
         """The nearest bf16, of two the even one: by an instruction, or in whole numbers."""
+        name, lanes = names[0], value.lanes
         kind, half = type_of("f32", lanes), type_of("bf16", lanes)
         if self.bf16 and lanes == LANES:
             short = self.text.emit(f"fptrunc {kind} {name} to <{lanes} x bfloat>")
@@ -164,12 +166,16 @@ class Values:
         found = self.text.emit(f"select {condition} {strange}, {bits} {quiet}, {bits} {nearest}")
         return self.text.emit(f"trunc {bits} {found} to {half}")
 
-    def _whole(self, name: str, lanes: int) -> str:
-        """A float without a fraction as an integer."""
-        return self.text.emit(f"fptosi {type_of('f32', lanes)} {name} to {type_of('i32', lanes)}")
+    def rounded(self, value: Op, names: Sequence[str]) -> str:
+        """The nearest whole number, of two the even one."""
+        declaration, call = intrinsic(value.name, 1, value.lanes)
+        self.declarations.add(declaration)
+        whole, kind = self.text.emit(call.format(*names)), type_of("f32", value.lanes)
+        return self.text.emit(f"fptosi {kind} {whole} to {type_of('i32', value.lanes)}")
 
-    def _lane_sum(self, name: str, lanes: int) -> str:
+    def lane_sum(self, value: Op, names: Sequence[str]) -> str:
         """Halves added to halves: the same tree on every CPU."""
+        name, lanes = names[0], value.arguments[0].lanes
         while lanes > 2:
             kind, half = type_of("f32", lanes), lanes // 2
             parts = [
@@ -199,8 +205,18 @@ class Values:
 #: sixteen sums of two products each
 DOT = "@llvm.x86.avx512bf16.dpbf16ps.512"
 
-#: the larger (smaller) of two numbers: the first, if it compares so with the second
 _EXTREMES: Mapping[str, str] = {"max": "ogt", "min": "olt"}
+
+#: operations that take several instructions
+_SEVERAL: Mapping[str, Callable[[Values, Op, Sequence[str]], str]] = {
+    "splat": Values.splatted,
+    "lanesum": Values.lane_sum,
+    "pair": Values.paired,
+    "dot": Values.dot,
+    "tobf16": Values.narrowed,
+    "round": Values.rounded,
+    **dict.fromkeys(_EXTREMES, Values.extreme),
+}
 
 
 def _crossing(size: int, step: int, shift: int) -> tuple[int, ...]:

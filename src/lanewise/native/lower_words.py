@@ -59,13 +59,19 @@ def literal(value: float | int, dtype: str) -> str:
     return f"0x{struct.unpack('<Q', struct.pack('<d', single))[0]:016X}"
 
 
-def splat_constant(text: str, dtype: str, lanes: int) -> str:
+@lru_cache(maxsize=1024)
+def constant(value: float | int, dtype: str, lanes: int) -> str:
     """One number in every lane."""
+    return splat_constant(literal(value, dtype), dtype, lanes)
+
+
+def splat_constant(text: str, dtype: str, lanes: int) -> str:
+    """One number, as text, in every lane."""
     if lanes == 1:
         return text
     if text in ("0", literal(0.0, "f32")):
         return "zeroinitializer"
-    return vector(f"{SCALARS[dtype]} {text}" for _ in range(lanes))
+    return f"splat ({SCALARS[dtype]} {text})"
 
 
 def vector(entries: Iterable[str]) -> str:

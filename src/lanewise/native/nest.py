@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 from lanewise.native.names import SHARE as SHARE
@@ -316,18 +317,22 @@ class Kernel:
     symbols: tuple[Symbol, ...]
     body: tuple[Statement, ...]
 
-    @property
+    @cached_property
     def shares(self) -> bool:
         """Whether several threads may carry it out together, each its turns of the shared loops."""
         return any(trips(loop) > 1 for loop in shared_loops(self.body))
 
+    @cached_property
+    def matrices(self) -> frozenset[Matrix]:
+        """The matrix registers that it uses."""
+        return _matrices(self.body)
 
-def matrices_of(body: Iterable[Statement]) -> frozenset[Matrix]:
-    """The matrix registers that a body uses."""
+
+def _matrices(body: Iterable[Statement]) -> frozenset[Matrix]:
     found: set[Matrix] = set()
     for one in body:
         if isinstance(one, Loop):
-            found |= matrices_of(one.body)
+            found |= _matrices(one.body)
         elif isinstance(one, MatrixDot):
             found |= {one.sums, one.left, one.right}
         elif isinstance(one, MATRIX_STATEMENTS):

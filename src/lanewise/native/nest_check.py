@@ -25,6 +25,7 @@ from lanewise.native.nest import (
     MATRIX_STATEMENTS,
     Assign,
     Buffer,
+    Constant,
     Fetch,
     FromIndex,
     Index,
@@ -43,7 +44,6 @@ from lanewise.native.nest import (
     Store,
     Transpose,
     Value,
-    matrices_of,
 )
 from lanewise.native.nest_domain import Domain, NestError, Span, TooManyPointsError
 from lanewise.native.nest_show import show_index, show_statement
@@ -80,7 +80,7 @@ def _check_names(kernel: Kernel) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise NestError(f"kernel {kernel.name}: two parameters are named {', '.join(twice)}")
-    numbers = [matrix.number for matrix in matrices_of(kernel.body)]
+    numbers = [matrix.number for matrix in kernel.matrices]
     if len(numbers) > len(set(numbers)):
         raise NestError(f"kernel {kernel.name}: a matrix has more than one size")
     for buffer in kernel.buffers:
@@ -219,6 +219,8 @@ class _Check:
         if isinstance(value, Op):
             for argument in value.arguments:
                 self.value(argument)
+        elif isinstance(value, Constant):
+            pass
         elif isinstance(value, Read):
             if value.register not in self.assigned:
                 raise NestError(f"register {value.register.name} may be read before it is assigned")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from lanewise.native.nest import (
     ELEMENT_BYTES,
@@ -14,6 +14,8 @@ from lanewise.native.nest import (
     Assign,
     Constant,
     Fetch,
+    FromIndex,
+    LaneNumbers,
     Load,
     Loop,
     Matrix,
@@ -21,6 +23,7 @@ from lanewise.native.nest import (
     MatrixStatement,
     MatrixZero,
     Op,
+    Read,
     Statement,
     Store,
     Transpose,
@@ -85,35 +88,33 @@ def type_faults(body: tuple[Statement, ...]) -> Iterator[tuple[Statement, str]]:
     for statement in body:
         if isinstance(statement, Loop):
             yield from type_faults(statement.body)
-            continue
-        if isinstance(statement, Fetch):
-            continue
-        if isinstance(statement, MATRIX_STATEMENTS):
-            wrong = matrix_fault(statement)
-            if wrong:
-                yield statement, wrong
-            continue
-        if isinstance(statement, Transpose):
-            fault = next(filter(None, map(value_fault, statement.values)), None)
         else:
-            fault = value_fault(statement.value)
-        fault = fault or statement_fault(statement)
-        if fault:
-            yield statement, fault
+            fault = _FAULT_OF[type(statement)](statement)
+            if fault:
+                yield statement, fault
 
 
-def statement_fault(statement: Assign | Store | Transpose) -> str | None:
-    """Whether the target of a statement has the type and lanes of its value."""
-    if isinstance(statement, Assign):
-        target, value = statement.register, statement.value
-        if (target.dtype, target.lanes) != (value.dtype, value.lanes):
-            left, right = f"{target.dtype} x {target.lanes}", f"{value.dtype} x {value.lanes}"
-            return f"the register is {left}, the value {right}"
-        return None
-    if isinstance(statement, Store):
-        if statement.buffer.dtype != statement.value.dtype:
-            return f"the array is {statement.buffer.dtype}, the value {statement.value.dtype}"
-        return None
+def _assign_fault(statement: Assign) -> str | None:
+    """Whether the register has the type and lanes of the value."""
+    target, value = statement.register, statement.value
+    if target.dtype == value.dtype and target.lanes == value.lanes:
+        return value_fault(value)
+    left, right = f"{target.dtype} x {target.lanes}", f"{value.dtype} x {value.lanes}"
+    return value_fault(value) or f"the register is {left}, the value {right}"
+
+
+def _store_fault(statement: Store) -> str | None:
+    """Whether the array has the type of the value."""
+    fault = value_fault(statement.value)
+    if fault or statement.buffer.dtype == statement.value.dtype:
+        return fault
+    return f"the array is {statement.buffer.dtype}, the value {statement.value.dtype}"
+
+
+def _transpose_fault(statement: Transpose) -> str | None:
+    fault = next(filter(None, map(value_fault, statement.values)), None)
+    if fault:
+        return fault
     kinds = {(one.dtype, one.lanes) for one in (*statement.registers, *statement.values)}
     counts = {len(statement.registers), len(statement.values)}
     if len(kinds) != 1 or len(counts) != 1 or min(kinds)[1] % min(counts):
@@ -190,16 +191,21 @@ def constant_fault(value: Constant) -> str | None:
 
 def value_fault(value: Value) -> str | None:
     """What is wrong with a value or one of its arguments."""
-    if isinstance(value, Op):
-        kinds = []
-        for argument in value.arguments:
-            fault = value_fault(argument)
-            if fault:
-                return fault
-            kinds.append((argument.dtype, argument.lanes))
-        return operation_fault(value.name, (value.dtype, value.lanes), tuple(kinds))
-    if value.dtype not in ELEMENT_BYTES or not is_power_of_two(value.lanes):
-        return f"there is no value of {value.lanes} x {value.dtype}"
+    if not isinstance(value, Op):
+        return _leaf_fault(value)
+    kinds = []
+    for argument in value.arguments:
+        fault = value_fault(argument)
+        if fault:
+            return fault
+        kinds.append((argument.dtype, argument.lanes))
+    return operation_fault(value.name, (value.dtype, value.lanes), tuple(kinds))
+
+
+def _leaf_fault(value: Constant | LaneNumbers | Load | Read | FromIndex) -> str | None:
+    fault = _kind_fault(value.dtype, value.lanes)
+    if fault or isinstance(value, Read):
+        return fault
     if isinstance(value, Constant):
         return constant_fault(value)
     if isinstance(value, Load) and value.dtype == "i64":
@@ -207,6 +213,22 @@ def value_fault(value: Value) -> str | None:
     return None
 
 
+@lru_cache(maxsize=256)
+def _kind_fault(dtype: str, lanes: int) -> str | None:
+    if dtype in ELEMENT_BYTES and is_power_of_two(lanes):
+        return None
+    return f"there is no value of {lanes} x {dtype}"
+
+
 def is_power_of_two(number: int) -> bool:
     """1, 2, 4, 8 …"""
     return number > 0 and number & (number - 1) == 0
+
+
+_FAULT_OF: dict[type, Callable[[Any], str | None]] = {
+    Assign: _assign_fault,
+    Store: _store_fault,
+    Transpose: _transpose_fault,
+    Fetch: lambda _: None,
+    **dict.fromkeys(MATRIX_STATEMENTS, matrix_fault),
+}
