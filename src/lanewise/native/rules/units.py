@@ -24,7 +24,7 @@ LARGE = 1 << 20
 MOST_SOURCES = 32
 #: bytes of the few maps of a strip forward, and of the many maps' gradient of one backward: parts
 #: of the second-level cache
-FORWARD_BYTES = 384 << 10
+FORWARD_BYTES = 448 << 10
 BACKWARD_BYTES = 128 << 10
 #: bytes of a row of the many maps, at most
 LINE_BYTES = 320 << 10
