@@ -21,6 +21,7 @@ from lanewise.native.kernels.batch_norm_gradient import OFFSET, SLOPE
 from lanewise.native.kernels.functions import is_positive, keep_where
 from lanewise.native.kernels.lanes import add_lanes, number, pieces, spread, total
 from lanewise.native.kernels.register_tiles import add_product, blocks
+from lanewise.native.kernels.told_products import ToldProducts
 from lanewise.native.nest import (
     LANES,
     Buffer,
@@ -104,17 +105,20 @@ def products(
     mask: bool = False,
     accumulate: bool = False,
     ahead: tuple[int, int] | None = None,
+    told: ToldProducts | None = None,
 ) -> Kernel:
     """Buffers source, weight, [bias], [value], target, [ahead]: target = (+=) weight · source;
     `mask` sets it to zero where `value` is not positive. `pitches`: pixels from map to map of
-    source, [value] and target. `ahead`: as many maps as source or target has, and their pitch."""
+    source, [value] and target. `ahead`: as many maps as source or target has, and their pitch.
+    `told`: its buffers are in place of the target's, and its sums of the results."""
     source = Buffer("source", (sizes.sources, pitches[0], LANES))
     weight = Buffer("weight", (sizes.reach,), align=4)
     begins = Buffer("bias", (sizes.maps,), align=4)
     value = Buffer("value", (sizes.maps, pitches[1], LANES))
     target = Buffer("target", (sizes.maps, pitches[-1], LANES), access="update")
     next_maps = Buffer("ahead", (*(ahead or (1, 1)), LANES))
-    buffers = [source, weight, *[begins] * bias, *[value] * mask, target]
+    buffers = [source, weight, *[begins] * bias, *[value] * mask]
+    buffers += told.buffers if told else [target]
     writer = Writer(name, [*buffers, *[next_maps] * bool(ahead)])
     by_source = ahead is not None and ahead[0] == sizes.sources
 
@@ -128,6 +132,8 @@ def products(
             [(lines.begin + i, columns.begin + j) for j in range(columns.width)]
             for i in range(lines.width)
         ]
+        if told:
+            told.fetch(writer, places)
         cells = [[writer.assign(writer.register("a"), start(*at)) for at in row] for row in places]
 
         def multiply(c: IndexLike) -> None:
@@ -145,6 +151,9 @@ def products(
             writer, sizes, lines, columns, by_source, next_maps if ahead else None, multiply
         )
         for row, registers in zip(places, cells, strict=True):
+            if told:
+                told.store(writer, row, registers)
+                continue
             for (k, n), cell in zip(row, registers, strict=True):
                 result: Value = Read(cell)
                 if mask:

@@ -14,7 +14,6 @@ from lanewise.native.planner import Planner
 from lanewise.native.rules import (
     activations,
     channels,
-    expanded,
     factors,
     full_connection,
     gating,
@@ -100,7 +99,7 @@ FORWARD: dict[type[Layer], Rule] = {
 }
 
 GRADIENT: dict[type[Layer], Rule] = {
-    Conv: expanded.convolution_gradient,
+    Conv: inverted.conv_gradient,
     DepthwiseConv: inverted.depthwise_gradient,
     PartialConv: partial.partial_gradient,
     TransposedConv: transposed.transposed_gradient,

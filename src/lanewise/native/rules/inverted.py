@@ -24,7 +24,11 @@ from lanewise.native.plan import FLOAT, Slot
 from lanewise.native.planner import Planner
 from lanewise.native.rules import batch_norm, batch_norm_gradient, convolution, expanded, pointwise
 from lanewise.native.rules.batch_norm import cleared
-from lanewise.native.rules.inverted_gradient import gradients, kept_gradient
+from lanewise.native.rules.inverted_gradient import (
+    gradients,
+    kept_gradient,
+    projection_gradient,
+)
 from lanewise.native.rules.inverted_rows import expand, mean_of, scaled_weights
 from lanewise.native.rules.norm_places import (
     VECTOR,
@@ -172,6 +176,16 @@ def depthwise_gradient(plan: Planner, operation: Operation) -> None:
     """Of a depthwise convolution; in a unit, its first normalisation does it."""
     if unit_of(plan, operation) is None:
         convolution.conv_gradient(plan, operation)
+
+
+def conv_gradient(plan: Planner, operation: Operation) -> None:
+    """Of a convolution; the one behind a unit tells what its normalisation wants to know."""
+    if projects(plan, operation):
+        unit = unit_of(plan, plan.by_name[operation.inputs[0]])
+        assert unit
+        projection_gradient(plan, unit)
+    else:
+        expanded.convolution_gradient(plan, operation)
 
 
 def norm_gradient(plan: Planner, operation: Operation) -> None:

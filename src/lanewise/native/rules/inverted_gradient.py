@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import batch_norm_gradient as gradient_kernels
-from lanewise.native.kernels import depthwise, depthwise_gradients, expansion
+from lanewise.native.kernels import depthwise, depthwise_gradients, expansion, told_products
 from lanewise.native.kernels import pointwise as point_kernels
 from lanewise.native.kernels.batch_norm import MOMENTS
 from lanewise.native.kernels.batch_norm_gradient import RowsBehind
 from lanewise.native.kernels.depthwise import Depthwise, MapTile
 from lanewise.native.kernels.pointwise import Products
 from lanewise.native.kernels.taps import forward_taps, gradient_taps
+from lanewise.native.kernels.told_products import ToldProducts
+from lanewise.native.nest import Kernel
 from lanewise.native.plan import FLOAT, Call, Place, Rows, Slot
 from lanewise.native.planner import Planner
 from lanewise.native.rules import batch_norm_gradient, pointwise
@@ -336,6 +338,48 @@ def _source_gradient(
     )
     near = [rows_of(place, strip.many, wide) for place in (*values, target)]
     plan.call_pieces((way,), reached, weights, *near)
+
+
+def projection_gradient(plan: Planner, unit: Unit) -> None:
+    """Of a projection: what it sends back is worked out again where it is wanted, so here only its
+    sums are told."""
+    conv, after = unit.projection, unit.after
+    assert conv
+    (maps, sources), told = pointwise.maps_of(conv), sums_of(plan, after)
+    dy, parameters = plan.gradient(conv.name), partials_of(plan, after)
+    pointwise.weight_gradient(plan, conv, dy)
+    plan.has_gradient(after.name)
+    plan.told_gradients.add(after.name)
+    sizes, tile = Products(sources, maps, 1, sources), line_tile(plan.target, sources, maps)
+
+    def write(
+        name: str, block: int, pitches: tuple[int, ...], ahead: tuple[int, int] | None = None
+    ) -> Kernel:
+        tells = ToldProducts(sources, after.rectifier, pitches[1])
+        return point_kernels.products(
+            name, sizes, block, tile, pitches=pitches, ahead=ahead, told=tells
+        )
+
+    closing = plan.made(
+        "finish_told",
+        (sources, bool(parameters)),
+        lambda name: told_products.finish_told(name, sources, affine=bool(parameters)),
+        moments_of(plan, after),
+        told,
+        *parameters,
+    )
+    way = plan.by_pixels(
+        "conv_told_gradient",
+        (sizes, after.rectifier),
+        write,
+        pointwise.pixels_of(conv),
+        *(True, False, True, False, False),
+        fetches=(maps, sources),
+        opening=(cleared(plan, told),),
+        closing=(closing,),
+    )
+    known = (plan.value(unit.depthwise.name), moments_of(plan, after), told)
+    plan.call_pieces((way,), dy, plan.parameter(conv, "weight"), *known)
 
 
 def kept_gradient(plan: Planner, conv: Operation) -> Slot:

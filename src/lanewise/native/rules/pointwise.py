@@ -89,7 +89,7 @@ def gradients_from(
     plan: Planner, operation: Operation, dy: Slot, strips: Strips | None = None
 ) -> None:
     """The same from a gradient that stands elsewhere, in strips, and is not the whole of it."""
-    _weight_gradient(plan, operation, dy, strips)
+    weight_gradient(plan, operation, dy, strips)
     source = operation.inputs[0]
     if not plan.wants_gradient(source):
         return
@@ -168,7 +168,9 @@ def weight_lanes(plan: Planner, operation: Operation) -> tuple[Slot, Call, Call]
     return sums, cleared(plan, sums), closing
 
 
-def _weight_gradient(plan: Planner, operation: Operation, dy: Slot, strips: Strips | None) -> None:
+def weight_gradient(
+    plan: Planner, operation: Operation, dy: Slot, strips: Strips | None = None
+) -> None:
     maps, sources = maps_of(operation)
     tile = pair_tile(plan.target, maps, sources)
     x = value_again(plan, operation.inputs[0])
