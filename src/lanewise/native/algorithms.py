@@ -157,6 +157,7 @@ def weight_gradient_cycles(sizes: Winograd) -> float:
     return min(_gradient_cycles(sizes, tile, limits) for tile in _gradient_tiles(sizes, limits))
 
 
+@lru_cache(maxsize=4096)
 def gradient_tile(target: Target, sizes: Winograd) -> GradientTile:
     """The tile with the fewest cycles."""
     limits = LIMITS[target.name]
@@ -315,6 +316,7 @@ def joins_gradients(sizes: Winograd) -> bool:
     return _bytes(sizes, most + MOST_MAPS, MOST_TILES) <= THIRD_BYTES
 
 
+@lru_cache(maxsize=4096)
 def tile_of_both(target: Target, sizes: Winograd) -> WinogradTile:
     """The tile of the input's gradient with the fewest cycles, where all maps go together; in the
     second cache, if they fit."""
@@ -328,6 +330,7 @@ def tile_of_both(target: Target, sizes: Winograd) -> WinogradTile:
     return min(near or tiles, key=lambda tile: _cycles(sizes, tile, limits))
 
 
+@lru_cache(maxsize=4096)
 def weights_of_both(target: Target, sizes: Winograd, reads: Reads) -> Weights:
     """How the gradient of the weights is taken in that pass. Where all channels are one vector,
     they are two for two images; the order of sums depends on that, not on the registers."""

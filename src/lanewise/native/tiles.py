@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from lanewise.native.kernels.correlation import Tile
 from lanewise.native.kernels.depthwise import MapTile, RowTile
@@ -285,16 +286,34 @@ def _lane_turns(maps: int, vectors: int, taps: range, columns: Taps, limits: Lim
     if columns.taps == 1:
         return columns.pairs * _lane_turn(maps + vectors, 1, maps * vectors, limits)
     cycles = 0.0
+    for one in _lane_meetings(columns, taps):
+        loads = maps * one.columns + vectors * one.errors
+        cycles += one.tiles * _lane_turn(loads, one.chain, maps * vectors * one.pairs, limits)
+    return cycles
+
+
+class _Meetings(NamedTuple):
+    """Where some taps meet what is not padding, in tiles of one pattern: tiles; columns of x, of
+    dy; pairs of a column and a tap, most of them of one tap."""
+
+    tiles: int
+    columns: int
+    errors: int
+    pairs: int
+    chain: int
+
+
+@lru_cache(maxsize=4096)
+def _lane_meetings(columns: Taps, taps: range) -> tuple[_Meetings, ...]:
+    found = []
     for part in along(columns):
         met = [part.of_column(at, taps) for at in range(part.width)]
-        pairs = Counter(tap for found in met for tap, _ in found)
+        pairs = Counter(tap for one in met for tap, _ in one)
         if pairs:
-            errors = len({column for found in met for _, column in found})
-            loads = maps * sum(map(bool, met)) + vectors * errors
-            products = maps * vectors * pairs.total()
-            chain = max(pairs.values())
-            cycles += part.tiles * _lane_turn(loads, chain, products, limits)
-    return cycles
+            errors = len({column for one in met for _, column in one})
+            sizes = (sum(map(bool, met)), errors, pairs.total(), max(pairs.values()))
+            found.append(_Meetings(part.tiles, *sizes))
+    return tuple(found)
 
 
 def _lane_turn(loads: int, chain: int, products: int, limits: Limits) -> float:
@@ -334,36 +353,29 @@ def _tap_blocks(taps: int, limits: Limits) -> list[int]:
 
 
 def _weight_cost(tile: WeightTile, maps: int, sources: int, columns: Taps, limits: Limits) -> float:
-    parts = column_segments(columns, tile.columns)
     cost = 0.0
     for _, m, m_tiles in blocks(maps, tile.maps):
         for _, s, s_tiles in blocks(sources, tile.sources):
             for t0, t, t_tiles in blocks(columns.taps, tile.taps):
                 for turn in range(t_tiles):
-                    begin = t0 + turn * t
-                    cost += (
-                        m_tiles
-                        * s_tiles
-                        * sum(
-                            part.tiles * _weight_turn(part, m, s, begin, t, limits)
-                            for part in parts
-                        )
-                    )
+                    met = _weight_meetings(columns, tile.columns, t0 + turn * t, t)
+                    cycles = sum(one.tiles * _weight_turn(one, m, s, limits) for one in met)
+                    cost += m_tiles * s_tiles * cycles
     return cost * (1 + 0.02 * tile.columns)
 
 
-def _weight_turn(
-    part: Segment, maps: int, sources: int, begin: int, taps: int, limits: Limits
-) -> float:
-    met = [[s for s in c[begin : begin + taps] if s is not None] for c in part.pattern]
-    products = maps * sources * sum(map(len, met))
-    loads = sum(maps for m in met if m) + sources * len({s for m in met for s in m})
-    return (
-        TURN
-        + LOAD * loads
-        + max(
-            products / limits.products_per_cycle,
-            loads / limits.loads_per_cycle,
-            LATENCY * sum(1 for m in met if m),
-        )
-    )
+@lru_cache(maxsize=4096)
+def _weight_meetings(columns: Taps, width: int, begin: int, taps: int) -> tuple[_Meetings, ...]:
+    found = []
+    for part in column_segments(columns, width):
+        met = [[s for s in c[begin : begin + taps] if s is not None] for c in part.pattern]
+        errors = sum(1 for one in met if one)
+        sources = len({source for one in met for source in one})
+        found.append(_Meetings(part.tiles, sources, errors, sum(map(len, met)), errors))
+    return tuple(found)
+
+
+def _weight_turn(met: _Meetings, maps: int, sources: int, limits: Limits) -> float:
+    products, loads = maps * sources * met.pairs, maps * met.errors + sources * met.columns
+    work = products / limits.products_per_cycle
+    return TURN + LOAD * loads + max(work, loads / limits.loads_per_cycle, LATENCY * met.chain)

@@ -62,6 +62,7 @@ def weight_tile(target: Target, maps: int, sources: int, rows: Taps, columns: Ta
     return _image_ways(target.name, maps, sources, rows, columns)[0][1]
 
 
+@lru_cache(maxsize=4096)
 def _lane_tile(maps: int, sources: int, rows: Taps, columns: Taps, limits: Limits) -> LaneTile:
     width = columns.destination if columns.taps > 1 else min(columns.destination, LANE_PIXELS)
     height = min(rows.destination, max(1, LANE_PIXELS // width))

@@ -34,6 +34,15 @@ class Taps:
     period: int
     advance: int
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Of all sources, worked out once: what is chosen for an axis is looked up again and
+        again."""
+        return hash((self.destination, self.source, self.taps, self.sources, self.advance))
+
     @cached_property
     def pairs(self) -> int:
         """How many (destination, tap) pairs meet a source: the multiply–adds of this axis."""
@@ -269,6 +278,7 @@ class Segment:
         return [(tap, source) for tap, source in met if source is not None]
 
 
+@lru_cache(maxsize=1024)
 def column_segments(taps: Taps, width: int) -> tuple[Segment, ...]:
     """Cut the destination axis into tiles of `width`; equal neighbours become one segment."""
     if width > taps.period:

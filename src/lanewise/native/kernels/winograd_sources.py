@@ -77,7 +77,7 @@ class SourceTransform:
 
     def _one(self, c: Var, i: Var, load: Load) -> None:
         """One tile of one source, some rows of points at a time (`ROWS`)."""
-        size = len(self.matrix)
+        size = len(self.matrix.rows)
         for rows in ROWS[size]:
             columns = [self._column(rows, s, load) for s in range(size)]
             for place, p in enumerate(rows):
@@ -89,7 +89,7 @@ class SourceTransform:
     def _column(self, rows: Sequence[int], s: int, load: Load) -> Sequence[Value]:
         """Some rows of Bᵀ times a column of the tile; of which only what they need is loaded."""
         matrix = self.matrix
-        needed = [any(matrix[p][r] for p in rows) for r in range(len(matrix))]
+        needed = [any(column[p] for p in rows) for column in matrix.columns]
         values: list[Value] = [
             self.writer.let(load(r, s), "x") if need else number(0.0)
             for r, need in enumerate(needed)

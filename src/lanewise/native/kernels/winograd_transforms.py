@@ -17,16 +17,17 @@ Convolutional Neural Networks (2016).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from lanewise.native.nest import Constant, Value, op
 from lanewise.native.writer import Writer
 
-Matrix: TypeAlias = tuple[tuple[Fraction, ...], ...]
+Row: TypeAlias = tuple[Fraction, ...]
+Numbers: TypeAlias = tuple[float, ...]
 
 #: n → the positive points of the pairs; 0 and ∞ are always there
 POINTS = {
@@ -34,6 +35,48 @@ POINTS = {
     6: (Fraction(3, 4), Fraction(3, 2)),
     8: (Fraction(1, 2), Fraction(1), Fraction(2)),
 }
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """A small matrix, exactly, and as what a nest multiplies by: numbers, worked out once."""
+
+    rows: tuple[Row, ...]
+
+    @cached_property
+    def numbers(self) -> tuple[Numbers, ...]:
+        """Row by row."""
+        return tuple(_numbers(row) for row in self.rows)
+
+    @cached_property
+    def columns(self) -> tuple[Numbers, ...]:
+        """Column by column."""
+        return tuple(zip(*self.numbers, strict=True))
+
+    @cached_property
+    def halves(self) -> tuple[Halves, ...]:
+        """Row by row: the even entries and the odd ones."""
+        return tuple(map(_halves, self.rows))
+
+
+class Halves(NamedTuple):
+    """A row's even entries, then its odd ones, as multiples of one `factor`; zeros elsewhere."""
+
+    even: Numbers
+    factor: float
+    odd: Numbers
+
+
+def _numbers(row: Iterable[Fraction]) -> Numbers:
+    return tuple(map(float, row))
+
+
+def _halves(row: Row) -> Halves:
+    nothing = Fraction(0)
+    even = [c if j % 2 == 0 else nothing for j, c in enumerate(row)]
+    odd = [c if j % 2 else nothing for j, c in enumerate(row)]
+    factor = next((c for c in reversed(odd) if c), Fraction(1))
+    return Halves(_numbers(even), float(factor), _numbers(c / factor for c in odd))
 
 
 @dataclass(frozen=True)
@@ -65,26 +108,26 @@ class Algorithm:
         row those of the whole product."""
         finite = self.finite
         rows = [_product([q for q in finite if q != p]) for p in finite]
-        return tuple(tuple(_padded(row, self.size)) for row in (*rows, _product(finite)))
+        return Matrix(tuple(tuple(_padded(row, self.size)) for row in (*rows, _product(finite))))
 
     @cached_property
     def kernel(self) -> Matrix:
         """G, n × r: powers of the points over what interpolation divides by."""
         rows = [_powers(p, self.taps, _divisor(p, self.finite)) for p in self.finite]
-        return (*rows, _last(self.taps))
+        return Matrix((*rows, _last(self.taps)))
 
     @cached_property
     def result(self) -> Matrix:
         """A, n × m: powers of the points."""
         rows = [_powers(p, self.outputs, Fraction(1)) for p in self.finite]
-        return (*rows, _last(self.outputs))
+        return Matrix((*rows, _last(self.outputs)))
 
     @cached_property
     def growth(self) -> float:
         """Rounding error of a result, relative to ε · C · rms(w) · rms(x) for sums over C maps:
         where the direct sum has r². Of the worst place in a tile."""
         source, kernel, result = (
-            [[float(c) ** 2 for c in row] for row in m]
+            [[c**2 for c in row] for row in m.numbers]
             for m in (self.source, self.kernel, self.result)
         )
         sizes = [sum(b) * sum(g) for b, g in zip(source, kernel, strict=True)]
@@ -98,7 +141,7 @@ class Algorithm:
         """Rounding error of a weight's gradient, relative to that of the direct sum; of the worst
         tap."""
         source, kernel, result = (
-            [[float(c) ** 2 for c in row] for row in m]
+            [[c**2 for c in row] for row in m.numbers]
             for m in (self.source, self.kernel, self.result)
         )
         sizes = [sum(b) * sum(a) for b, a in zip(source, result, strict=True)]
@@ -139,11 +182,6 @@ def _last(size: int) -> tuple[Fraction, ...]:
     return (*[Fraction(0)] * (size - 1), Fraction(1))
 
 
-def transposed(matrix: Matrix) -> Matrix:
-    """Rows become columns."""
-    return tuple(zip(*matrix, strict=True))
-
-
 # ---- multiplying --------------------------------------------------------------------------------
 
 
@@ -153,24 +191,22 @@ def spread(
     """matrix · values where rows 2i + 1 and 2i + 2 belong to points p and −p; only some rows, if
     asked for: a pair is whole or absent."""
     found: dict[int, Value] = {}
-    last = len(matrix) - 1
+    last = len(matrix.rows) - 1
     for i in range(last + 1) if rows is None else rows:
         if i in found:
             continue
         if i in (0, last):
-            found[i] = combine(writer, matrix[i], values)
+            found[i] = combine(writer, matrix.numbers[i], values)
         else:
-            found[i], found[i + 1] = _pair(writer, matrix[i], values)
+            found[i], found[i + 1] = _pair(writer, matrix.halves[i], values)
     return list(found.values())
 
 
-def _pair(writer: Writer, row: Sequence[Fraction], values: Sequence[Value]) -> tuple[Value, Value]:
+def _pair(writer: Writer, row: Halves, values: Sequence[Value]) -> tuple[Value, Value]:
     """Σ even + Σ odd, Σ even − Σ odd."""
-    even = combine(writer, [c if j % 2 == 0 else Fraction(0) for j, c in enumerate(row)], values)
-    odd = [c if j % 2 else Fraction(0) for j, c in enumerate(row)]
-    factor = next(c for c in reversed(odd) if c)
-    rest = combine(writer, [c / factor for c in odd], values)
-    return _plus(writer, even, factor, rest), _plus(writer, even, -factor, rest)
+    even = combine(writer, row.even, values)
+    rest = combine(writer, row.odd, values)
+    return _plus(writer, even, row.factor, rest), _plus(writer, even, -row.factor, rest)
 
 
 def gather(
@@ -179,8 +215,8 @@ def gather(
     """transposed(matrix) · values, for a matrix as in `spread`: sums and differences of the values
     of p and −p first; only some rows of the result, if asked for: even ones need sums alone, odd
     ones differences."""
-    wanted = range(len(matrix[0])) if rows is None else rows
-    last = len(matrix) - 1
+    wanted = range(len(matrix.columns)) if rows is None else rows
+    last = len(matrix.rows) - 1
     sums, differences = {}, {}
     for i in range(1, last, 2):
         if any(j % 2 == 0 for j in wanted):
@@ -190,30 +226,26 @@ def gather(
     found = []
     for j in wanted:
         pairs = sums if j % 2 == 0 else differences
-        terms = [(matrix[0][j], values[0]), *((matrix[i][j], pairs[i]) for i in pairs)]
-        terms.append((matrix[last][j], values[last]))
-        found.append(combine(writer, [c for c, _ in terms], [value for _, value in terms]))
+        column = matrix.columns[j]
+        factors = [column[0], *(column[i] for i in pairs), column[last]]
+        found.append(combine(writer, factors, [values[0], *pairs.values(), values[last]]))
     return found
 
 
-def combine(writer: Writer, factors: Sequence[Fraction], values: Sequence[Value]) -> Value:
+def combine(writer: Writer, factors: Sequence[float], values: Sequence[Value]) -> Value:
     """Σ factor · value; a term with the factor 1 begins, if there is one."""
     terms = [(c, value) for c, value in zip(factors, values, strict=True) if c]
     first = next((i for i, (c, _) in enumerate(terms) if c == 1), 0)
     factor, total = terms.pop(first)
     if factor != 1:
-        total = writer.let(op("mul", _number(factor, total.lanes), total), "u")
+        total = writer.let(op("mul", Constant(factor, "f32", total.lanes), total), "u")
     for c, value in terms:
         total = _plus(writer, total, c, value)
     return total
 
 
-def _plus(writer: Writer, total: Value, factor: Fraction, value: Value) -> Value:
+def _plus(writer: Writer, total: Value, factor: float, value: Value) -> Value:
     """total + factor · value, in one operation."""
     if abs(factor) == 1:
         return writer.let(op("add" if factor > 0 else "sub", total, value), "u")
-    return writer.let(op("fma", _number(factor, value.lanes), value, total), "u")
-
-
-def _number(factor: Fraction, lanes: int) -> Constant:
-    return Constant(float(factor), "f32", lanes)
+    return writer.let(op("fma", Constant(factor, "f32", value.lanes), value, total), "u")

@@ -130,7 +130,7 @@ def _factors(given: Given, sizes: tuple[int, ...]) -> np.ndarray:
     of a tile along an axis, taps. (blocks, points, vectors of channels, 16, vectors, 16)."""
     first, count, wide, channels, outputs, taps = sizes
     algorithm = Algorithm(outputs, taps)
-    g = np.array(algorithm.kernel, np.float64)
+    g = np.array(algorithm.kernel.numbers)
     dense = given.weight[first : first + count * wide * LANES]
     turned = np.matmul(np.matmul(g, dense), g.T).astype(np.float32)
     groups = -(-channels // LANES)
