@@ -31,7 +31,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from lanewise.native.names import SHARE as SHARE
 from lanewise.native.nest_index import Atom as Atom
@@ -48,6 +48,9 @@ ELEMENT_BYTES = {"f32": 4, "bf16": 2, "i32": 4, "u8": 1, "i64": 8, "i1": 1}
 
 
 # ---- buffers and values -------------------------------------------------------------------------
+#
+# What a kernel has thousands of is not `frozen`, which triples the time it takes to make one: that
+# nobody changes it (`Final`) is for the type checker to see.
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -94,13 +97,13 @@ class Register:
     lanes: int
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Constant:
     """One number in every lane."""
 
-    value: float | int
-    dtype: str = "f32"
-    lanes: int = LANES
+    value: Final[float | int]
+    dtype: Final[str] = "f32"
+    lanes: Final[int] = LANES
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -111,24 +114,24 @@ class LaneNumbers:
     lanes: int = LANES
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Load:
     """`lanes` neighbours along the last axis, starting at the index."""
 
-    buffer: Buffer
-    index: tuple[Index, ...]
-    lanes: int
+    buffer: Final[Buffer]
+    index: Final[tuple[Index, ...]]
+    lanes: Final[int]
 
     @property
     def dtype(self) -> str:
         return self.buffer.dtype
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Read:
     """The present value of a register."""
 
-    register: Register
+    register: Final[Register]
 
     @property
     def dtype(self) -> str:
@@ -148,14 +151,14 @@ class FromIndex:
     lanes: int = LANES
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Op:
     """An operation of `OPERATIONS` on values."""
 
-    name: str
-    arguments: tuple[Value, ...]
-    dtype: str
-    lanes: int
+    name: Final[str]
+    arguments: Final[tuple[Value, ...]]
+    dtype: Final[str]
+    lanes: Final[int]
 
 
 Value: TypeAlias = Constant | LaneNumbers | Load | Read | FromIndex | Op
@@ -217,21 +220,21 @@ class Loop:
     shared: bool = False
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Assign:
-    register: Register
-    value: Value
+    register: Final[Register]
+    value: Final[Value]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Store:
     """`away`: past the caches, straight to memory; for what nobody reads before the next barrier,
     whose atomic addition waits for such stores."""
 
-    buffer: Buffer
-    index: tuple[Index, ...]
-    value: Value
-    away: bool = False
+    buffer: Final[Buffer]
+    index: Final[tuple[Index, ...]]
+    value: Final[Value]
+    away: Final[bool] = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)

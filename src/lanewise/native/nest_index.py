@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from lanewise.native.nest import Buffer
@@ -38,12 +38,12 @@ class Entry:
 Atom: TypeAlias = Var | Symbol | Entry
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Index:
-    """A sum of atom × factor, plus a constant."""
+    """A sum of atom × factor, plus a constant. Never changed (see `nest.py`)."""
 
-    terms: tuple[tuple[Atom, int], ...] = ()
-    constant: int = 0
+    terms: Final[tuple[tuple[Atom, int], ...]] = ()
+    constant: Final[int] = 0
 
     def __add__(self, other: IndexLike) -> Index:
         if isinstance(other, int):
@@ -77,5 +77,9 @@ def as_index(value: IndexLike) -> Index:
     if isinstance(value, Index):
         return value
     if isinstance(value, int):
-        return Index((), value)
+        return _NUMBERS[value] if 0 <= value < len(_NUMBERS) else Index((), value)
     return Index(((value, 1),), 0)
+
+
+#: what most indices are
+_NUMBERS = [Index((), number) for number in range(256)]
