@@ -132,8 +132,6 @@ def products(
             [(lines.begin + i, columns.begin + j) for j in range(columns.width)]
             for i in range(lines.width)
         ]
-        if told:
-            told.fetch(writer, places)
         cells = [[writer.assign(writer.register("a"), start(*at)) for at in row] for row in places]
 
         def multiply(c: IndexLike) -> None:

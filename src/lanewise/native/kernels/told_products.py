@@ -42,12 +42,6 @@ class ToldProducts:
     def buffers(self) -> list[Buffer]:
         return [self.known, self.moments, self.told]
 
-    def fetch(self, writer: Writer, places: Sequence[Sequence[tuple[Index, Index]]]) -> None:
-        """Before a tile's sums: what comes from farther than the first cache."""
-        for row in places:
-            for k, n in row:
-                writer.fetch(self.known, k, n, 0)
-
     def store(
         self, writer: Writer, places: Sequence[tuple[Index, Index]], cells: Sequence[Register]
     ) -> None:
