@@ -46,7 +46,10 @@ class Values:
         found = memo.get(id(value))
         if found is None:
             if isinstance(value, Op):
-                names = [self.name(argument, memo) for argument in value.arguments]
+                names = [
+                    self.registers[one.register] if isinstance(one, Read) else self.name(one, memo)
+                    for one in value.arguments
+                ]
                 found = self._operation(value, names)
             else:
                 found = self._leaf(value)

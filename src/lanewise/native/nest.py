@@ -334,6 +334,8 @@ class Kernel:
 def _matrices(body: Iterable[Statement]) -> frozenset[Matrix]:
     found: set[Matrix] = set()
     for one in body:
+        if isinstance(one, Assign):
+            continue
         if isinstance(one, Loop):
             found |= _matrices(one.body)
         elif isinstance(one, MatrixDot):

@@ -246,7 +246,7 @@ class _Check:
             raise NestError(f"{buffer.name} has {len(sizes)} axes, not {len(index)}")
         last = len(sizes) - 1
         for axis, part in enumerate(index):
-            low, high = self.domain.span(part)
+            low, high = self.domain.span(part) if part.terms else (part.constant, part.constant)
             over = lanes - 1 if axis == last else rows[1] - 1 if axis == rows[0] else 0
             if low < 0 or high + over >= sizes[axis]:
                 self.exactly_in_bounds(buffer, axis, part, over)

@@ -195,7 +195,7 @@ def value_fault(value: Value) -> str | None:
         return _leaf_fault(value)
     kinds = []
     for argument in value.arguments:
-        fault = value_fault(argument)
+        fault = value_fault(argument) if isinstance(argument, Op) else _leaf_fault(argument)
         if fault:
             return fault
         kinds.append((argument.dtype, argument.lanes))
