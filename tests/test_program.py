@@ -12,7 +12,7 @@ import pytest
 
 from lanewise.errors import DataError, EngineError, NetError
 from lanewise.flags import MOST_THREADS
-from lanewise.native.compile import compile_net, thread_count
+from lanewise.native.compile import collector_paused, compile_net, thread_count
 from lanewise.native.driver import CONTEXT_WORDS, PARKED, SEEN, WORD, WORDS_PER_LINE
 from lanewise.native.memory import Interval, plan_arena
 from lanewise.native.optimizers import SGD, AdamW
@@ -316,3 +316,23 @@ def test_few_slices_are_shared_by_the_threads(count: int, threads: int, most: in
     with compile_net(parse(NET), training=True, threads=threads) as program:
         program.step(*batch(count), lr=0.0)
         assert program._context[WORD["together"]] == most
+
+
+def test_the_garbage_collector_goes_on_after_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However compiling ends; and whoever paused it before finds it paused."""
+    enabled: list[bool] = []
+
+    def refuse(*_: object) -> None:
+        enabled.append(gc.isenabled())
+        raise EngineError("refused")
+
+    monkeypatch.setattr("lanewise.native.compile.write_modules", refuse)
+    assert gc.isenabled()
+    with pytest.raises(EngineError, match="refused"):
+        compile_net(parse("input 1x3x3; flatten; linear 2"), cache=False)
+    assert enabled == [False] and gc.isenabled()
+    with collector_paused():
+        with pytest.raises(EngineError, match="refused"):
+            compile_net(parse("input 1x3x3; flatten; linear 2"), cache=False)
+        assert not gc.isenabled()
+    assert gc.isenabled()
