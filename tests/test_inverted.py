@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lanewise.bridge.oracle import check
+from lanewise.errors import EngineError
 from lanewise.native import compile_net
 from lanewise.native.directions import plan_directions
 from lanewise.native.kernels import second_moments
@@ -97,6 +98,27 @@ def test_threads_do_not_show(net: str) -> None:
             return b"".join(value.tobytes() for value in program.learned.values())
 
     assert trained(1) == trained(2) == trained(3)
+
+
+@pytest.mark.parametrize(
+    "net", ["relu6", "a stride, no parameters", "around it a sum"], indirect=True
+)
+def test_registers_do_not_show(net: str) -> None:
+    """Whatever their tiles, AVX2 and AVX-512 take every sum in the same order."""
+    try:
+        find_target("avx512")
+    except EngineError as error:
+        pytest.skip(str(error))
+    graph, learned = parse(net), []
+    for target in ("avx512", "avx2"):
+        with compile_net(graph, training=True, target=target, cache=False) as program:
+            program.initialise(0)
+            images = np.random.default_rng(0).integers(0, 256, (41, *program.input_shape), np.uint8)
+            for _ in range(2):
+                program.step(images, np.arange(41) % 3, lr=0.05)
+            learned.append([value.copy() for value in program.learned.values()])
+    for wide, narrow in zip(*learned, strict=True):
+        np.testing.assert_array_equal(wide, narrow)
 
 
 def test_the_many_maps_are_never_kept() -> None:
