@@ -91,6 +91,14 @@ def test_honest_float32_is_accepted_whatever_the_net(name: str) -> None:
     assert all(0 < row.tolerance < 2e-3 for row in rows), rows
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_sums_of_a_few_pixels_are_no_ties(seed: int) -> None:
+    """A mean of 0.5 would make a window of two opposite pixels 0, and rounding would decide."""
+    graph = parse("input 8x3x9; sumpool 2x2 pad 1x0; relu; flatten")
+    rows = judge(TorchEngine(graph), graph, Trial(17, seed, pixels=True))
+    assert all(row.ok for row in rows), rows
+
+
 def test_the_noise_of_inference_and_of_training_differ() -> None:
     """Running statistics are asked in the logits, those of the batch in the loss."""
     assert Question(GRAPH, {}, np.zeros((1, 2, 9, 8)), np.zeros(1)).directions == (False, True)
