@@ -238,3 +238,14 @@ def test_loops_of_the_same_name_and_of_one_turn() -> None:
     assert "    for (i_2 = 0; i_2 < 2; i_2++) {" in lines
     assert "        y[i][i_2] = 0;" in lines
     assert check(writer.finish()) == ()
+
+
+def test_zeros_keep_their_signs() -> None:
+    """0 and −0 are equal, and two numbers."""
+    target = Buffer("y", (2, LANES), access="write")
+    writer = Writer("signs", [target])
+    for row, value in enumerate((0.0, -0.0)):
+        writer.store(target, row, 0, value=Constant(value, lanes=LANES))
+    y = placed(np.ones((2, LANES), np.float32))
+    execute(writer.finish(), y)
+    assert np.signbit(y).all(axis=1).tolist() == [False, True]

@@ -50,26 +50,30 @@ def type_of(dtype: str, lanes: int) -> str:
     return scalar if lanes == 1 else f"<{lanes} x {scalar}>"
 
 
-@lru_cache(maxsize=1024)
 def literal(value: float | int, dtype: str) -> str:
     """A number as LLVM reads it; floats as the bits of the double that equals them."""
-    if dtype != "f32":
-        return str(int(value))
-    single = struct.unpack("f", struct.pack("f", value))[0]
-    return f"0x{struct.unpack('<Q', struct.pack('<d', single))[0]:016X}"
+    return _bits_of(struct.pack("f", value)) if dtype == "f32" else str(int(value))
 
 
 @lru_cache(maxsize=1024)
+def _bits_of(single: bytes) -> str:
+    """By its bytes: 0 and −0 are equal."""
+    return f"0x{struct.unpack('<Q', struct.pack('<d', *struct.unpack('f', single)))[0]:016X}"
+
+
 def constant(value: float | int, dtype: str, lanes: int) -> str:
     """One number in every lane."""
     return splat_constant(literal(value, dtype), dtype, lanes)
+
+
+ZERO = literal(0.0, "f32")
 
 
 def splat_constant(text: str, dtype: str, lanes: int) -> str:
     """One number, as text, in every lane."""
     if lanes == 1:
         return text
-    if text in ("0", literal(0.0, "f32")):
+    if text in ("0", ZERO):
         return "zeroinitializer"
     return f"splat ({SCALARS[dtype]} {text})"
 

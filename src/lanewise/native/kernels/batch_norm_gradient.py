@@ -81,51 +81,104 @@ def gradient_sums(
     source but for what all images pull at each, goes `further`; `copy`: the gradient goes on to
     where it is kept. `pitches`: of the maps of source, gradient and further. `strips`: further
     lies in strips of so many pixels, of so many maps in all with such a pitch."""
-    source = maps("source", channels, pixels, pitches[0])
-    gradient = maps("gradient", channels, pixels, pitches[1])
-    moments = Buffer("moments", (channels, MOMENTS), align=4)
-    told = Buffer("told", (channels, 2, LANES), access="update" if join else "write")
-    parameters = [
-        Buffer(which, (channels,), access="update", align=4) for which in ("weight", "bias")
-    ] * affine
-    strip, *laid_out = strips or (pixels, channels, pitches[-1] or pixels)
-    shape = (pixels // strip, *laid_out, LANES)
-    whole = shape == (1, channels, pixels, LANES)
-    further = Buffer("further", shape, access="write" if whole else "update")
-    writer = Writer(
-        name, [source, gradient, moments, told, *parameters, *[further] * (push or copy)]
+    further = _Further.of(channels, pixels, strips or (pixels, channels, pitches[-1] or pixels))
+    sums = _Sums(
+        (
+            maps("source", channels, pixels, pitches[0]),
+            maps("gradient", channels, pixels, pitches[1]),
+            Buffer("moments", (channels, MOMENTS), align=4),
+            Buffer("told", (channels, 2, LANES), access="update" if join else "write"),
+        ),
+        parameters_of(channels) * affine,
+        further,
+        rectifier,
+        push,
+        copy,
     )
-    wide = min(UNROLLED, strip)
+    writer = Writer(name, [*sums.maps, *sums.parameters, *[further.buffer] * (push or copy)])
     with writer.loop("c", channels) as c:
-        mean = writer.let(writer.splat(moments, c, MEAN), "mean")
-        inverse = writer.let(writer.splat(moments, c, INVERSE), "inverse")
-        scale = writer.let(writer.splat(moments, c, SCALE), "scale")
-        begin = writer.let(writer.splat(moments, c, SHIFT), "shift")
+        sums.tell(writer, c, *sums.of_channel(writer, pixels, c))
+    return writer.finish()
+
+
+def parameters_of(channels: int) -> list[Buffer]:
+    """Gradients of the parameters, to which is added."""
+    return [Buffer(which, (channels,), access="update", align=4) for which in ("weight", "bias")]
+
+
+@dataclass(frozen=True)
+class _Further:
+    """Where a gradient goes: strips of so many pixels."""
+
+    strip: int
+    buffer: Buffer
+
+    @classmethod
+    def of(cls, channels: int, pixels: int, strips: tuple[int, int, int]) -> _Further:
+        """`strips`: pixels of each, maps in all, and their pitch."""
+        strip, *laid_out = strips
+        shape = (pixels // strip, *laid_out, LANES)
+        whole = shape == (1, channels, pixels, LANES)
+        return cls(strip, Buffer("further", shape, access="write" if whole else "update"))
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """`maps`: source, gradient, moments, told."""
+
+    maps: tuple[Buffer, Buffer, Buffer, Buffer]
+    parameters: list[Buffer]
+    further: _Further
+    rectifier: str
+    push: bool
+    copy: bool
+
+    def of_channel(self, writer: Writer, pixels: int, c: Var) -> tuple[Value, Value]:
+        """Σ dy and Σ dy · x̂ of every lane, of channel c."""
+        mean, inverse, scale, begin = (
+            writer.let(writer.splat(self.maps[2], c, row), which)
+            for row, which in zip(
+                (MEAN, INVERSE, SCALE, SHIFT), ("mean", "inverse", "scale", "shift"), strict=True
+            )
+        )
+        strip = self.further.strip
+        wide = min(UNROLLED, strip)
         sums = writer.accumulators("sum", wide)
         products = writer.accumulators("product", wide)
         for s, i, count in _strip_by_strip(writer, pixels, strip, wide):
             for k in range(count):
-                at = as_index(s) * strip + i + k
-                x = writer.let(writer.load(source, c, at, 0), "x")
-                given = writer.let(writer.load(gradient, c, at, 0), "given")
-                dy = writer.let(through(rectifier, op("fma", x, scale, begin), given), "dy")
-                if push:
-                    writer.store(further, s, c, i + k, 0, value=op("mul", scale, dy))
-                if copy:
-                    writer.store(further, s, c, i + k, 0, value=given, away=True)
+                x, dy = self._one_pixel(writer, c, s, i + k, scale, begin)
                 away = op("sub", x, mean)
                 writer.assign(sums[k], op("add", Read(sums[k]), dy))
                 writer.assign(products[k], op("fma", away, dy, Read(products[k])))
         total = writer.let(summed([Read(r) for r in sums]), "total")
         product = summed([Read(r) for r in products])
-        product = writer.let(op("mul", product, inverse), "product")
+        return total, writer.let(op("mul", product, inverse), "product")
+
+    def _one_pixel(
+        self, writer: Writer, c: Var, s: Var, i: Index, scale: Value, begin: Value
+    ) -> tuple[Value, Value]:
+        """(source, gradient through the rectifier) of pixel i of strip s, told further if asked."""
+        source, gradient = self.maps[:2]
+        at = as_index(s) * self.further.strip + i
+        x = writer.let(writer.load(source, c, at, 0), "x")
+        given = writer.let(writer.load(gradient, c, at, 0), "given")
+        dy = writer.let(through(self.rectifier, op("fma", x, scale, begin), given), "dy")
+        if self.push:
+            writer.store(self.further.buffer, s, c, i, 0, value=op("mul", scale, dy))
+        if self.copy:
+            writer.store(self.further.buffer, s, c, i, 0, value=given, away=True)
+        return x, dy
+
+    def tell(self, writer: Writer, c: Var, total: Value, product: Value) -> None:
+        """The sums, and those over the lanes."""
+        told = self.maps[3]
         for row, value in enumerate((total, product)):
-            before = writer.load(told, c, row, 0) if join else None
+            before = writer.load(told, c, row, 0) if told.access == "update" else None
             writer.store(told, c, row, 0, value=op("add", before, value) if before else value)
-        for target, value in zip(parameters, (product, total), strict=False):
+        for target, value in zip(self.parameters, (product, total), strict=False):
             old = writer.load(target, c, lanes=1)
             writer.store(target, c, value=op("add", old, op("lanesum", value)))
-    return writer.finish()
 
 
 def collect_gradient(name: str, channels: int, pixels: int) -> Kernel:

@@ -132,57 +132,72 @@ def correlate_into(
     around: _Around = lambda writer, source, weight, k: nullcontext(),
 ) -> Kernel:
     """The same to any goal; `around` every map, whose tiles are its body."""
-    source = _maps("source", sizes.groups * sizes.sources, sizes.rows.source, sizes.columns.source)
     maps = sizes.groups * sizes.maps
-    weight = Buffer("weight", (maps * sizes.sources * sizes.taps,), align=4)
-    writer = Writer(name, [source, weight, *result.buffers])
+    nest = _Nest(
+        sizes,
+        tile,
+        result,
+        _maps("source", sizes.groups * sizes.sources, sizes.rows.source, sizes.columns.source),
+        Buffer("weight", (maps * sizes.sources * sizes.taps,), align=4),
+    )
+    writer = Writer(name, [nest.source, nest.weight, *result.buffers])
+    with writer.loop("g", sizes.groups, shared=True) as g, writer.loop("k", sizes.maps) as k:
+        at_map = as_index(g) * sizes.maps + k
+        first = as_index(g) * sizes.sources
+        # With one source map its weights outlive the tiles; else each tile takes them in turn.
+        kept = nest.weights_of(writer, at_map) if sizes.sources == 1 else None
+        with around(writer, nest.source, nest.weight, at_map):
+            for at in places(writer, sizes, tile.rows, tile.columns):
+                nest.one_tile(
+                    writer,
+                    at_map,
+                    first,
+                    at,
+                    lambda j: kept or nest.weights_of(writer, as_index(g) * sizes.sources + j),
+                )
+    return writer.finish()
 
-    def weight_of(j: IndexLike) -> Callable[[int, int], Value]:
+
+@dataclass(frozen=True)
+class _Nest:
+    sizes: Depthwise
+    tile: MapTile
+    result: Goal
+    source: Buffer
+    weight: Buffer
+
+    def weights_of(self, writer: Writer, j: IndexLike) -> Callable[[int, int], Value]:
         """The weights of one pair of maps, loaded now or when they are needed."""
-        wide = sizes.columns.taps
+        taps, wide = self.sizes.taps, self.sizes.columns.taps
 
         def load(r: int, s: int) -> Value:
-            return writer.splat(weight, as_index(j) * sizes.taps + (r * wide + s))
+            return writer.splat(self.weight, as_index(j) * taps + (r * wide + s))
 
-        if not tile.keep:
+        if not self.tile.keep:
             return load
-        kept = [writer.let(load(*divmod(tap, wide)), "w") for tap in range(sizes.taps)]
+        kept = [writer.let(load(*divmod(tap, wide)), "w") for tap in range(taps)]
         return lambda r, s: kept[r * wide + s]
 
-    def one_tile(k: Index, c: Index, at: Place, weight_at: _Found) -> None:
+    def one_tile(self, writer: Writer, k: Index, c: Index, at: Place, weights: _Found) -> None:
+        """A tile of map k, from the source maps that begin with c."""
         places = [
             [(k, *at.destination(i, j), 0) for j in range(at.columns.width)]
             for i in range(at.rows.width)
         ]
         cells = [
-            [writer.assign(writer.register("a"), result.start(writer, to)) for to in line]
+            [writer.assign(writer.register("a"), self.result.start(writer, to)) for to in line]
             for line in places
         ]
-        with writer.loop("j", sizes.sources) as j:
-            find = weight_at(j)
+        with writer.loop("j", self.sizes.sources) as j:
+            find = weights(j)
 
             def load(h: int, w: int) -> Value:
-                return writer.load(source, c + j, *at.source(h, w), 0)
+                return writer.load(self.source, c + j, *at.source(h, w), 0)
 
-            _products(writer, cells, at, find, load, sizes.columns, tile.keep)
+            _products(writer, cells, at, find, load, self.sizes.columns, self.tile.keep)
         for line, registers in zip(places, cells, strict=True):
             for to, cell in zip(line, registers, strict=True):
-                result.store(writer, to, Read(cell))
-
-    with writer.loop("g", sizes.groups, shared=True) as g, writer.loop("k", sizes.maps) as k:
-        at_map = as_index(g) * sizes.maps + k
-        first = as_index(g) * sizes.sources
-        # With one source map its weights outlive the tiles; else each tile takes them in turn.
-        kept = weight_of(at_map) if sizes.sources == 1 else None
-        with around(writer, source, weight, at_map):
-            for at in places(writer, sizes, tile.rows, tile.columns):
-                one_tile(
-                    at_map,
-                    first,
-                    at,
-                    lambda j: kept or weight_of(as_index(g) * sizes.sources + j),
-                )
-    return writer.finish()
+                self.result.store(writer, to, Read(cell))
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lanewise.native.kernels.batch_norm import INVERSE, MEAN, MOMENTS, SCALE, SHIFT
-from lanewise.native.kernels.batch_norm_gradient import through
-from lanewise.native.kernels.lanes import add_lanes
+from lanewise.native.kernels.batch_norm_gradient import parameters_of, through
+from lanewise.native.kernels.lanes import add_lanes, number
 from lanewise.native.nest import LANES, Buffer, Index, Kernel, Read, Register, Value, op
 from lanewise.native.writer import Writer
 
@@ -41,6 +41,10 @@ class ToldProducts:
     @property
     def buffers(self) -> list[Buffer]:
         return [self.known, self.moments, self.told]
+
+    def start(self, writer: Writer, at: tuple[Index, Index]) -> Value:
+        """What a sum begins with."""
+        return number(0.0, LANES)
 
     def store(
         self, writer: Writer, places: Sequence[tuple[Index, Index]], cells: Sequence[Register]
@@ -70,9 +74,7 @@ def finish_told(name: str, maps: int, *, affine: bool) -> Kernel:
     Σ dy and Σ dy·x̂, and is added to the gradients of the normalisation's parameters."""
     moments = Buffer("moments", (maps, MOMENTS), align=4)
     told = Buffer("told", (maps, 2, LANES), access="update")
-    parameters = [
-        Buffer(which, (maps,), access="update", align=4) for which in ("weight", "bias")
-    ] * affine
+    parameters = parameters_of(maps) * affine
     writer = Writer(name, [moments, told, *parameters])
     with writer.loop("k", maps) as k:
         inverse = writer.splat(moments, k, INVERSE)

@@ -8,7 +8,7 @@ from functools import partial
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import batch_norm_gradient
 from lanewise.native.kernels.batch_norm import MOMENTS
-from lanewise.native.plan import FLOAT, Place, Slot, Strips
+from lanewise.native.plan import FLOAT, Along, Place, Slot, Strips
 from lanewise.native.planner import Planner
 from lanewise.native.rules import fused_norm
 from lanewise.native.rules.batch_norm import cleared, sends_away
@@ -64,14 +64,35 @@ def _gradient_sums(
     strips: Strips | None = None,
     keep: bool = True,
 ) -> None:
-    (channels, pixels), one = size_of(operation), map_bytes(operation)
     parameters = tuple(partials_of(plan, operation))
     kept = plan.gradient(operation.name)
     near = plan.near_gradients.get(operation.name)
-    push, copy = bool(pushed), bool(near and keep and not pushed)
-    further = (pushed,) if pushed else (kept,) * copy
+    further = (pushed,) if pushed else (kept,) * bool(near and keep)
+    plan.call_pieces(
+        _ways_to_sum(plan, operation, told, strips, len(parameters), bool(pushed), len(further)),
+        plan.value(operation.inputs[0]),
+        near or kept,
+        moments_of(plan, operation),
+        told,
+        *parameters,
+        *further,
+    )
+
+
+def _ways_to_sum(
+    plan: Planner,
+    operation: Operation,
+    told: Slot,
+    strips: Strips | None,
+    parameters: int,
+    push: bool,
+    further: int,
+) -> tuple[Along, ...]:
+    """By channels or by pixels; as many `parameters`, and further maps to which is pushed or
+    copied."""
+    (channels, pixels), one = size_of(operation), map_bytes(operation)
+    copy = bool(further) and not push
     key = (bool(parameters), operation.rectifier, push, copy)
-    away = strips.pitch * VECTOR if strips else one
     laid_out = (strips.pixels, strips.maps, strips.pitch) if strips else None
     write = partial(
         batch_norm_gradient.gradient_sums,
@@ -80,35 +101,24 @@ def _gradient_sums(
         push=push,
         copy=copy,
     )
-    rows = (MOMENTS * FLOAT, 2 * VECTOR)
-    plan.call_pieces(
-        (
-            plan.by_channels(
-                "batch_gradient_sums",
-                (pixels, key, strips),
-                lambda name, block: write(name, block, pixels, strips=laid_out),
-                channels,
-                *(one, one, *rows, *(FLOAT for _ in parameters), *(away for _ in further)),
-            ),
-            plan.by_pixels(
-                "batch_gradient_sums",
-                (channels, key),
-                lambda name, block, pitches: write(
-                    name, channels, block, pitches=pitches, join=True
-                ),
-                pixels,
-                *(True, True, False, False, *(False for _ in parameters)),
-                *(strips or True for _ in further),
-                opening=(cleared(plan, told),),
-            ),
-        ),
-        plan.value(operation.inputs[0]),
-        near or kept,
-        moments_of(plan, operation),
-        told,
-        *parameters,
-        *further,
+    by_channels = plan.by_channels(
+        "batch_gradient_sums",
+        (pixels, key, strips),
+        lambda name, block: write(name, block, pixels, strips=laid_out),
+        channels,
+        *(one, one, MOMENTS * FLOAT, 2 * VECTOR, *(FLOAT,) * parameters),
+        *(strips.pitch * VECTOR if strips else one,) * further,
     )
+    by_pixels = plan.by_pixels(
+        "batch_gradient_sums",
+        (channels, key),
+        lambda name, block, pitches: write(name, channels, block, pitches=pitches, join=True),
+        pixels,
+        *(True, True, False, False, *(False,) * parameters),
+        *(strips or True,) * further,
+        opening=(cleared(plan, told),),
+    )
+    return by_channels, by_pixels
 
 
 def gradient_sums(plan: Planner, operation: Operation, strips: Strips) -> tuple[Slot, Slot]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from lanewise.native.fuse import Operation
 from lanewise.native.kernels import pointwise as kernels
+from lanewise.native.kernels import pulls
 from lanewise.native.nest import LANES
 from lanewise.native.plan import FLOAT, Call, Slot
 from lanewise.native.planner import Planner
@@ -54,7 +55,7 @@ def pull_later(plan: Planner, operation: Operation, before: Operation, told: Slo
     plan.call(
         "pull_matrix",
         (maps, sources),
-        lambda name: kernels.pull_matrix(name, maps, sources),
+        lambda name: pulls.pull_matrix(name, maps, sources),
         plan.parameter(before, "weight"),
         moments_of(plan, operation),
         pull,
@@ -132,7 +133,7 @@ def _sum_moments(plan: Planner, operation: Operation) -> None:
     way = plan.by_pixels(
         "first_moments",
         sources,
-        lambda name, block, pitches: kernels.map_sums(name, sources, block, pitches),
+        lambda name, block, pitches: pulls.map_sums(name, sources, block, pitches),
         pixels,
         *(True, False),
         opening=(cleared(plan, sums),),
@@ -150,7 +151,7 @@ def _living(plan: Planner, sums: Slot, target: Slot) -> Call:
     return plan.made(
         "living_lanes",
         count,
-        lambda name: kernels.living_lanes(name, count),
+        lambda name: pulls.living_lanes(name, count),
         sums,
         lane_weight(),
         target,
@@ -162,7 +163,7 @@ def _pull_weights(plan: Planner, operation: Operation, norm: Operation) -> None:
     plan.call(
         "pull_weights",
         (maps, sources),
-        lambda name: kernels.pull_weights(name, maps, sources),
+        lambda name: pulls.pull_weights(name, maps, sources),
         plan.parameter(operation, "weight"),
         moments_of(plan, norm),
         batch_norm_gradient.pull_of(plan, norm),
@@ -183,7 +184,7 @@ def _pull_source(plan: Planner, operation: Operation, target: Slot) -> None:
     way = plan.by_pixels(
         "add_living",
         (sources, mask),
-        lambda name, block, pitches: kernels.add_living(
+        lambda name, block, pitches: pulls.add_living(
             name, sources, block, mask=mask, pitches=pitches
         ),
         pixels,
