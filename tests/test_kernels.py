@@ -191,6 +191,19 @@ def test_softmax_cross_entropy(classes, smoothing, images):
     np.testing.assert_allclose(dz, share, rtol=1e-5, atol=1e-7)
 
 
+def test_sums_of_thousands_of_like_terms_keep_their_digits():
+    """Added one by one they are rounded alike, here by 368 and 2164 halves of the last place."""
+    classes, pixels, half = 5000, 113 * 113, 2.0**-24
+    z = placed(np.zeros((classes, LANES)))
+    z[0] = np.log(3.7)  # the other exponentials are no whole numbers
+    probabilities = aligned(z.shape)
+    execute(softmax("p", classes), z, probabilities, interpret=False)
+    np.testing.assert_allclose(probabilities[0], 3.7 / (3.7 + classes - 1), rtol=20 * half)
+    x, mean = placed(np.full((3, pixels, LANES), 0.1)), aligned((3, LANES))
+    execute(global_pool("m", "avg", 3, 113, 113), x, mean, interpret=False)
+    np.testing.assert_allclose(mean, np.float64(x[0, 0, 0]), rtol=40 * half)
+
+
 def test_loss_is_pytorchs_and_shows_nan():
     torch = pytest.importorskip("torch", reason="label smoothing is PyTorch's convention")
     z, label = normal(10, LANES), placed(np.arange(LANES) % 10, np.int32)

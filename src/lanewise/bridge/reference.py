@@ -295,5 +295,8 @@ def _last_sums(question: Question, sizes: dict[bool, Sizes], exact: Arrays) -> d
         if isinstance(node.layer, BatchNorm):
             terms = prod(known.shape[1:]) + question.batch // ROWS
             for which in ("mean", "var"):
-                sums[f"{node.name}.running_{which}"] = LastSum(terms, 0.0)
+                name = f"{node.name}.running_{which}"
+                before = question.buffers.get(name, np.zeros(()))
+                kept = (1 - node.layer.momentum) * _largest(before)
+                sums[name] = LastSum(terms, kept)
     return sums

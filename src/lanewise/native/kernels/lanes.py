@@ -7,7 +7,7 @@ And sums over lanes, which are the gradients of what all images share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lanewise.native.kernels.register_tiles import blocks
@@ -29,6 +29,8 @@ from lanewise.native.writer import Writer
 #: so many values are added up before their sum joins a larger one: small numbers that are added to
 #: a large sum one by one would lose their last digits
 STRIP = 512
+#: and where there is one sum, so many: like terms are rounded the same way, and their errors add up
+RUN = 64
 
 
 @dataclass(frozen=True)
@@ -96,3 +98,21 @@ def strip_sum(
                         put(cells[k], as_index(s) + i + k)
             writer.assign(whole, op("add", Read(whole), total(cells)))
     return Read(whole)
+
+
+def in_runs(
+    writer: Writer, name: str, size: int, sums: Sequence[Register]
+) -> Iterator[tuple[Index, Sequence[Register]]]:
+    """A loop over so many terms: which one, and registers to add it to, that begin anew after each
+    RUN and are then added to the sums."""
+    if size <= RUN:
+        with writer.loop(name, size) as i:
+            yield as_index(i), sums
+        return
+    for first, count, times in blocks(size, RUN):
+        with writer.loop("run", first + count * times, first, count) as run:
+            parts = writer.accumulators("part", len(sums))
+            with writer.loop(name, count) as i:
+                yield as_index(run) + i, parts
+            for whole, part in zip(sums, parts, strict=True):
+                writer.assign(whole, op("add", Read(whole), Read(part)))

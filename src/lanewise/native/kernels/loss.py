@@ -23,6 +23,7 @@ from lanewise.native.kernels.functions import (
     logarithm,
     number,
 )
+from lanewise.native.kernels.lanes import in_runs
 from lanewise.native.nest import (
     LANES,
     Buffer,
@@ -46,10 +47,10 @@ def softmax(name: str, classes: int) -> Kernel:
     target = Buffer("target", (classes, LANES), access="write")
     writer = Writer(name, [logits, target])
     highest, _ = _maximum(writer, logits)
-    total = writer.assign(writer.register("s"), number(0.0))
-    with writer.loop("k", classes) as k:
-        grown = exponential(writer, _below(writer, logits, k, highest))
-        writer.assign(total, op("add", Read(total), grown))
+    (total,) = writer.accumulators("s", 1)
+    for at, (part,) in in_runs(writer, "k", classes, [total]):
+        grown = exponential(writer, _below(writer, logits, at, highest))
+        writer.assign(part, op("add", Read(part), grown))
     share = writer.let(op("div", number(1.0), Read(total)))
     with writer.loop("k", classes) as k:
         grown = exponential(writer, _below(writer, logits, k, highest))
@@ -80,12 +81,12 @@ def softmax_cross_entropy(name: str, classes: int, *, gradient: bool) -> Kernel:
 
     highest, first = _maximum(writer, logits)
     total, at_label, all_below = writer.accumulators("s", 3)
-    with writer.loop("k", classes) as k:
-        below = _below(writer, logits, k, highest)
-        is_label = op("eq", wanted, FromIndex(as_index(k)))
+    for at, (all_part, part) in in_runs(writer, "k", classes, [all_below, total]):
+        below = _below(writer, logits, at, highest)
+        is_label = op("eq", wanted, FromIndex(at))
         writer.assign(at_label, op("select", is_label, below, Read(at_label)))
-        writer.assign(all_below, op("add", Read(all_below), below))
-        writer.assign(total, op("add", Read(total), exponential(writer, below)))
+        writer.assign(all_part, op("add", Read(all_part), below))
+        writer.assign(part, op("add", Read(part), exponential(writer, below)))
     lane = op("fma", op("neg", rest), Read(at_label), logarithm(writer, Read(total)))
     lane = op("fma", op("neg", even), Read(all_below), lane)
     present = writer.let(keep_where(is_positive(share), op("mul", share, lane)))

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from lanewise.native.kernels.functions import is_positive, keep_where, number, rectified
+from lanewise.native.kernels.lanes import in_runs
 from lanewise.native.kernels.register_tiles import blocks
 from lanewise.native.kernels.taps import Taps
 from lanewise.native.kernels.windows import WIDEST, Meeting, Tile, tiles
@@ -31,6 +32,7 @@ from lanewise.native.nest import (
     IndexLike,
     Kernel,
     Read,
+    Register,
     Value,
     Var,
     as_index,
@@ -317,20 +319,12 @@ def global_pool(
     target = Buffer("target", (channels, LANES), access="write")
     arguments = Buffer("argument", (channels, LANES), "i32", "write")
     writer = Writer(name, [source, target, *[arguments] * argument])
-    begin = Constant(LOWEST) if mode == "max" else ZERO
     for c0, together, times in blocks(channels, WIDEST):
         with writer.loop("c", c0 + together * times, c0, together, shared=True) as c:
-            cells = writer.accumulators("y", together, begin)
-            first = writer.accumulators("at", together * argument, Constant(0, "i32"))
-            with writer.loop("i", pixels) as i:
-                for k, cell in enumerate(cells):
-                    x = writer.let(writer.load(source, as_index(c) + k, i, 0), "x")
-                    if argument:
-                        larger = op("gt", x, Read(cell))
-                        here = FromIndex(as_index(i))
-                        writer.assign(first[k], op("select", larger, here, Read(first[k])))
-                    joined = op("max" if mode == "max" else "add", x, Read(cell))
-                    writer.assign(cell, joined)
+            if mode == "max":
+                cells, first = _maxima(writer, source, c, together, argument)
+            else:
+                cells, first = _sums(writer, source, pixels, c, together), []
             for k, cell in enumerate(cells):
                 result: Value = Read(cell)
                 if mode == "avg":
@@ -340,6 +334,33 @@ def global_pool(
                 if argument:
                     writer.store(arguments, as_index(c) + k, 0, value=Read(first[k]))
     return writer.finish()
+
+
+def _maxima(
+    writer: Writer, source: Buffer, c: Var, together: int, argument: bool
+) -> tuple[list[Register], list[Register]]:
+    """The largest value of each of some maps from c on and, if asked for, where it stands first."""
+    cells = writer.accumulators("y", together, Constant(LOWEST))
+    first = writer.accumulators("at", together * argument, Constant(0, "i32"))
+    with writer.loop("i", source.shape[1]) as i:
+        for k, cell in enumerate(cells):
+            x = writer.let(writer.load(source, as_index(c) + k, i, 0), "x")
+            if argument:
+                larger = op("gt", x, Read(cell))
+                here = FromIndex(as_index(i))
+                writer.assign(first[k], op("select", larger, here, Read(first[k])))
+            writer.assign(cell, op("max", x, Read(cell)))
+    return cells, first
+
+
+def _sums(writer: Writer, source: Buffer, pixels: int, c: Var, together: int) -> list[Register]:
+    """The sum of each of some maps from c on."""
+    cells = writer.accumulators("y", together, ZERO)
+    for i, parts in in_runs(writer, "i", pixels, cells):
+        for k, part in enumerate(parts):
+            x = writer.load(source, as_index(c) + k, i, 0)
+            writer.assign(part, op("add", x, Read(part)))
+    return cells
 
 
 def global_pool_gradient(
