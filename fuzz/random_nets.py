@@ -7,15 +7,18 @@ generators below need not know every rule of sizes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from random import Random
 from typing import TypeAlias
 
 from lanewise.errors import LanewiseError
+from lanewise.net.graph import Node
+from lanewise.net.layers import Conv, DepthwiseConv, PartialConv
 from lanewise.net.parse import parse
 from lanewise.size.shapes import Shape, infer_shapes
+from lanewise.size.windows import resolve_window
 
 MOST_VALUES = 5000  # of one layer and image: small nets find the same errors, sooner
 ATTEMPTS = 20
@@ -83,12 +86,23 @@ def _fitting(
 
 
 def _small(items: Sequence[Item]) -> bool:
-    """Whether it is a net, and no value of it is large."""
+    """Whether it is a net that can be judged, and no value of it is large."""
     try:
-        shapes = infer_shapes(parse(text_of(items)))
+        graph = parse(text_of(items))
+        shapes = infer_shapes(graph)
     except LanewiseError:
         return False
-    return max(map(prod, shapes.values())) <= MOST_VALUES
+    small = max(map(prod, shapes.values())) <= MOST_VALUES
+    return small and all(_meets_values(node, shapes) for node in graph.nodes)
+
+
+def _meets_values(node: Node, shapes: Mapping[str, Shape]) -> bool:
+    """Whether some window of a convolution meets more than padding. Else its maps are constant,
+    and what a normalisation makes of their rounding errors is beyond judgement."""
+    if not isinstance(node.layer, (Conv, DepthwiseConv, PartialConv)):
+        return True
+    axes = resolve_window(node.layer, shapes[node.inputs[0]]).axes
+    return all(any(0 <= at < axis.n for taps in axis.reads for at in taps) for axis in axes)
 
 
 def _input(random: Random) -> str:

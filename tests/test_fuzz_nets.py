@@ -18,6 +18,7 @@ from lanewise.size.shapes import infer_shapes
 sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 
 import nets
+import random_nets
 
 
 def judge(case: nets.Case) -> Comparison:
@@ -32,6 +33,12 @@ def test_a_seed_stands_for_one_case() -> None:
     assert nets.random_case(74) != nets.random_case(75)
     shown = nets.random_case(74).command
     assert shown.startswith('lanewise verify "input ') and "--seed 74" in shown
+
+
+@pytest.mark.parametrize(("pad", "judged"), [("3x2", False), ("4x2", True)])
+def test_windows_meet_something(pad: str, judged: bool) -> None:
+    items = ("input 8x1x8", f"conv 3 k 1x1 stride 4x2 pad {pad}")
+    assert random_nets._small(items) is judged
 
 
 def test_the_command_repeats_the_case() -> None:
