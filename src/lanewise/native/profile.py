@@ -38,6 +38,7 @@ ALGORITHMS = (
     ("conv_input_gradient_pixels", "product"),
     ("conv_weight_gradient_pixels", "product"),
     ("expand", "product"),  # 1×1, some rows at a time (`rules/inverted.py`)
+    ("reached", "direct"),  # depthwise, what comes back to some rows (`rules/inverted_gradient.py`)
     ("conv_forward", "direct"),
     ("conv_input_gradient", "direct"),
     ("conv_weight_gradient", "direct"),
