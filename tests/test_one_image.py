@@ -45,6 +45,23 @@ def test_every_family_agrees_with_pytorch(family: str) -> None:
     check(load(SMALL[family]), batch=1, training=False, one_by_one=True)
 
 
+@pytest.mark.parametrize(
+    "net",
+    [
+        "input 1x8x9; concat { conv 4 k1 } { conv 4 k3 pad1 } { conv 3 k3 pad1; maxpool 2 stride1; "
+        "conv 3 k2 pad1 }; flatten",
+        "input 4x6x5; split 2 of 2; groupnorm 1; flatten; linear 3",
+    ],
+)
+@pytest.mark.parametrize("pixels", [False, True])
+def test_several_layers_lay_out_the_image(net: str, pixels: bool) -> None:
+    """Each in its own way; and what is copied may come from a part of the image."""
+    pytest.importorskip("torch", reason="PyTorch is the oracle")
+    from lanewise.bridge.oracle import check
+
+    check(parse(net), batch=2, training=False, one_by_one=True, pixels=pixels)
+
+
 @pytest.mark.parametrize("target", ["avx2", "host"])
 def test_both_ways_agree(target: str) -> None:
     """Also for bytes, which are normalised on the way in."""

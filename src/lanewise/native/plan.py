@@ -297,14 +297,20 @@ class Plan:
         found = {job.kernel.name: job.kernel for job in self.jobs}
         for kernel in (kernel for call in self.calls for kernel in call.kernels.values()):
             both = (kernel.one, kernel.zero) if isinstance(kernel, Choice) else (kernel,)
-            found.update({each.name: each for each in both})
+            for each in both:
+                known = found.setdefault(each.name, each)
+                assert known == each, f"two kernels are called {each.name}"
         return tuple(found.values())
 
     @property
     def choices(self) -> tuple[Choice, ...]:
         """The kernels that are chosen at run time."""
-        kernels = (kernel for call in self.calls for kernel in call.kernels.values())
-        return tuple(kernel for kernel in kernels if isinstance(kernel, Choice))
+        found: dict[str, Choice] = {}
+        for kernel in (kernel for call in self.calls for kernel in call.kernels.values()):
+            if isinstance(kernel, Choice):
+                known = found.setdefault(kernel.name, kernel)
+                assert known == kernel, f"two choices are called {kernel.name}"
+        return tuple(found.values())
 
 
 def segments(calls: Sequence[Call]) -> tuple[tuple[Call, ...], ...]:

@@ -37,7 +37,9 @@ def value_places(operations: tuple[Operation, ...]) -> dict[str, tuple[str, int]
     inside: dict[str, tuple[str, int]] = {}
     for operation in operations:
         layer, before = operation.layer, 0
-        if isinstance(layer, ChannelSplit) and not {operation.name, *operation.inputs} & wide:
+        taken = {operation.name, *operation.inputs} & wide
+        # One whose source is not among the operations has been made before.
+        if isinstance(layer, ChannelSplit) and operation.inputs and not taken:
             inside[operation.name] = (operation.inputs[0], (layer.part - 1) * operation.elements)
         if not isinstance(layer, Concat):
             continue

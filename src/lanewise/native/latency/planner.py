@@ -313,7 +313,8 @@ def call_with_image(
         plan.shelf.get(f"{stem}_{dtype}", key, lambda name, dtype=dtype: write(name, dtype))  # type: ignore[misc]
         for dtype in ("u8", "f32")
     ]
-    choice = Choice(f"{stem}_image", "images_are_bytes", *both)
+    # By its kernel's name: two layers of different sizes may each lay out the image.
+    choice = Choice(f"{both[0].name}_image", "images_are_bytes", *both)
     regions = (Region("images"), Region("scale"), Region("shift"), Region("faults"))
     purpose = f"{plan.image} {stem}"
     plan.add(Call({1: choice}, (*regions, target), purpose=purpose))
