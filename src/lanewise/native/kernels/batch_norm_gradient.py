@@ -24,6 +24,7 @@ from lanewise.native.kernels.batch_norm import (
     summed,
 )
 from lanewise.native.kernels.functions import is_positive, keep_where, number
+from lanewise.native.kernels.lanes import add_lanes
 from lanewise.native.kernels.register_tiles import blocks
 from lanewise.native.nest import (
     LANES,
@@ -177,8 +178,7 @@ class _Sums:
             before = writer.load(told, c, row, 0) if told.access == "update" else None
             writer.store(told, c, row, 0, value=op("add", before, value) if before else value)
         for target, value in zip(self.parameters, (product, total), strict=False):
-            old = writer.load(target, c, lanes=1)
-            writer.store(target, c, value=op("add", old, op("lanesum", value)))
+            add_lanes(writer, target, c, value=value)
 
 
 def collect_gradient(name: str, channels: int, pixels: int) -> Kernel:
